@@ -1,0 +1,151 @@
+"""ConvMLP: Hierarchical Convolutional MLPs for Vision (Li et al. 2021, arXiv:2109.04454).
+
+Official code: https://github.com/SHI-Labs/Convolutional-MLPs (src/convmlp.py). Deviation:
+``stem_stride`` below 4 is ours, for small images. Initialisation is the official one: truncated normal 0.02
+for linear maps, Kaiming normal over fan_out for convolutions, PyTorch's uniform for their biases.
+
+Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is its layout.
+"""
+import math
+from typing import Sequence
+
+import paddle.nn.functional as F
+from paddle import nn
+
+from passl_mixer.backbones.layers import (
+    DropPath,
+    LayerNorm,
+    Mlp,
+    attr,
+    check_images,
+    check_positive,
+    check_same_length,
+    linear_rates,
+    torch_uniform,
+)
+from passl_mixer.errors import BadInput
+
+# stem_stride: (stride of the first convolution, stride of the max-pool or None)
+STEMS = {4: (2, 2), 2: (2, None), 1: (1, None)}
+
+
+def conv(in_chans: int, out_chans: int, kernel: int, *, stride: int = 1, bias: bool = False, groups: int = 1):
+    """Convolution that keeps H / stride, with the official initialisation."""
+    init = nn.initializer.Normal(0.0, math.sqrt(2.0 / (out_chans * kernel ** 2)))
+    bias_attr = attr(torch_uniform(in_chans * kernel ** 2)) if bias else False
+    return nn.Conv2D(in_chans, out_chans, kernel, stride=stride, padding=kernel // 2, groups=groups,
+                     weight_attr=attr(init), bias_attr=bias_attr)
+
+
+def conv_bn_relu(*chans_kernel_stride) -> list:
+    """The layers of convolution, BatchNorm, ReLU for each ``(in_chans, out_chans, kernel, stride)``."""
+    layers = []
+    for in_chans, out_chans, kernel, stride in chans_kernel_stride:
+        layers += [conv(in_chans, out_chans, kernel, stride=stride), nn.BatchNorm2D(out_chans), nn.ReLU()]
+    return layers
+
+
+class ConvMlpBlock(nn.Layer):
+    """``x += mlp(LN(x)); x = depthwise(LN(x)); x += mlp(LN(x))``; no residual around the depth-wise map."""
+
+    def __init__(self, width: int, *, mlp_ratio: float, act: str, drop_path: float):
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.norm1 = LayerNorm(width)
+        self.channel_mlp1 = Mlp(width, hidden, act=act)
+        self.connect_norm = LayerNorm(width)
+        self.connect = conv(width, width, 3, groups=width)
+        self.norm2 = LayerNorm(width)
+        self.channel_mlp2 = Mlp(width, hidden, act=act)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x_bhwc):
+        x_bhwc = x_bhwc + self.drop_path(self.channel_mlp1(self.norm1(x_bhwc)))
+        x_bchw = self.connect(self.connect_norm(x_bhwc).transpose([0, 3, 1, 2]))
+        x_bhwc = x_bchw.transpose([0, 2, 3, 1])
+        return x_bhwc + self.drop_path(self.channel_mlp2(self.norm2(x_bhwc)))
+
+
+class ConvMlpStage(nn.Layer):
+    """The blocks of one resolution, and the convolution that leads to the next (none after the last)."""
+
+    def __init__(self, width: int, next_width, *, depth: int, mlp_ratio: float, act: str,
+                 drop_path_rate: float):
+        super().__init__()
+        # The official code starts the rates at 0 again in every stage (src/modules.py).
+        self.blocks = nn.LayerList([ConvMlpBlock(width, mlp_ratio=mlp_ratio, act=act, drop_path=rate)
+                                    for rate in linear_rates(drop_path_rate, depth)])
+        self.downsample = conv(width, next_width, 3, stride=2, bias=True) if next_width else None
+
+    def forward(self, x_bchw):
+        x_bhwc = x_bchw.transpose([0, 2, 3, 1])
+        for block in self.blocks:
+            x_bhwc = block(x_bhwc)
+        return x_bhwc.transpose([0, 3, 1, 2])
+
+
+class ConvMLP(nn.Layer):
+    """ConvMLP without a classifier; takes any image size.
+
+    Args:
+        in_chans: image channels.
+        stem_channels: width after the tokenizer and of the convolutional blocks; even.
+        num_conv_blocks: number of convolutional blocks.
+        embed_dims: width of each MLP stage; the first is also the hidden width of the convolutional blocks.
+        depths: blocks of each MLP stage.
+        mlp_ratios: hidden width of the channel MLPs of each stage, as a multiple of its width.
+        drop_path_rate: stochastic-depth rate of the last block of every stage, in [0, 1); published: 0.1.
+        act: "gelu" or "gelu_tanh".
+        stem_stride: 4 is published; 2 leaves out the max-pool, 1 the stride of the first convolution as well.
+    Raises:
+        BadInput: if the options do not fit each other.
+    Source: Li et al. 2021, arXiv:2109.04454, figure 2 and table 1.
+    """
+
+    img_size = None
+
+    def __init__(self, *, in_chans: int = 3, stem_channels: int = 64, num_conv_blocks: int = 2,
+                 embed_dims: Sequence[int] = (128, 256, 512), depths: Sequence[int] = (2, 4, 2),
+                 mlp_ratios: Sequence[float] = (2, 2, 2), drop_path_rate: float = 0.0, act: str = "gelu",
+                 stem_stride: int = 4):
+        super().__init__()
+        check_same_length(embed_dims=embed_dims, depths=depths, mlp_ratios=mlp_ratios)
+        check_positive(in_chans=in_chans, stem_channels=stem_channels, embed_dims=embed_dims, depths=depths,
+                       mlp_ratios=mlp_ratios)
+        if stem_stride not in STEMS or stem_channels % 2 or num_conv_blocks < 0:
+            raise BadInput(f"stem_stride is {stem_stride}, stem_channels {stem_channels}, num_conv_blocks "
+                           f"{num_conv_blocks}; expected 4, 2 or 1, an even number, 0 or more")
+        self.in_chans, self.num_features = in_chans, embed_dims[-1]
+        self.feature_channels = tuple(embed_dims)
+        self.feature_strides = tuple(stem_stride * 2 ** (i + 1) for i in range(len(embed_dims)))
+        half, first = stem_channels // 2, embed_dims[0]
+        conv_stride, self.pool_stride = STEMS[stem_stride]
+        self.tokenizer = nn.Sequential(*conv_bn_relu(
+            (in_chans, half, 3, conv_stride), (half, half, 3, 1), (half, stem_channels, 3, 1)))
+        # The ReLU ends the branch; nothing follows the addition.
+        self.conv_blocks = nn.LayerList([nn.Sequential(*conv_bn_relu(
+            (stem_channels, first, 1, 1), (first, first, 3, 1), (first, stem_channels, 1, 1)))
+            for _ in range(num_conv_blocks)])
+        self.downsample = conv(stem_channels, first, 3, stride=2, bias=True)
+        self.stages = nn.LayerList([
+            ConvMlpStage(width, after, depth=depth, mlp_ratio=ratio, act=act, drop_path_rate=drop_path_rate)
+            for width, after, depth, ratio in zip(embed_dims, [*embed_dims[1:], None], depths, mlp_ratios)])
+        self.norm = LayerNorm(self.num_features)
+
+    def forward(self, images):
+        """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""
+        return self.norm(self.feature_maps(images)[-1].flatten(2).transpose([0, 2, 1])).mean(axis=1)
+
+    def feature_maps(self, images) -> list:
+        """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""
+        check_images(images, self.in_chans)
+        x_bchw = self.tokenizer(images)
+        if self.pool_stride:
+            x_bchw = F.max_pool2d(x_bchw, 3, stride=self.pool_stride, padding=1)
+        for block in self.conv_blocks:
+            x_bchw = x_bchw + block(x_bchw)
+        x_bchw, maps = self.downsample(x_bchw), []
+        for stage in self.stages:
+            maps.append(stage(x_bchw))
+            x_bchw = stage.downsample(maps[-1]) if stage.downsample is not None else None
+        return maps

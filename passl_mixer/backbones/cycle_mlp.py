@@ -1,0 +1,178 @@
+"""CycleMLP: A MLP-like Architecture for Dense Prediction (Chen et al. 2021, arXiv:2107.10224).
+
+Official code: https://github.com/ShoufaChen/CycleMLP (cycle_mlp.py). Deviations: CycleFC is a shift and a
+linear map instead of the deformable convolution whose offsets never change (the result is the same);
+``stem_stride`` 2 is ours, for small images. Initialisation is the official one: truncated normal 0.02 and
+zero bias for linear maps, PyTorch's default for convolutions.
+
+Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is its layout.
+"""
+from typing import Sequence
+
+import paddle
+from paddle import nn
+
+from passl_mixer.backbones.layers import (
+    DropPath,
+    LayerNorm,
+    Linear,
+    Mlp,
+    activate,
+    attr,
+    check_images,
+    check_positive,
+    check_same_length,
+    linear,
+    linear_rates,
+    torch_uniform,
+)
+from passl_mixer.errors import BadInput
+
+# stem_stride: (kernel, padding) of the stem convolution; 7 x 7 with padding 2 is published.
+STEMS = {4: (7, 2), 2: (3, 1)}
+
+
+def cycle_shift(x_bhwc, axis: int):
+    """Shift channels along one axis, zero outside, and sort them by their shift.
+
+    Args:
+        x_bhwc: [B, H, W, C].
+        axis: 1 shifts along the height, 2 along the width.
+    Returns:
+        [B, H, W, C]: first the channels i % 3 == 0 as they are, then i % 3 == 1 read from position + 1, then
+        i % 3 == 2 read from position - 1.
+    Source: official code, cycle_mlp.py, CycleFC.gen_offset for kernels (1, 3) and (3, 1).
+    """
+    sides = [0, 0, 1, 1] if axis == 1 else [1, 1, 0, 0]  # width first
+    padded = nn.functional.pad(x_bhwc, sides, data_format="NHWC")
+    after, before = (padded[:, 2:], padded[:, :-2]) if axis == 1 else (padded[:, :, 2:], padded[:, :, :-2])
+    return paddle.concat([x_bhwc[..., 0::3], after[..., 1::3], before[..., 2::3]], axis=-1)
+
+
+class CycleFC(nn.Layer):
+    """Linear map over channels that reads neighbours: channel i from position 0, +1, -1 for i % 3 = 0, 1, 2.
+
+    Args:
+        width: channels in and out.
+        axis: 1 reads along the height, 2 along the width of [B, H, W, C].
+    Source: Chen et al. 2021, arXiv:2107.10224, section 3.2. Padded with zeros: the cycle is over channels.
+    """
+
+    def __init__(self, width: int, *, axis: int):
+        super().__init__()
+        self.axis = axis
+        init = nn.initializer.TruncatedNormal(std=0.02)
+        self.weight = self.create_parameter([width, width], attr=attr(init))
+        self.bias = self.create_parameter([width], is_bias=True)
+
+    def forward(self, x_bhwc):
+        rows = paddle.concat([self.weight[k::3] for k in range(3)])  # in the channel order of cycle_shift
+        return linear(cycle_shift(x_bhwc, self.axis), rows, self.bias)
+
+
+class CycleMixer(nn.Layer):
+    """Width, height and channel branches, weighted per channel by a softmax over the three."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+        self.along_width = CycleFC(width, axis=2)
+        self.along_height = CycleFC(width, axis=1)
+        self.channel = Linear(width, width, bias=False)
+        self.reweight1 = Linear(width, width // 4)
+        self.reweight2 = Linear(width // 4, 3 * width)
+        self.proj = Linear(width, width)
+
+    def forward(self, x_bhwc):
+        w, h, c = self.along_width(x_bhwc), self.along_height(x_bhwc), self.channel(x_bhwc)
+        mean_bc = (w + h + c).mean(axis=[1, 2])
+        # The branch is the fastest index of the 3 C scores.
+        scores = self.reweight2(activate(self.reweight1(mean_bc), "gelu")).reshape([-1, 1, 1, self.width, 3])
+        share_w, share_h, share_c = nn.functional.softmax(scores, axis=-1).unbind(axis=-1)
+        return self.proj(w * share_w + h * share_h + c * share_c)
+
+
+class CycleBlock(nn.Layer):
+    """``x += mixer(LN(x)); x += mlp(LN(x))``."""
+
+    def __init__(self, width: int, *, mlp_ratio: float, act: str, drop_path: float):
+        super().__init__()
+        self.norm1 = LayerNorm(width)
+        self.mixer = CycleMixer(width)
+        self.norm2 = LayerNorm(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio), act=act)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x_bhwc):
+        x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
+        return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
+
+
+def conv(in_chans: int, out_chans: int, kernel: int, *, stride: int, padding: int) -> nn.Conv2D:
+    """Convolution with PyTorch's default initialisation."""
+    init = attr(torch_uniform(in_chans * kernel ** 2))
+    return nn.Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding, weight_attr=init,
+                     bias_attr=init)
+
+
+class CycleMLP(nn.Layer):
+    """CycleMLP without a classifier; takes any image size.
+
+    Args:
+        in_chans: image channels.
+        embed_dims: width of each stage, 4 at least.
+        depths: blocks of each stage.
+        mlp_ratios: hidden width of the channel MLPs of each stage, as a multiple of its width.
+        drop_path_rate: stochastic-depth rate of the last block, rising linearly from 0 over all blocks,
+            in [0, 1); the authors train with 0.1.
+        act: activation of the channel MLPs, "gelu" or "gelu_tanh".
+        stem_stride: 4 is published (7 x 7 convolution); 2 is a 3 x 3 convolution for small images.
+    Raises:
+        BadInput: if the options do not fit each other.
+    Source: Chen et al. 2021, arXiv:2107.10224, section 3 and table 1.
+    """
+
+    img_size = None
+
+    def __init__(self, *, in_chans: int = 3, embed_dims: Sequence[int] = (64, 128, 320, 512),
+                 depths: Sequence[int] = (2, 2, 4, 2), mlp_ratios: Sequence[float] = (4, 4, 4, 4),
+                 drop_path_rate: float = 0.0, act: str = "gelu", stem_stride: int = 4):
+        super().__init__()
+        check_same_length(embed_dims=embed_dims, depths=depths, mlp_ratios=mlp_ratios)
+        check_positive(in_chans=in_chans, embed_dims=embed_dims, depths=depths, mlp_ratios=mlp_ratios)
+        if stem_stride not in STEMS or min(embed_dims) < 4:
+            raise BadInput(f"stem_stride is {stem_stride}, embed_dims {list(embed_dims)}; expected 4 or 2, "
+                           "and every one of embed_dims at least 4")
+        self.in_chans, self.num_features = in_chans, embed_dims[-1]
+        self.feature_channels = tuple(embed_dims)
+        self.feature_strides = tuple(stem_stride * 2 ** i for i in range(len(embed_dims)))
+        kernel, padding = STEMS[stem_stride]
+        self.stem = conv(in_chans, embed_dims[0], kernel, stride=stem_stride, padding=padding)
+        rates = iter(linear_rates(drop_path_rate, sum(depths)))
+        self.stages = nn.LayerList([
+            nn.LayerList([CycleBlock(width, mlp_ratio=ratio, act=act, drop_path=next(rates))
+                          for _ in range(depth)])
+            for width, depth, ratio in zip(embed_dims, depths, mlp_ratios)])
+        self.downsamples = nn.LayerList([conv(width, next_width, 3, stride=2, padding=1)
+                                         for width, next_width in zip(embed_dims[:-1], embed_dims[1:])])
+        self.norm = LayerNorm(self.num_features)
+
+    def _stage_outputs(self, images) -> list:
+        check_images(images, self.in_chans)
+        x_bchw, outputs = self.stem(images), []
+        for i, stage in enumerate(self.stages):
+            if i > 0:
+                x_bchw = self.downsamples[i - 1](outputs[-1].transpose([0, 3, 1, 2]))
+            x_bhwc = x_bchw.transpose([0, 2, 3, 1])
+            for block in stage:
+                x_bhwc = block(x_bhwc)
+            outputs.append(x_bhwc)
+        return outputs
+
+    def forward(self, images):
+        """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""
+        return self.norm(self._stage_outputs(images)[-1]).mean(axis=[1, 2])
+
+    def feature_maps(self, images) -> list:
+        """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""
+        return [x_bhwc.transpose([0, 3, 1, 2]) for x_bhwc in self._stage_outputs(images)]

@@ -1,0 +1,175 @@
+"""What two or more backbone families use: linear maps, GELU, LayerNorm, channel MLP, drop path, checks.
+
+Every backbone sends its linear maps, activations and LayerNorms through ``linear``, ``activate`` and
+``layer_norm`` below, so a faster operator for one device is put in one place.
+
+Shapes: B images, H x W pixels, C channels; the suffix of a tensor's name is its layout (``x_bhwc``).
+"""
+import inspect
+import math
+from typing import Callable, Optional, Sequence, Tuple, Union
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from passl_mixer.errors import BadInput, nearest
+
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
+
+
+def linear(x, weight, bias=None):
+    """``x @ weight + bias`` over the last axis; weight [in, out], bias [out] or None."""
+    return F.linear(x, weight, bias)
+
+
+def layer_norm(x, weight, bias, epsilon: float):
+    """Normalise the last axis to mean 0 and variance 1, then scale and shift."""
+    return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
+
+
+def activate(x, act: str):
+    """Apply a named activation: "gelu" (erf), "gelu_tanh" (its tanh approximation) or "relu"."""
+    if act == "relu":
+        return F.relu(x)
+    return F.gelu(x, approximate=act == "gelu_tanh")
+
+
+def check_act(act: str) -> str:
+    """Return ``act`` if it is a known activation name, else raise ``BadInput`` naming the nearest one."""
+    if act not in ACTIVATIONS:
+        raise BadInput(f"unknown act {act!r}{nearest(act, ACTIVATIONS)}")
+    return act
+
+
+def attr(init: Optional[Callable]):
+    """Parameter attribute of an initializer; None keeps Paddle's default."""
+    return None if init is None else paddle.ParamAttr(initializer=init)
+
+
+def torch_uniform(fan_in: int) -> nn.initializer.Initializer:
+    """PyTorch's default for convolution weights and biases: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    bound = 1.0 / math.sqrt(fan_in)
+    return nn.initializer.Uniform(-bound, bound)
+
+
+def scaled_truncated_normal(std: float) -> nn.initializer.Initializer:
+    """Normal cut at two of its deviations, with deviation ``std`` after the cut (which leaves 0.8796)."""
+    wide = std / 0.87962566103423978
+    # Paddle 2.6 cuts at two deviations without being told; 3.x takes absolute limits.
+    takes_limits = "a" in inspect.signature(nn.initializer.TruncatedNormal.__init__).parameters
+    limits = {"a": -2 * wide, "b": 2 * wide} if takes_limits else {}
+    return nn.initializer.TruncatedNormal(std=wide, **limits)
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` computed by ``linear`` above; weight [in, out].
+
+    Args:
+        in_features: width of the input.
+        out_features: width of the output.
+        bias: whether a bias is added.
+        init: initializer of the weight; truncated normal with standard deviation 0.02 by default.
+        bias_init: initializer of the bias; zeros by default.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, init=None, bias_init=None):
+        init = init or nn.initializer.TruncatedNormal(std=0.02)
+        super().__init__(in_features, out_features, weight_attr=attr(init),
+                         bias_attr=attr(bias_init or nn.initializer.Constant(0.0)) if bias else False)
+
+    def forward(self, x):
+        return linear(x, self.weight, self.bias)
+
+
+class LayerNorm(nn.LayerNorm):
+    """``nn.LayerNorm`` over the last axis, computed by ``layer_norm`` above."""
+
+    def __init__(self, num_channels: int, epsilon: float = 1e-5):
+        super().__init__(num_channels, epsilon=epsilon)
+        self.epsilon = epsilon
+
+    def forward(self, x):
+        return layer_norm(x, self.weight, self.bias, self.epsilon)
+
+
+class Mlp(nn.Layer):
+    """Linear, activation, linear over the last axis: the channel-mixing MLP of every family."""
+
+    def __init__(self, width: int, hidden: int, *, act: str = "gelu", init=None, bias_init=None):
+        super().__init__()
+        self.act = check_act(act)
+        self.fc1 = Linear(width, hidden, init=init, bias_init=bias_init)
+        self.fc2 = Linear(hidden, width, init=init, bias_init=bias_init)
+
+    def forward(self, x):
+        return self.fc2(activate(self.fc1(x), self.act))
+
+
+class DropPath(nn.Layer):
+    """Stochastic depth: in training, zero a branch for a random part of the images and rescale the rest.
+
+    Args:
+        rate: probability that an image loses the branch, in [0, 1).
+    Source: Huang et al. 2016, arXiv:1603.09382; rescaled by 1 / (1 - rate) as in timm, so
+        that evaluation needs no factor.
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise BadInput(f"drop_path_rate is {rate}, expected a number in [0, 1)")
+        self.rate = float(rate)
+
+    def forward(self, x):
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        kept = paddle.floor(paddle.rand([x.shape[0]] + [1] * (x.ndim - 1)) + keep)
+        return x * (kept / keep).astype(x.dtype)
+
+
+def linear_rates(rate: float, count: int) -> list:
+    """``count`` drop-path rates rising linearly from 0 to ``rate``."""
+    return [rate * i / max(count - 1, 1) for i in range(count)]
+
+
+def image_pair(img_size: Union[int, Sequence[int]]) -> Tuple[int, int]:
+    """``(height, width)`` of an ``img_size`` option, which is one integer or a pair."""
+    pair = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    if len(pair) != 2 or min(pair) < 1:
+        raise BadInput(f"img_size is {img_size!r}, expected one positive integer or [height, width]")
+    return pair
+
+
+def check_positive(**options) -> None:
+    """Raise ``BadInput`` for an option (a number or a list of numbers) that is empty or not above zero."""
+    for name, value in options.items():
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        if not values or min(values) <= 0:
+            words = "a number" if values == [value] else "a list of numbers"
+            raise BadInput(f"{name} is {value!r}, expected {words} above 0")
+
+
+def check_same_length(**options) -> None:
+    """Raise ``BadInput`` unless the list options have one entry per stage each."""
+    lengths = {name: len(value) for name, value in options.items()}
+    if len(set(lengths.values())) != 1:
+        words = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise BadInput(f"{words} entries; give each of them one entry per stage")
+
+
+def check_images(images, in_chans: int, img_size=None) -> None:
+    """Raise ``BadInput`` unless ``images`` is [B, in_chans, H, W] (of ``img_size`` where one is given).
+
+    Unknown sizes (-1, in an exported program) pass.
+    """
+    shape = list(images.shape)
+    if len(shape) != 4 or shape[1] not in (in_chans, -1):
+        raise BadInput(f"images have shape {shape}, expected [B, {in_chans}, H, W]; "
+                       f"set in_chans of the backbone for another number of channels")
+    if img_size is None:
+        return
+    if any(got not in (want, -1) for got, want in zip(shape[2:], img_size)):
+        raise BadInput(f"images are {shape[2]} x {shape[3]} pixels, the backbone was built for img_size "
+                       f"{img_size[0]} x {img_size[1]}; give the backbone and the views the same img_size")

@@ -1,0 +1,145 @@
+"""MLP-Mixer: An all-MLP Architecture for Vision (Tolstikhin et al. 2021, arXiv:2105.01601).
+
+Official code: https://github.com/google-research/vision_transformer (vit_jax/models_mixer.py); a second
+reference is timm's mlp_mixer.py. Choices where the two differ:
+- act: "gelu" (erf) is timm's, "gelu_tanh" is Google's flax default.
+- drop path rises linearly from 0 to ``drop_path_rate`` over the blocks, the paper's appendix B (timm:
+  constant); both residuals of a block share the rate and draw separate masks; kept branches are rescaled
+  (timm; big_vision does not).
+- initialisation is timm's: Xavier-uniform linear maps, N(0, 1e-6) biases, truncated LeCun-normal stem.
+
+Shapes: B images, S = (H / patch) * (W / patch) tokens in row-major order, C = embed_dim.
+"""
+import math
+from typing import Sequence, Union
+
+import paddle
+from paddle import nn
+
+from passl_mixer.backbones.layers import (
+    DropPath,
+    LayerNorm,
+    Mlp,
+    activate,
+    attr,
+    check_act,
+    check_images,
+    check_positive,
+    image_pair,
+    linear_rates,
+    scaled_truncated_normal,
+)
+from passl_mixer.errors import BadInput
+
+
+def token_linear(x_bsc, weight, bias):
+    """``weight @ x + bias`` over the token axis; weight [out, S], bias [out]; returns [B, out, C]."""
+    return paddle.matmul(weight, x_bsc) + bias.unsqueeze(-1)
+
+
+class TokenLinear(nn.Layer):
+    """Linear map over the token axis of [B, S, C]; weight [out, S], so that no transpose is needed."""
+
+    def __init__(self, in_tokens: int, out_tokens: int):
+        super().__init__()
+        xavier, tiny = attr(nn.initializer.XavierUniform()), attr(nn.initializer.Normal(0.0, 1e-6))
+        self.weight = self.create_parameter([out_tokens, in_tokens], attr=xavier)
+        self.bias = self.create_parameter([out_tokens], attr=tiny, is_bias=True)
+
+    def forward(self, x_bsc):
+        return token_linear(x_bsc, self.weight, self.bias)
+
+
+class TokenMlp(nn.Layer):
+    """Linear, activation, linear over the token axis."""
+
+    def __init__(self, num_tokens: int, hidden: int, *, act: str):
+        super().__init__()
+        self.act = check_act(act)
+        self.fc1 = TokenLinear(num_tokens, hidden)
+        self.fc2 = TokenLinear(hidden, num_tokens)
+
+    def forward(self, x_bsc):
+        return self.fc2(activate(self.fc1(x_bsc), self.act))
+
+
+class MixerBlock(nn.Layer):
+    """``x += token_mlp(LN(x)); x += channel_mlp(LN(x))`` (the paper's equation 1)."""
+
+    def __init__(self, num_tokens: int, width: int, *, mlp_ratio: Sequence[float], act: str,
+                 drop_path: float):
+        super().__init__()
+        # The token MLP's hidden width is a fraction of the channels, not of the tokens (the paper's table 1).
+        self.norm1 = LayerNorm(width, epsilon=1e-6)
+        self.token_mlp = TokenMlp(num_tokens, int(mlp_ratio[0] * width), act=act)
+        self.norm2 = LayerNorm(width, epsilon=1e-6)
+        self.channel_mlp = Mlp(width, int(mlp_ratio[1] * width), act=act, init=nn.initializer.XavierUniform(),
+                               bias_init=nn.initializer.Normal(0.0, 1e-6))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x_bsc):
+        x_bsc = x_bsc + self.drop_path(self.token_mlp(self.norm1(x_bsc)))
+        return x_bsc + self.drop_path(self.channel_mlp(self.norm2(x_bsc)))
+
+
+class MlpMixer(nn.Layer):
+    """MLP-Mixer without a classifier; bound to the image size it was built for.
+
+    Args:
+        img_size: height and width in pixels, one integer or a pair; multiples of ``patch_size``.
+        patch_size: side of a patch in pixels.
+        in_chans: image channels.
+        embed_dim: width C of every token.
+        num_blocks: number of Mixer blocks.
+        mlp_ratio: hidden widths of the token and of the channel MLP, both as a multiple of ``embed_dim``.
+        drop_path_rate: stochastic-depth rate of the last block, in [0, 1); the paper uses 0.1 on ImageNet.
+        act: "gelu" or "gelu_tanh".
+    Raises:
+        BadInput: if the sizes do not fit each other.
+    Source: Tolstikhin et al. 2021, arXiv:2105.01601, section 2 and table 1.
+    """
+
+    def __init__(self, *, img_size: Union[int, Sequence[int]] = 224, patch_size: int = 16, in_chans: int = 3,
+                 embed_dim: int = 512, num_blocks: int = 8, mlp_ratio: Sequence[float] = (0.5, 4.0),
+                 drop_path_rate: float = 0.0, act: str = "gelu"):
+        super().__init__()
+        self.img_size = image_pair(img_size)
+        check_positive(patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, num_blocks=num_blocks,
+                       mlp_ratio=mlp_ratio)
+        if len(mlp_ratio) != 2:
+            raise BadInput(f"mlp_ratio is {list(mlp_ratio)}, expected a pair [token, channel]: [0.5, 4.0]")
+        if min(mlp_ratio) * embed_dim < 1:
+            raise BadInput(f"mlp_ratio {list(mlp_ratio)} leaves no hidden unit at embed_dim {embed_dim}; "
+                           "raise one of them")
+        if any(side % patch_size for side in self.img_size):
+            raise BadInput(f"img_size {self.img_size[0]} x {self.img_size[1]} is not a multiple of "
+                           f"patch_size {patch_size}; change img_size or patch_size")
+        self.in_chans, self.num_features = in_chans, embed_dim
+        self.feature_strides, self.feature_channels = (patch_size,), (embed_dim,)
+        self.grid = tuple(side // patch_size for side in self.img_size)
+        stem_init = scaled_truncated_normal(1.0 / math.sqrt(in_chans * patch_size ** 2))
+        self.stem = nn.Conv2D(in_chans, embed_dim, patch_size, stride=patch_size,
+                              weight_attr=attr(stem_init),
+                              bias_attr=attr(nn.initializer.Constant(0.0)))
+        rates = linear_rates(drop_path_rate, num_blocks)
+        self.blocks = nn.LayerList([
+            MixerBlock(self.grid[0] * self.grid[1], embed_dim, mlp_ratio=mlp_ratio, act=act, drop_path=rate)
+            for rate in rates])
+        self.norm = LayerNorm(embed_dim, epsilon=1e-6)
+
+    def tokens(self, images):
+        """Normalised tokens of the last block, [B, S, C], from images [B, in_chans, H, W]."""
+        check_images(images, self.in_chans, self.img_size)
+        x_bsc = self.stem(images).flatten(2).transpose([0, 2, 1])
+        for block in self.blocks:
+            x_bsc = block(x_bsc)
+        return self.norm(x_bsc)
+
+    def forward(self, images):
+        """Mean of the normalised tokens, [B, embed_dim]."""
+        return self.tokens(images).mean(axis=1)
+
+    def feature_maps(self, images) -> list:
+        """One map [B, embed_dim, H / patch, W / patch]: the normalised tokens, whose mean is ``forward``."""
+        tokens_bcs = self.tokens(images).transpose([0, 2, 1])
+        return [tokens_bcs.reshape([-1, self.num_features, *self.grid])]

@@ -1,0 +1,195 @@
+"""Run folders and checkpoints: written atomically, resumed exactly, read without running anybody's code.
+
+A checkpoint is one safetensors file: tensors under ``model/<structured name>`` and ``optim/<structured name>/<slot>``,
+everything else as JSON text in the file's metadata. A reader sees either the old file or the whole new one.
+"""
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Mapping, Optional
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from passl_mixer.config import Config, dump, plain
+from passl_mixer.errors import BadInput
+
+_STEP_FILE = re.compile(r"^step_(\d+)\.safetensors$")
+# Keys that may differ between the run that saved and the run that continues: they do not change what is computed.
+_FREE_KEYS = ("output_dir", "train.device", "train.max_steps", "train.log_every_steps", "train.checkpoint_every_epochs",
+              "train.checkpoint_every_steps", "train.keep_checkpoints", "train.visualdl", "train.init_from",
+              "train.collapse_threshold", "data.num_workers", "evaluate", "data.dataset.root")
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that a crash at any moment leaves the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)                     # the rename itself survives a power cut
+        finally:
+            os.close(folder)
+
+
+def save_checkpoint(path: Path, model: Mapping, optim: Mapping, meta: Mapping) -> None:
+    """Save arrays and metadata as one file, atomically.
+
+    Args:
+        path: target file.
+        model: structured name -> NumPy array.
+        optim: structured name/slot -> NumPy array.
+        meta: JSON-able facts: step, epoch, config, ...
+    """
+    tensors = {f"model/{k}": np.ascontiguousarray(v) for k, v in model.items()}
+    tensors.update({f"optim/{k}": np.ascontiguousarray(v) for k, v in optim.items()})
+    write_atomic(path, save(tensors, metadata={"passl_mixer": json.dumps(meta)}))
+
+
+def read_checkpoint(path: Path) -> tuple:
+    """``(model, optim, meta)`` of a checkpoint file; ``BadInput`` when it is not one of ours or is damaged."""
+    model, optim = {}, {}
+    try:
+        with safe_open(str(path), framework="np") as file:
+            facts = (file.metadata() or {}).get("passl_mixer")
+            if facts is None:
+                raise BadInput(f"{path} is a safetensors file but not a checkpoint of passl_mixer")
+            for key in file.keys():  # noqa: SIM118 (not a mapping)
+                kind, _, name = key.partition("/")
+                {"model": model, "optim": optim}[kind][name] = file.get_tensor(key)
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path} cannot be read as a checkpoint ({error}); take another one of that folder") from None
+    return model, optim, json.loads(facts)
+
+
+def checkpoints_of(folder: Path) -> list:
+    """Step checkpoints of a run folder, oldest first."""
+    found = [(int(m.group(1)), p) for p in (folder / "checkpoints").glob("step_*") if (m := _STEP_FILE.match(p.name))]
+    return [p for _, p in sorted(found)]
+
+
+def find_checkpoint(where) -> Path:
+    """The newest checkpoint of a run folder, or the file itself when ``where`` is one."""
+    path = Path(where)
+    if path.is_file():
+        return path
+    found = checkpoints_of(path)
+    if not found:
+        exists = "holds no checkpoints/step_*.safetensors" if path.is_dir() else "does not exist"
+        raise BadInput(f"no checkpoint: {path.resolve()} {exists}; give a run folder or a .safetensors file")
+    return found[-1]
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the newest ``keep`` step checkpoints."""
+    for old in checkpoints_of(folder)[:-keep]:
+        old.unlink()
+
+
+def open_run(config: Config, resume: bool) -> Optional[Path]:
+    """Claim the run folder of a configuration.
+
+    Args:
+        config: the resolved configuration; ``output_dir`` names the folder.
+        resume: continue the run that the folder holds, if it holds one.
+    Returns:
+        The checkpoint to continue from, or None to start.
+    Raises:
+        BadInput: the folder holds a run and ``resume`` is false, or holds a run of another configuration.
+    """
+    folder = Path(config.output_dir)
+    found = checkpoints_of(folder)
+    if not (folder / "log.jsonl").exists() and not found:
+        return None
+    if not resume:
+        raise BadInput(f"{folder} already holds a run ({len(found)} checkpoint(s)); continue it with --resume, "
+                       "or start another with -o output_dir=runs/another_name")
+    if not found:
+        return None
+    _, _, meta = read_checkpoint(found[-1])
+    differing = _differences(meta["config"], plain(config))
+    if differing:
+        raise BadInput(f"{folder} holds a run with another configuration: {'; '.join(differing)}. Give the same "
+                       "values to continue it, or -o output_dir=runs/another_name to start another")
+    return found[-1]
+
+
+def _flat(tree: Mapping, prefix: str = "") -> dict:
+    leaves = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        leaves.update(_flat(value, path + ".") if isinstance(value, Mapping) else {path: value})
+    return leaves
+
+
+def _differences(old: Mapping, new: Mapping) -> list:
+    old, new = _flat(old), _flat(new)
+
+    def free(key):
+        return any(key == f or key.startswith(f + ".") for f in _FREE_KEYS)
+
+    return [f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in sorted({*old, *new})
+            if not free(key) and old.get(key) != new.get(key)]
+
+
+def write_config(config: Config, versions: Mapping) -> None:
+    """Write the resolved configuration and what it ran on as ``config.yaml`` of the run folder."""
+    folder = Path(config.output_dir)
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    facts = "\n".join(f"# {key}: {value}" for key, value in versions.items())
+    header = f"# resolved configuration, {time.strftime('%Y-%m-%d %H:%M:%S')}\n{facts}\n"
+    write_atomic(folder / "config.yaml", (header + dump(config)).encode())
+
+
+def arrays_of(layer) -> dict:
+    """A layer's parameters and buffers as ``{structured name: NumPy array}``."""
+    return {name: value.numpy() for name, value in layer.state_dict().items()}
+
+
+def load_arrays(layer, arrays: Mapping, what: str) -> None:
+    """Load arrays into a layer; every name and shape must agree.
+
+    Raises:
+        BadInput: names missing, unexpected or of another shape; the first of each kind are listed. Nothing is changed.
+    """
+    import paddle
+
+    own = layer.state_dict()
+    problems = [f"missing: {k}" for k in own if k not in arrays][:3]
+    problems += [f"unexpected: {k}" for k in arrays if k not in own][:3]
+    problems += [f"{k} is {list(arrays[k].shape)}, expected {list(own[k].shape)}" for k in own
+                 if k in arrays and list(arrays[k].shape) != list(own[k].shape)][:3]
+    if problems:
+        raise BadInput(f"{what} is a checkpoint of another model: {'; '.join(problems)}")
+    layer.set_state_dict({k: paddle.to_tensor(arrays[k]) for k in own})
+
+
+def load_encoder(path, encoder, prefix: str = "backbone.") -> dict:
+    """Load the encoder's weights out of a run's checkpoint.
+
+    Args:
+        path: run folder or checkpoint file.
+        encoder: the backbone to fill.
+        prefix: where the method keeps the encoder among its names.
+    Returns:
+        The checkpoint's metadata (step, epoch, config).
+    Raises:
+        BadInput: no checkpoint, or one of another model.
+    """
+    file = find_checkpoint(path)
+    model, _, meta = read_checkpoint(file)
+    own = {k[len(prefix):]: v for k, v in model.items() if k.startswith(prefix)}
+    saved = meta["config"]["model"]["backbone"]["name"]
+    load_arrays(encoder, own, f"{file} (backbone {saved!r})")
+    return meta

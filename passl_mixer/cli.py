@@ -1,0 +1,88 @@
+"""The command line: ``passl-mixer train | eval | list``; ``tools/*.py`` call the same functions.
+
+Exit codes: 0 done, 2 bad input, 3 numerical failure, 130 interrupted (checkpoint saved).
+"""
+import argparse
+import os
+import sys
+from typing import Optional, Sequence
+
+from passl_mixer import get_config
+from passl_mixer.errors import BadInput, NumericalFailure
+
+
+def _train(arguments) -> int:
+    config = get_config(arguments.config, arguments.override)
+    from passl_mixer.data import check_dataset
+    check_dataset(config.data.dataset)          # before Paddle loads: a missing folder is said within a second
+    from passl_mixer.trainer import train
+    summary = train(config, resume=arguments.resume)
+    return 130 if summary.get("interrupted") else 0
+
+
+def _eval(arguments) -> int:
+    config = get_config(arguments.config, arguments.override)
+    from passl_mixer.data import check_dataset
+    check_dataset(config.data.dataset)
+    from passl_mixer.checkpoint import find_checkpoint
+    path = find_checkpoint(arguments.checkpoint)
+    items = [item for item in ("knn", "linear", "labels_1", "labels_10") if getattr(arguments, item)]
+    from passl_mixer.evaluate import evaluate_checkpoint
+    evaluate_checkpoint(config, path, items or config.evaluate.at_end or ["knn"], baselines=not arguments.no_baselines)
+    return 0
+
+
+def _list(arguments) -> int:
+    from passl_mixer.macs import model_table
+    print(model_table(arguments.pattern))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="passl-mixer", description="Self-supervised pretraining of MLP vision backbones.")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("-c", "--config", required=True, help="YAML file, e.g. configs/quickstart.yaml")
+    shared.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE",
+                        help="change one key, typed as YAML, e.g. -o optim.lr=1e-3; may be repeated")
+    shared.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+
+    train = commands.add_parser("train", parents=[shared], help="pretrain or train from a configuration")
+    train.add_argument("--resume", action="store_true",
+                       help="continue the run in output_dir if there is one, start it otherwise")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("eval", parents=[shared], help="measure what a checkpoint's features are worth")
+    evaluate.add_argument("--checkpoint", required=True, metavar="RUN", help="run folder or .safetensors file")
+    evaluate.add_argument("--knn", action="store_true", help="weighted k nearest neighbours")
+    evaluate.add_argument("--linear", action="store_true", help="linear probe on all labels")
+    evaluate.add_argument("--labels-1", action="store_true", help="one label per class, mean over draws")
+    evaluate.add_argument("--labels-10", action="store_true", help="ten labels per class, mean over draws")
+    evaluate.add_argument("--no-baselines", action="store_true", help="leave the untrained encoder and raw pixels out")
+    evaluate.set_defaults(run=_eval)
+
+    listing = commands.add_parser("list", help="backbones with parameters, GMACs and size flexibility")
+    listing.add_argument("pattern", nargs="?", default="*", help="shell pattern, e.g. 'cycle_mlp_*'")
+    listing.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    listing.set_defaults(run=_list)
+    return parser
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (BadInput, NumericalFailure) as error:
+        if arguments.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, BadInput) else 3
+    except BrokenPipeError:                     # e.g. `passl-mixer list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Images on disk to batches of views. NumPy and OpenCV only: nothing here imports Paddle.
+
+A missing data folder is therefore reported before Paddle loads (``check_dataset``).
+"""
+from passl_mixer.data import cifar, datasets, folder, views  # noqa: F401  (importing fills the tables)
+from passl_mixer.data.loader import Loader, rng
+from passl_mixer.registry import DATASETS, VIEWS
+
+__all__ = ["Loader", "build_dataset", "build_views", "check_dataset", "rng"]
+
+
+def check_dataset(cfg, split: str = "train") -> None:
+    """Raise ``BadInput`` if a dataset cannot be there: options wrong, folder missing, no image in it.
+
+    Cheap (it stops at the first image it sees), so that it can run before anything heavy is imported.
+
+    Args:
+        cfg: the ``data.dataset`` section: a name, or a mapping with ``name`` and options.
+        split: ``"train"`` or ``"test"``.
+    """
+    DATASETS.build(cfg, split=split)
+
+
+def build_dataset(cfg, split: str = "train"):
+    """Build a dataset and read its list of images.
+
+    Args:
+        cfg: the ``data.dataset`` section.
+        split: ``"train"`` or ``"test"``.
+    Returns:
+        An object with ``len()``, ``image(index)`` (uint8 [H, W, 3], RGB), ``labels`` (int64 [N] or None) and
+        ``class_names`` (list or None).
+    Raises:
+        BadInput: a wrong option, or data that is missing or damaged.
+    """
+    dataset = DATASETS.build(cfg, split=split)
+    dataset.load()
+    return dataset
+
+
+def build_views(cfg):
+    """Build a views recipe: ``recipe(image, rng)`` gives ``num_views`` uint8 [img_size, img_size, 3]
+    images."""
+    return VIEWS.build(cfg)

@@ -1,0 +1,94 @@
+"""Image operations on uint8 [H, W, 3] RGB arrays, each a function of its arguments alone.
+
+Definitions are torchvision's for 8-bit images, computed by OpenCV with saturating integer results. The
+differences are small: results are rounded to the nearest integer where PIL truncates; the mean in
+``contrast`` is not rounded; hue is shifted in OpenCV's 8-bit HSV, 256 steps per turn as in PIL, with
+OpenCV's rounding; ``resized_crop`` averages areas when it halves both sides or more, where plain sampling
+would alias, and samples otherwise (PIL always widens its filter when it reduces).
+"""
+import cv2
+import numpy as np
+
+GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma of R, G, B
+_SOLARIZE = np.array([[v if v < 128 else 255 - v for v in range(256)]], dtype=np.uint8)
+
+
+def resized_crop(image, box, size: int, interpolation: int) -> np.ndarray:
+    """Cut a box and resize it to a square, in one step.
+
+    Args:
+        image: uint8 [H, W, 3].
+        box: (top, left, height, width) in pixels, inside the image.
+        size: side of the result in pixels.
+        interpolation: an OpenCV flag, e.g. ``cv2.INTER_CUBIC``; unused when both sides shrink to half.
+    Returns:
+        uint8 [size, size, 3].
+    """
+    top, left, height, width = box
+    cut = image[top:top + height, left:left + width]
+    if height >= 2 * size and width >= 2 * size:
+        interpolation = cv2.INTER_AREA
+    return cv2.resize(cut, (size, size), interpolation=interpolation)
+
+
+def center_crop(image, size: int, resize: int) -> np.ndarray:
+    """Scale the short side to ``resize`` pixels, then cut the central square of ``size <= resize`` pixels."""
+    height, width = image.shape[:2]
+    # Cut first, then resize: the same part of the image, and nothing is computed to be thrown away.
+    cut = max(1, round(min(height, width) * size / resize))
+    box = (round((height - cut) / 2), round((width - cut) / 2), cut, cut)
+    return resized_crop(image, box, size, cv2.INTER_CUBIC)
+
+
+def flip(image) -> np.ndarray:
+    """Mirror left and right."""
+    return cv2.flip(image, 1)
+
+
+def brightness(image, factor: float) -> np.ndarray:
+    """``factor * image``, clipped to 0..255."""
+    return cv2.addWeighted(image, factor, image, 0.0, 0.0)
+
+
+def contrast(image, factor: float) -> np.ndarray:
+    """``factor * image + (1 - factor) * mean gray level of the image``, clipped."""
+    red, green, blue, _ = cv2.mean(image)
+    mean = GRAY_WEIGHTS[0] * red + GRAY_WEIGHTS[1] * green + GRAY_WEIGHTS[2] * blue
+    return cv2.addWeighted(image, factor, image, 0.0, (1.0 - factor) * mean)
+
+
+def grayscale(image) -> np.ndarray:
+    """Luma (ITU-R BT.601) in all three channels."""
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+
+def saturation(image, factor: float) -> np.ndarray:
+    """``factor * image + (1 - factor) * grayscale(image)``, clipped."""
+    return cv2.addWeighted(image, factor, grayscale(image), 1.0 - factor, 0.0)
+
+
+def hue(image, turns: float) -> np.ndarray:
+    """Rotate the hue by ``turns`` of the colour circle (-0.5..0.5) in 8-bit HSV."""
+    shift = round(turns * 256) % 256
+    if shift == 0:
+        return image
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 0] += np.uint8(shift)  # wraps at 256, a full turn
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
+def blur_kernel_size(side: int) -> int:
+    """Odd size near a tenth of the image side: 23 for 224 px, 3 for 28 and 32 px (SimCLR's
+    ``data_util.py``)."""
+    return 2 * (side // 10 // 2) + 1
+
+
+def gaussian_blur(image, sigma: float) -> np.ndarray:
+    """Gaussian blur, kernel a tenth of the image side, borders mirrored; ``sigma`` in pixels."""
+    kernel = cv2.getGaussianKernel(blur_kernel_size(image.shape[0]), sigma)
+    return cv2.sepFilter2D(image, -1, kernel, kernel)
+
+
+def solarize(image) -> np.ndarray:
+    """Invert the values of 128 and above."""
+    return cv2.LUT(image, _SOLARIZE)

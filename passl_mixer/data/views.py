@@ -1,0 +1,233 @@
+"""Named augmentation recipes: ``recipe(image, rng)`` gives ``num_views`` square uint8 RGB images.
+
+Each class states the paper its defaults come from; every strength is an option. ``mean`` and ``std`` (of
+pixels scaled to 0..1; a number, or one per channel) travel with the recipe because evaluation must
+normalise as training did: give both the same values. Defaults by paper: SimCLR none, MoCo and BYOL
+ImageNet's, Mixer (``center_crop``, ``inception``) 0.5 and 0.5.
+
+Shared options: ``img_size``, side of the views in pixels; ``crop_min``, smallest share of the area a crop
+keeps; ``jitter``, strengths (brightness, contrast, saturation, hue); ``*_p``, probabilities. The blur
+kernel is a tenth of ``img_size``; on 28-36 px images the published CIFAR recipes leave the blur out:
+``blur_p: 0``.
+"""
+from collections.abc import Sequence
+from typing import Optional, Union
+
+import cv2
+
+from passl_mixer.data import sampling, transforms
+from passl_mixer.errors import BadInput
+from passl_mixer.registry import VIEWS
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PerChannel = Union[float, Sequence[float]]
+
+
+def _several(key: str, value, count: int) -> tuple:
+    """A number repeated, or a sequence of exactly ``count`` numbers."""
+    if isinstance(value, (int, float)):
+        return (float(value),) * count
+    if len(value) != count:
+        raise BadInput(f"views option {key!r} is {list(value)}, expected a number or {count} numbers")
+    return tuple(float(v) for v in value)
+
+
+def _normalisation(mean, std) -> tuple:
+    mean, std = _several("mean", mean, 3), _several("std", std, 3)
+    if min(std) <= 0:
+        raise BadInput(f"views option 'std' is {list(std)}, expected positive numbers")
+    return mean, std
+
+
+def _check(img_size: int, jitter=(), **shares) -> None:
+    if img_size < 1:
+        raise BadInput(f"views option 'img_size' is {img_size}, expected at least 1")
+    for key, value in shares.items():
+        if not 0 <= value <= 1:
+            raise BadInput(f"views option {key!r} is {value}, expected 0 to 1")
+    if shares.get("crop_min") == 0:
+        raise BadInput("views option 'crop_min' is 0, expected more than 0")
+    if jitter and (min(jitter) < 0 or jitter[3] > 0.5):
+        raise BadInput(f"views option 'jitter' is {list(jitter)}, expected four strengths of 0 or more, "
+                       "the last (hue) at most 0.5")
+
+
+class CenterCrop:
+    """One view, nothing random: short side to ``resize``, then the central ``img_size`` square.
+
+    An image that is ``img_size`` square already is returned as it is.
+
+    Args:
+        img_size: side of the view, pixels.
+        resize: length the short side is scaled to first, pixels; null means ``img_size``.
+        mean: subtracted after division by 255, per channel.
+        std: divides after that.
+    Source: Tolstikhin et al. 2021, arXiv:2105.01601 (256 then 224; values in [-1, 1] in their code).
+    """
+
+    num_views = 1
+
+    def __init__(self, *, img_size: int = 224, resize: Optional[int] = None, mean: PerChannel = 0.5,
+                 std: PerChannel = 0.5):
+        _check(img_size)
+        self.img_size, self._resize = img_size, resize or img_size
+        if self._resize < img_size:
+            raise BadInput(f"views 'center_crop': resize is {resize}, expected at least img_size, {img_size}")
+        self.mean, self.std = _normalisation(mean, std)
+
+    def __call__(self, image, rng) -> list:
+        if image.shape[:2] == (self.img_size, self.img_size):
+            return [image]
+        return [transforms.center_crop(image, self.img_size, self._resize)]
+
+
+class Inception:
+    """One view: a random crop and a flip; the basic supervised recipe.
+
+    Source: Szegedy et al. 2015, arXiv:1409.4842, section 6; the Mixer paper's pre-processing
+        (arXiv:2105.01601).
+    """
+
+    num_views = 1
+
+    def __init__(self, *, img_size: int = 224, crop_min: float = 0.08, flip_p: float = 0.5,
+                 mean: PerChannel = 0.5, std: PerChannel = 0.5):
+        _check(img_size, crop_min=crop_min, flip_p=flip_p)
+        self.img_size, self._crop_min, self._flip_p = img_size, crop_min, flip_p
+        self.mean, self.std = _normalisation(mean, std)
+
+    def __call__(self, image, rng) -> list:
+        return [_crop_flip(image, rng, self.img_size, self._crop_min, cv2.INTER_LINEAR, self._flip_p)]
+
+
+def _crop_flip(image, rng, size, crop_min, interpolation, flip_p):
+    box = sampling.crop_box(image.shape[0], image.shape[1], crop_min, rng)
+    image = transforms.resized_crop(image, box, size, interpolation)
+    return transforms.flip(image) if rng.random() < flip_p else image
+
+
+def _distort(image, rng, jitter, jitter_p, gray_p, blur_p):
+    """Colour jitter, gray, blur: the part SimCLR, MoCo v2 and BYOL have in common."""
+    if rng.random() < jitter_p:
+        image = sampling.color_jitter(image, jitter, rng)
+    if rng.random() < gray_p:
+        image = transforms.grayscale(image)
+    return sampling.blur(image, rng) if rng.random() < blur_p else image
+
+
+class SimCLR:
+    """Two views: crop, flip, colour jitter, gray, blur.
+
+    Args:
+        jitter: strengths at ``jitter_strength`` 1.
+        jitter_strength: multiplies them; 1.0 for ImageNet, 0.5 for CIFAR-10.
+    Source: Chen et al. 2020, arXiv:2002.05709, appendix A (ImageNet) and B.9 (CIFAR-10: strength 0.5, no
+        blur). Values of their ``data_util.py``. Contrast is taken around the gray mean, as torchvision does;
+        TensorFlow takes each channel's mean. The blur mirrors the border where theirs pads with zeros.
+    """
+
+    num_views = 2
+
+    def __init__(self, *, img_size: int = 224, crop_min: float = 0.08, flip_p: float = 0.5,
+                 jitter: Sequence[float] = (0.8, 0.8, 0.8, 0.2), jitter_strength: float = 1.0,
+                 jitter_p: float = 0.8, gray_p: float = 0.2, blur_p: float = 0.5,
+                 mean: PerChannel = 0.0, std: PerChannel = 1.0):
+        jitter = tuple(jitter_strength * v for v in _several("jitter", jitter, 4))
+        _check(img_size, jitter, crop_min=crop_min, flip_p=flip_p, jitter_p=jitter_p, gray_p=gray_p,
+               blur_p=blur_p)
+        self.img_size, self._crop = img_size, (img_size, crop_min, cv2.INTER_CUBIC, flip_p)
+        self._colors = (jitter, jitter_p, gray_p, blur_p)
+        self.mean, self.std = _normalisation(mean, std)
+
+    def __call__(self, image, rng) -> list:
+        return [_distort(_crop_flip(image, rng, *self._crop), rng, *self._colors) for _ in range(2)]
+
+
+class MoCoV1:
+    """Two views: crop, gray, colour jitter, flip; no blur.
+
+    Source: He et al. 2020, arXiv:1911.05722, section 3.3 (technical details), order of ``main_moco.py``.
+    """
+
+    num_views = 2
+
+    def __init__(self, *, img_size: int = 224, crop_min: float = 0.2, flip_p: float = 0.5,
+                 jitter: Sequence[float] = (0.4, 0.4, 0.4, 0.4), jitter_p: float = 1.0, gray_p: float = 0.2,
+                 mean: PerChannel = IMAGENET_MEAN, std: PerChannel = IMAGENET_STD):
+        self._jitter = _several("jitter", jitter, 4)
+        _check(img_size, self._jitter, crop_min=crop_min, flip_p=flip_p, jitter_p=jitter_p, gray_p=gray_p)
+        self.img_size, self._crop = img_size, (img_size, crop_min, cv2.INTER_LINEAR, flip_p)
+        self._gray_p, self._jitter_p = gray_p, jitter_p
+        self.mean, self.std = _normalisation(mean, std)
+
+    def __call__(self, image, rng) -> list:
+        return [self._view(image, rng) for _ in range(2)]
+
+    def _view(self, image, rng):
+        image = _crop_flip(image, rng, *self._crop)
+        if rng.random() < self._gray_p:
+            image = transforms.grayscale(image)
+        return sampling.color_jitter(image, self._jitter, rng) if rng.random() < self._jitter_p else image
+
+
+class MoCoV2:
+    """Two views: crop, flip, colour jitter, gray, blur.
+
+    Source: Chen et al. 2020, arXiv:2003.04297, table 1 ("aug+"), values of ``main_moco.py --aug-plus``.
+    """
+
+    num_views = 2
+
+    def __init__(self, *, img_size: int = 224, crop_min: float = 0.2, flip_p: float = 0.5,
+                 jitter: Sequence[float] = (0.4, 0.4, 0.4, 0.1), jitter_p: float = 0.8, gray_p: float = 0.2,
+                 blur_p: float = 0.5, mean: PerChannel = IMAGENET_MEAN, std: PerChannel = IMAGENET_STD):
+        jitter = _several("jitter", jitter, 4)
+        _check(img_size, jitter, crop_min=crop_min, flip_p=flip_p, jitter_p=jitter_p, gray_p=gray_p,
+               blur_p=blur_p)
+        self.img_size, self._crop = img_size, (img_size, crop_min, cv2.INTER_LINEAR, flip_p)
+        self._colors = (jitter, jitter_p, gray_p, blur_p)
+        self.mean, self.std = _normalisation(mean, std)
+
+    def __call__(self, image, rng) -> list:
+        return [_distort(_crop_flip(image, rng, *self._crop), rng, *self._colors) for _ in range(2)]
+
+
+class BYOL:
+    """Two views that differ: the first always blurred, the second rarely blurred and sometimes solarised.
+
+    Args:
+        blur_p: probabilities (first view, second view); a number means both.
+        solarize_p: likewise; values of 128 and above are inverted.
+    Source: Grill et al. 2020, arXiv:2006.07733, appendix B, table 6.
+    """
+
+    num_views = 2
+
+    def __init__(self, *, img_size: int = 224, crop_min: float = 0.08, flip_p: float = 0.5,
+                 jitter: Sequence[float] = (0.4, 0.4, 0.2, 0.1), jitter_p: float = 0.8, gray_p: float = 0.2,
+                 blur_p: PerChannel = (1.0, 0.1), solarize_p: PerChannel = (0.0, 0.2),
+                 mean: PerChannel = IMAGENET_MEAN, std: PerChannel = IMAGENET_STD):
+        self._jitter = _several("jitter", jitter, 4)
+        blur_p, solarize_p = _several("blur_p", blur_p, 2), _several("solarize_p", solarize_p, 2)
+        for blur, solarize in zip(blur_p, solarize_p):
+            _check(img_size, self._jitter, crop_min=crop_min, flip_p=flip_p, jitter_p=jitter_p, gray_p=gray_p,
+                   blur_p=blur, solarize_p=solarize)
+        self.img_size, self._crop = img_size, (img_size, crop_min, cv2.INTER_CUBIC, flip_p)
+        self._jitter_p, self._gray_p, self._pair = jitter_p, gray_p, tuple(zip(blur_p, solarize_p))
+        self.mean, self.std = _normalisation(mean, std)
+
+    def __call__(self, image, rng) -> list:
+        return [self._view(image, rng, *probabilities) for probabilities in self._pair]
+
+    def _view(self, image, rng, blur_p, solarize_p):
+        image = _crop_flip(image, rng, *self._crop)
+        image = _distort(image, rng, self._jitter, self._jitter_p, self._gray_p, blur_p)
+        return transforms.solarize(image) if rng.random() < solarize_p else image
+
+
+VIEWS.add("center_crop", CenterCrop)
+VIEWS.add("inception", Inception)
+VIEWS.add("simclr", SimCLR)
+VIEWS.add("moco_v1", MoCoV1)
+VIEWS.add("moco_v2", MoCoV2)
+VIEWS.add("byol", BYOL)

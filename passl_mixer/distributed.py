@@ -1,0 +1,93 @@
+"""Processes that train together: rank, size and the three exchanges methods need. Identity on one process."""
+import paddle
+import paddle.distributed as dist
+
+
+def init() -> None:
+    """Join the group that ``paddle.distributed.launch`` described; nothing when there is one process."""
+    if world_size() > 1 and not dist.is_initialized():
+        dist.init_parallel_env()
+
+
+def rank() -> int:
+    """This process, in [0, world_size)."""
+    return dist.get_rank()
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size()
+
+
+class _AllGather(paddle.autograd.PyLayer):
+    """Gather forward; backward, every process sends the others the gradients of their rows."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.rows = x.shape[0]
+        return all_gather_no_grad(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad = grad.clone()
+        dist.all_reduce(grad)
+        start = rank() * ctx.rows
+        return grad[start:start + ctx.rows]
+
+
+def all_gather(x):
+    """Rows of all processes, in order of rank, with gradient.
+
+    The gradient of a process' rows is the sum of what all processes' losses say about them. So when every
+    process computes the loss of the gathered batch and gradients of parameters are then averaged over
+    processes, the result is the gradient of that loss.
+
+    Args:
+        x: [B, ...], the same shape on every process.
+    Returns:
+        [world_size * B, ...].
+    """
+    return _AllGather.apply(x) if world_size() > 1 else x
+
+
+def all_gather_no_grad(x):
+    """Rows of all processes, in order of rank, without gradient: [B, ...] -> [world_size * B, ...]."""
+    if world_size() == 1:
+        return x.detach()
+    parts = []
+    dist.all_gather(parts, x.detach())
+    return paddle.concat(parts)
+
+
+def all_reduce_mean(x):
+    """Mean of ``x`` over processes, without gradient; ``x`` is left as it is."""
+    if world_size() == 1:
+        return x.detach()
+    total = x.detach().clone()
+    dist.all_reduce(total)
+    return total / world_size()
+
+
+def broadcast(x, source: int = 0):
+    """Overwrite ``x`` in place with the value of process ``source``; returns ``x``."""
+    if world_size() > 1:
+        with paddle.no_grad():
+            dist.broadcast(x, src=source)
+    return x
+
+
+def broadcast_state(layer) -> None:
+    """Give every process the parameters and buffers of the first."""
+    if world_size() > 1:
+        for value in layer.state_dict().values():
+            broadcast(value)
+
+
+def average_gradients(parameters) -> None:
+    """Replace every gradient by its mean over processes, in place; nothing on one process."""
+    if world_size() == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad.scale_(1.0 / world_size())

@@ -1,0 +1,179 @@
+"""What an encoder's features are worth, beside the same encoder untrained and bare pixels.
+
+Features are computed once and handed to the classifiers of ``probes``. Shapes: N images, D features.
+"""
+from typing import Callable, Optional
+
+import numpy as np
+import paddle
+
+from passl_mixer import runtime
+from passl_mixer.build import build_model
+from passl_mixer.checkpoint import load_encoder
+from passl_mixer.config import Config
+from passl_mixer.data import build_dataset, build_views
+from passl_mixer.data.loader import Loader
+from passl_mixer.errors import BadInput
+from passl_mixer.log import table
+from passl_mixer.probes import few_label_accuracy, knn_accuracy, linear_probe
+
+
+def to_images(views_u8: np.ndarray, mean, std) -> paddle.Tensor:
+    """uint8 pictures [B, H, W, 3] as a normalised float32 tensor [B, 3, H, W].
+
+    Args:
+        views_u8: RGB pixels, 0-255.
+        mean, std: per channel, in units where white is 1.
+    """
+    scale = 1.0 / (255.0 * np.asarray(std, np.float32))
+    shift = -np.asarray(mean, np.float32) / np.asarray(std, np.float32)
+    images = paddle.to_tensor(views_u8).transpose([0, 3, 1, 2]).astype("float32")
+    return images * paddle.to_tensor(scale.reshape(1, 3, 1, 1)) + paddle.to_tensor(shift.reshape(1, 3, 1, 1))
+
+
+def extract(encode: Callable, dataset, views, *, batch_size: int, num_workers: int = 2, limit: Optional[int] = None):
+    """Features of a labelled dataset.
+
+    Args:
+        encode: images [B, 3, H, W] -> features [B, D].
+        dataset, views: as built by ``build_dataset`` and ``build_views``; one view per image.
+        batch_size: images per forward pass.
+        num_workers: loader threads.
+        limit: use this many images, drawn evenly over the dataset; None for all.
+    Returns:
+        ``(features float32 [N, D], labels int64 [N])``.
+    Raises:
+        BadInput: the dataset has no labels.
+    """
+    if dataset.labels is None:
+        raise BadInput("evaluation needs labels, but the dataset is a flat folder without classes; "
+                       "use -o evaluate.every_epochs=0 -o evaluate.at_end=[] to train without evaluation")
+    chosen = dataset if limit is None or limit >= len(dataset) else Subset(dataset, limit)
+    loader = Loader(chosen, views, batch_size=batch_size, seed=0, num_workers=num_workers, shuffle=False, drop_last=False)
+    features, labels = [], []
+    with paddle.no_grad():
+        for (pictures,), batch_labels in loader.epoch(0):
+            features.append(encode(to_images(pictures, views.mean, views.std)).astype("float32").numpy())
+            labels.append(batch_labels)
+    return np.concatenate(features), np.concatenate(labels)
+
+
+class Subset:
+    """Every class in its share: ``limit`` images at even distances of the dataset ordered by class."""
+
+    def __init__(self, dataset, limit: int):
+        order = np.argsort(dataset.labels, kind="stable")
+        self.indices = np.sort(order[np.linspace(0, len(order) - 1, limit).round().astype(int)])
+        self.dataset, self.labels, self.class_names = dataset, dataset.labels[self.indices], dataset.class_names
+
+    def __len__(self):
+        return len(self.indices)
+
+    def image(self, index: int) -> np.ndarray:
+        """Picture ``index`` of the subset, uint8 [H, W, 3]."""
+        return self.dataset.image(int(self.indices[index]))
+
+
+def encoder_features(encoder) -> Callable:
+    """The encoder in evaluation mode as a function for ``extract``; its mode is put back after every call."""
+    def encode(images):
+        was_training = encoder.training
+        encoder.eval()
+        try:
+            return encoder(images)
+        finally:
+            if was_training:
+                encoder.train()
+    return encode
+
+
+def raw_pixels(images: paddle.Tensor) -> paddle.Tensor:
+    """The baseline encoder: the picture's own numbers, flattened to [B, 3HW]."""
+    return images.flatten(1)
+
+
+def measure(encode: Callable, train, test, views, settings, items, *, num_workers: int = 2) -> dict:
+    """The accuracies asked for, on one pass of feature extraction.
+
+    Args:
+        encode: images [B, 3, H, W] -> features [B, D].
+        train, test: labelled datasets; the first votes or trains, the second is classified.
+        views: evaluation views.
+        settings: the configuration's ``evaluate`` section.
+        items: of knn, linear, labels_1, labels_10.
+    Returns:
+        ``{item: accuracy}``, 0 to 1.
+    """
+    limit = settings.knn.bank_images if list(items) == ["knn"] else None
+    common = {"batch_size": settings.batch_size, "num_workers": num_workers}
+    bank, bank_labels = extract(encode, train, views, limit=limit, **common)
+    queries, labels = extract(encode, test, views, **common)
+    found = {}
+    for item in items:
+        if item == "knn":
+            rows = np.arange(len(bank))
+            if limit is None and settings.knn.bank_images:
+                rows = Subset(train, min(settings.knn.bank_images, len(bank))).indices
+            found[item] = knn_accuracy(bank[rows], bank_labels[rows], queries, labels,
+                                       k=settings.knn.k, temperature=settings.knn.temperature)
+        elif item == "linear":
+            found[item] = linear_probe(bank, bank_labels, queries, labels, **settings.linear)
+        else:
+            found[item] = few_label_accuracy(bank, bank_labels, queries, labels,
+                                             labels_per_class=int(item.rpartition("_")[2]), **settings.few_labels)
+    return found
+
+
+def evaluation(config: Config, encoder, items) -> dict:
+    """Accuracies of an encoder on a configuration's data.
+
+    Args:
+        config: the configuration.
+        encoder: a backbone, or None for raw pixels.
+        items: of knn, linear, labels_1, labels_10.
+    Returns:
+        ``{item: accuracy}``, 0 to 1.
+    """
+    encode = raw_pixels if encoder is None else encoder_features(encoder)
+    data = config.data
+    return measure(encode, build_dataset(data.dataset, "train"), build_dataset(data.dataset, "test"),
+                   build_views(data.eval_views), config.evaluate, items, num_workers=data.num_workers)
+
+
+def compare(config: Config, pretrained, untrained, items) -> dict:
+    """``{item: {"pretrained", "untrained", "raw_pixels"}}``: an encoder beside itself untrained and bare pixels."""
+    encoders = {"pretrained": pretrained, "untrained": untrained, "raw_pixels": None}
+    found = {who: evaluation(config, encoder, items) for who, encoder in encoders.items()}
+    return {item: {who: round(found[who][item], 4) for who in encoders} for item in items}
+
+
+def comparison_table(found: dict) -> str:
+    """The result of ``compare`` as text, in percent."""
+    names = {"knn": "kNN", "linear": "linear probe, all labels", "labels_1": "1 label per class",
+             "labels_10": "10 labels per class"}
+    rows = [[names[item], *(f"{100 * found[item][who]:.1f}" for who in ("pretrained", "untrained", "raw_pixels"))]
+            for item in found]
+    return table(rows, ["accuracy in %", "pretrained", "untrained", "raw pixels"])
+
+
+def evaluate_checkpoint(config: Config, path, items, *, baselines: bool = True) -> dict:
+    """Measure a checkpoint's encoder and print the table; with ``baselines`` beside the untrained one and raw pixels.
+
+    Args:
+        config: the configuration; its backbone must be the checkpoint's.
+        path: checkpoint file.
+        items: of knn, linear, labels_1, labels_10.
+        baselines: measure the untrained encoder and raw pixels too.
+    Returns:
+        ``{item: {"pretrained": accuracy, ...}}``, 0 to 1.
+    """
+    runtime.select_device(config.train.device)
+    encoder, untrained = build_model(config).encoder, build_model(config).encoder
+    meta = load_encoder(path, encoder)
+    print(f"{config.model.backbone.name} from {path} (step {meta['step']}, epoch {meta['epoch']})", flush=True)
+    if baselines:
+        found = compare(config, encoder, untrained, items)
+    else:
+        found = {item: {"pretrained": round(value, 4)} for item, value in evaluation(config, encoder, items).items()}
+    print(comparison_table(found), flush=True)
+    return found

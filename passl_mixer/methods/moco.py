@@ -1,0 +1,165 @@
+"""MoCo v1 and v2 (arXiv:1911.05722, 2003.04297; facebookresearch/moco ``builder.py``).
+
+The versions differ by head, temperature and views, all in the configuration. One process suffices. The
+official code moves the key encoder at the start of an iteration and this one at the end of the one before,
+which is the same sequence: at the first iteration both encoders are equal.
+
+BatchNorm lets a query recognise its key by the statistics that their batch shares. The answer of the official
+CIFAR-10 notebook, which needs no second GPU: queries and keys are normalised in ``bn_splits`` groups, and the
+keys are permuted before they are grouped. Networks without BatchNorm (MLP-Mixer and other LayerNorm MLPs) do
+not leak and do not need it. Running statistics are updated once per group. The key encoder keeps its own (see
+``ema.py``).
+"""
+from typing import Optional
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from passl_mixer import distributed
+from passl_mixer.errors import BadInput
+from passl_mixer.heads import require_projector
+from passl_mixer.methods.ema import ema_update, frozen_copy
+from passl_mixer.metrics import feature_std
+
+AUTO_SPLITS = 8  # the notebook's, and of 8 GPUs
+
+
+def info_nce(query_bd, key_bd, queue_kd, temperature: float):
+    """Cross entropy of finding each query's key among the queue.
+
+    Args:
+        query_bd: queries, [B, D]; normalised here.
+        key_bd: keys, [B, D]; row i belongs to query i; normalised here.
+        queue_kd: keys of other images, [K, D]; rows of length 1, used as they are.
+        temperature: divides the similarities; > 0, dimensionless.
+    Returns:
+        Scalar mean loss in nats over B queries, float32. Equals log(K + 1) when all similarities coincide.
+    Raises:
+        ValueError: if the shapes disagree or ``temperature`` is not positive.
+    Source: He et al. 2020, arXiv:1911.05722, equation 1.
+    """
+    shapes = [list(t.shape) for t in (query_bd, key_bd, queue_kd)]
+    if [len(s) for s in shapes] != [2, 2, 2] or shapes[0] != shapes[1] or shapes[0][1] != shapes[2][1]:
+        raise BadInput(f"info_nce needs query [B, D], key [B, D] and queue [K, D], got {shapes}")
+    if not temperature > 0:
+        raise BadInput(f"temperature must be positive, got {temperature}")
+    with paddle.amp.auto_cast(enable=False):  # similarities / 0.07 lose too much in half precision
+        query = F.normalize(query_bd.astype("float32"), axis=1)
+        key = F.normalize(key_bd.astype("float32"), axis=1)
+        positive = (query * key).sum(axis=1, keepdim=True)  # [B, 1]
+        negatives = paddle.matmul(query, queue_kd.astype("float32"), transpose_y=True)  # [B, K]
+        logits = paddle.concat([positive, negatives], axis=1) / temperature
+        return F.cross_entropy(logits, paddle.zeros([logits.shape[0]], dtype="int64"))
+
+
+def has_batch_norm(layer) -> bool:
+    """Whether any part of a layer normalises over the batch."""
+    return any(isinstance(part, nn.layer.norm._BatchNormBase) for part in layer.sublayers(include_self=True))
+
+
+class MoCo(nn.Layer):
+    """A query finds its key, the other view by a slowly moving encoder, among a queue of past keys.
+
+    Args:
+        backbone: encoder of queries, [B, 3, H, W] -> [B, num_features].
+        head: projector, [B, num_features] -> [B, D].
+        queue_size: K, keys kept; a multiple of the images per optimiser step.
+        momentum: of the key encoder's moving average, in [0, 1).
+        temperature: of the loss; v1 0.07, v2 0.2.
+        bn_splits: groups of a batch that BatchNorm normalises apart; null: 1 without BatchNorm, else the
+            largest number up to 8 that leaves equal groups of two or more images.
+    """
+
+    num_views = 2
+
+    def __init__(self, backbone, head, *, queue_size: int = 65536, momentum: float = 0.999,
+                 temperature: float = 0.2, bn_splits: Optional[int] = None):
+        super().__init__()
+        require_projector(head, "moco")
+        if not temperature > 0 or not 0 <= momentum < 1:
+            raise BadInput(f"moco needs temperature > 0 and momentum in [0, 1), got {temperature} and "
+                           f"{momentum}")
+        if queue_size < 1 or (bn_splits is not None and bn_splits < 1):
+            raise BadInput(f"moco needs queue_size and bn_splits >= 1, got {queue_size} and {bn_splits}")
+        self.backbone, self.head = backbone, head
+        self.key_backbone, self.key_head = frozen_copy(backbone), frozen_copy(head)
+        self.queue_size, self.bn_splits = queue_size, bn_splits
+        self.momentum, self.temperature = momentum, temperature
+        self._batch_norm = has_batch_norm(backbone) or has_batch_norm(head)
+        start = np.random.default_rng(0).standard_normal([queue_size, head.out_features]).astype("float32")
+        start /= np.linalg.norm(start, axis=1, keepdims=True)
+        self.register_buffer("queue", paddle.to_tensor(start))
+        self.register_buffer("queue_pointer", paddle.zeros([1], dtype="int64"))
+        self._new_keys: list = []  # of the micro-batches since the last after_step
+
+    @property
+    def encoder(self):
+        return self.backbone
+
+    def _splits(self, batch: int) -> int:
+        if self.bn_splits is None:
+            fitting = [s for s in range(1, AUTO_SPLITS + 1) if batch % s == 0 and batch // s >= 2]
+            return max(fitting, default=1) if self._batch_norm else 1
+        if self.bn_splits > 1 and (batch % self.bn_splits or batch // self.bn_splits < 2):
+            raise BadInput(f"moco's bn_splits {self.bn_splits} does not cut a batch of {batch} into equal "
+                           "groups of two or more; change model.method.bn_splits or data.batch_size")
+        return self.bn_splits
+
+    @paddle.no_grad()
+    def _keys(self, images, splits: int):
+        """Unit-length keys [B, D], float32."""
+        if splits > 1:
+            order = paddle.randperm(images.shape[0])
+            images = images.index_select(order)
+        keys = paddle.concat([self.key_head(self.key_backbone(part)) for part in images.chunk(splits)])
+        if splits > 1:
+            keys = keys.index_select(paddle.argsort(order))
+        return F.normalize(keys.astype("float32"), axis=1)
+
+    def forward(self, views, labels=None):
+        """``{"loss", "feature_std"}`` of two views [B, 3, H, W] (query, key); labels are not used."""
+        splits = self._splits(views[0].shape[0]) if self.training else 1
+        parts = [self.backbone(part) for part in views[0].chunk(splits)]
+        queries = paddle.concat([self.head(part) for part in parts])
+        keys = self._keys(views[1], splits)
+        if self.training:
+            self._new_keys.append(keys)
+        loss = info_nce(queries, keys, self.queue, self.temperature)
+        return {"loss": loss, "feature_std": feature_std(paddle.concat(parts))}
+
+    @paddle.no_grad()
+    def after_step(self, progress: float) -> None:
+        """Move the key encoder, then put the keys since the last call in place of the oldest ones.
+
+        To be called once per optimiser step, also after one skipped for overflow: its keys would wait for the
+        next.
+        """
+        ema_update(self.key_backbone, self.backbone, self.momentum)
+        ema_update(self.key_head, self.head, self.momentum)
+        if not self._new_keys:
+            return
+        keys = distributed.all_gather_no_grad(paddle.concat(self._new_keys))
+        self._new_keys = []
+        self.check_batch(keys.shape[0])
+        # Index arithmetic stays on the device: nothing waits for the pointer to be read.
+        rows = (self.queue_pointer + paddle.arange(keys.shape[0])) % self.queue_size
+        self.queue.scatter_(rows, keys)
+        self.queue_pointer.set_value((self.queue_pointer + keys.shape[0]) % self.queue_size)
+
+    def check_batch(self, batch_size: int, step_size: Optional[int] = None) -> None:
+        """``BadInput`` if the keys of one optimiser step (``step_size``, by default one batch) do not fill the queue."""
+        if batch_size < 2:
+            raise BadInput(f"moco contrasts images: a batch of {batch_size} is too small; "
+                           "set data.batch_size to 2 or more")
+        keys = step_size or batch_size
+        if self.queue_size % keys:
+            below = self.queue_size // keys * keys or keys
+            raise BadInput(f"moco's queue_size {self.queue_size} is not a multiple of the batch of "
+                           f"{keys} images; set model.method.queue_size to {below} or change "
+                           "data.batch_size")
+
+    def trainable_parameters(self) -> list:
+        """``[(structured name, parameter)]`` for the optimiser: the query encoder's."""
+        return [(name, p) for name, p in self.named_parameters() if p.trainable]

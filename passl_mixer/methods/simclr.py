@@ -1,0 +1,87 @@
+"""SimCLR (arXiv:2002.05709; google-research/simclr ``objective.py``).
+
+The loss is the mean over 2B rows, as in the paper's equation and in most ports; the official code sums the
+means of two halves, twice this value. Both views pass the network in one batch of 2B, as there, so that
+BatchNorm sees both.
+"""
+from typing import Optional
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from passl_mixer import distributed
+from passl_mixer.errors import BadInput
+from passl_mixer.heads import require_projector
+from passl_mixer.metrics import feature_std
+
+
+def nt_xent(z1_bd, z2_bd, temperature: float):
+    """Normalised temperature-scaled cross entropy over the 2B views of a batch.
+
+    Args:
+        z1_bd: embeddings of the first views, [B, D]; need not be normalised.
+        z2_bd: embeddings of the second views, [B, D]; row i is the same image as row i of ``z1_bd``.
+        temperature: divides the similarities; > 0, dimensionless.
+    Returns:
+        Scalar mean loss in nats over 2B rows, float32. Equals log(2B - 1) when all embeddings coincide.
+    Raises:
+        ValueError: if the shapes differ or ``temperature`` is not positive.
+    Source: Chen et al. 2020, arXiv:2002.05709, equation 1.
+    """
+    if len(z1_bd.shape) != 2 or list(z1_bd.shape) != list(z2_bd.shape):
+        raise BadInput(f"nt_xent needs two [B, D] tensors of one shape, got {list(z1_bd.shape)} and "
+                       f"{list(z2_bd.shape)}")
+    if not temperature > 0:
+        raise BadInput(f"temperature must be positive, got {temperature}")
+    batch = z1_bd.shape[0]
+    with paddle.amp.auto_cast(enable=False):  # similarities / 0.1 lose too much in half precision
+        z = F.normalize(paddle.concat([z1_bd, z2_bd]).astype("float32"), axis=1)
+        logits = paddle.matmul(z, z, transpose_y=True) / temperature  # [2B, 2B]
+        logits = logits - 1e9 * paddle.eye(2 * batch)  # a view is not its own negative
+        positives = paddle.arange(2 * batch).roll(batch)
+        return F.cross_entropy(logits, positives)
+
+
+class SimCLR(nn.Layer):
+    """Two views of an image attract, the views of all other images of the batch repel.
+
+    Args:
+        backbone: encoder, [B, 3, H, W] -> [B, num_features].
+        head: projector, [B, num_features] -> [B, D].
+        temperature: of the loss; the paper's ImageNet runs use 0.1, its CIFAR-10 runs 0.5.
+    """
+
+    num_views = 2
+
+    def __init__(self, backbone, head, *, temperature: float = 0.1):
+        super().__init__()
+        require_projector(head, "simclr")
+        if not temperature > 0:
+            raise BadInput(f"simclr's temperature must be positive, got {temperature}")
+        self.backbone, self.head = backbone, head
+        self.temperature = temperature
+
+    @property
+    def encoder(self):
+        return self.backbone
+
+    def forward(self, views, labels=None):
+        """``{"loss", "feature_std"}`` of two views [B, 3, H, W]; labels are not used."""
+        features = self.backbone(paddle.concat(views))  # [2B, D]
+        z1, z2 = self.head(features).chunk(2)
+        loss = nt_xent(distributed.all_gather(z1), distributed.all_gather(z2), self.temperature)
+        return {"loss": loss, "feature_std": feature_std(features[:views[0].shape[0]])}
+
+    def after_step(self, progress: float) -> None:
+        """Nothing is kept between steps."""
+
+    def check_batch(self, batch_size: int, step_size: Optional[int] = None) -> None:
+        """``BadInput`` for a forward pass on ``batch_size`` images that has no negatives; ``step_size`` is free."""
+        if batch_size < 2:
+            raise BadInput(f"simclr contrasts the images of a batch: a batch of {batch_size} has no "
+                           "negatives; set data.batch_size (per device and accumulation step) to 2 or more")
+
+    def trainable_parameters(self) -> list:
+        """``[(structured name, parameter)]`` for the optimiser."""
+        return [(name, p) for name, p in self.named_parameters() if p.trainable]

@@ -1,0 +1,123 @@
+"""Supervised classification with label smoothing and mixup; with a frozen backbone, the linear probe.
+
+Mixup: arXiv:1710.09412. Label smoothing: arXiv:1512.00567, section 7.
+"""
+from typing import Optional
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from passl_mixer.errors import BadInput
+from passl_mixer.metrics import top_k_accuracy
+
+NUM_MIXUP_DRAWS = 4096
+
+
+def smooth_one_hot(labels_b, num_classes: int, smoothing: float):
+    """Target distributions: ``1 - smoothing`` on the label plus ``smoothing / num_classes`` on every class.
+
+    Args:
+        labels_b: class indices, [B], int64.
+        num_classes: C.
+        smoothing: in [0, 1).
+    Returns:
+        [B, C], float32; rows sum to 1.
+    """
+    return F.one_hot(labels_b, num_classes) * (1.0 - smoothing) + smoothing / num_classes
+
+
+def soft_cross_entropy(scores_bc, targets_bc):
+    """Cross entropy between class scores and target distributions.
+
+    Args:
+        scores_bc: unnormalised class scores, [B, C].
+        targets_bc: target distributions, [B, C].
+    Returns:
+        Scalar mean loss in nats over B rows, float32.
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if list(scores_bc.shape) != list(targets_bc.shape):
+        raise BadInput(f"scores {list(scores_bc.shape)} and targets {list(targets_bc.shape)} differ in shape")
+    with paddle.amp.auto_cast(enable=False):
+        return -(targets_bc * F.log_softmax(scores_bc.astype("float32"))).sum(axis=1).mean()
+
+
+class Supervised(nn.Layer):
+    """Backbone and classifier trained on labels.
+
+    Args:
+        backbone: encoder, [B, 3, H, W] -> [B, num_features].
+        head: classifier, [B, num_features] -> [B, C].
+        label_smoothing: in [0, 1); training only.
+        mixup_alpha: of Beta(alpha, alpha); 0 turns mixup off. One weight per batch, drawn on the device from
+            a fixed table of 4096 draws, so that nothing is read back. Training only.
+        freeze_backbone: linear probe: the backbone stays in eval mode, has no gradients and is not optimised.
+    """
+
+    num_views = 1
+
+    def __init__(self, backbone, head, *, label_smoothing: float = 0.0, mixup_alpha: float = 0.0,
+                 freeze_backbone: bool = False):
+        super().__init__()
+        if not 0.0 <= label_smoothing < 1.0:
+            raise BadInput(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+        if mixup_alpha < 0.0:
+            raise BadInput(f"mixup_alpha must be >= 0 (0 is off), got {mixup_alpha}")
+        self.backbone, self.head = backbone, head
+        self.label_smoothing, self.mixup_alpha = label_smoothing, mixup_alpha
+        self.freeze_backbone = freeze_backbone
+        if mixup_alpha > 0.0:
+            table = np.random.default_rng(0).beta(mixup_alpha, mixup_alpha, NUM_MIXUP_DRAWS)
+            self.register_buffer("mixup_table", paddle.to_tensor(table.astype("float32")), persistable=False)
+        if freeze_backbone:
+            for parameter in backbone.parameters():
+                parameter.trainable = False
+            backbone.eval()
+
+    @property
+    def encoder(self):
+        return self.backbone
+
+    def train(self):
+        """Training mode; a frozen backbone stays in eval mode."""
+        super().train()
+        if self.freeze_backbone:
+            self.backbone.eval()
+
+    def forward(self, views, labels):
+        """``{"loss", "accuracy"}`` of one view [B, 3, H, W] and labels [B].
+
+        With mixup, accuracy is against the label of the larger part.
+        """
+        if labels is None:
+            raise BadInput("method 'supervised' needs labels; this dataset has none")
+        images, smoothing = views[0], self.label_smoothing if self.training else 0.0
+        targets = smooth_one_hot(labels, self.head.out_features, smoothing)
+        if self.training and self.mixup_alpha > 0.0:
+            order = paddle.randperm(images.shape[0])
+            weight = self.mixup_table[paddle.randint(0, NUM_MIXUP_DRAWS, [1])]  # [1]
+            images = weight * images + (1.0 - weight) * images.index_select(order)
+            targets = weight * targets + (1.0 - weight) * targets.index_select(order)
+            labels = paddle.where(weight >= 0.5, labels, labels.index_select(order))
+        if self.freeze_backbone:
+            with paddle.no_grad():
+                features = self.backbone(images)
+        else:
+            features = self.backbone(images)
+        scores = self.head(features)
+        return {"loss": soft_cross_entropy(scores, targets), "accuracy": top_k_accuracy(scores, labels)}
+
+    def after_step(self, progress: float) -> None:
+        """Nothing is kept between steps."""
+
+    def check_batch(self, batch_size: int, step_size: Optional[int] = None) -> None:
+        """``BadInput`` for an empty batch."""
+        if batch_size < 1:
+            raise BadInput(f"a batch holds at least one image, got data.batch_size {batch_size}")
+
+    def trainable_parameters(self) -> list:
+        """``[(structured name, parameter)]`` for the optimiser."""
+        return [(name, p) for name, p in self.named_parameters() if p.trainable]

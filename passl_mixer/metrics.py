@@ -1,0 +1,35 @@
+"""Numbers that describe a batch: never part of a loss, never a gradient."""
+import paddle
+import paddle.nn.functional as F
+
+
+def feature_std(features_bd):
+    """Spread of encoder features over a batch, which falls to zero when they collapse.
+
+    sqrt(D) * mean over the D dimensions of the (population) standard deviation over the B rows of the
+    L2-normalised features. 1 for directions uniform on the sphere, 0 when all rows point one way.
+
+    Args:
+        features_bd: encoder features, [B, D].
+    Returns:
+        Scalar float32 tensor without gradient.
+    Source: the criterion of SimSiam, arXiv:2011.10566, section 4.1, scaled by sqrt(D).
+    """
+    with paddle.no_grad(), paddle.amp.auto_cast(enable=False):
+        unit = F.normalize(features_bd.detach().astype("float32"), axis=1)
+        return unit.std(axis=0, unbiased=False).mean() * float(features_bd.shape[1]) ** 0.5
+
+
+def top_k_accuracy(scores_bc, labels_b, k: int = 1):
+    """Fraction of rows whose label is among their k highest scores.
+
+    Args:
+        scores_bc: class scores, [B, C].
+        labels_b: class indices, [B], int64.
+        k: >= 1; at most C are looked at.
+    Returns:
+        Scalar float32 tensor in [0, 1], without gradient.
+    """
+    with paddle.no_grad():
+        best = scores_bc.detach().topk(min(k, scores_bc.shape[1]), axis=1)[1]  # [B, k]
+        return (best == labels_b.unsqueeze(1)).any(axis=1).astype("float32").mean()

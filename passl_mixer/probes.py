@@ -1,0 +1,163 @@
+"""Classifiers on cached features: weighted kNN, a linear probe, logistic regressions on a few labels.
+
+kNN: Wu et al. 2018, arXiv:1805.01978, section 3.4 (votes weighted by exp(similarity / temperature)).
+Shapes: N training ("bank") images, M test images ("queries"), D features, C classes, T draws.
+"""
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+from passl_mixer.errors import BadInput
+
+
+def _normalise(features: np.ndarray) -> np.ndarray:
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def knn_accuracy(bank, bank_labels, queries, labels, *, k: int, temperature: float, query_block: int = 1024,
+                 bank_block: int = 65536) -> float:
+    """Accuracy of the weighted k-nearest-neighbour classifier under cosine similarity.
+
+    Args:
+        bank: features [N, D] that vote. bank_labels: int64 [N].
+        queries: features [M, D] to classify. labels: int64 [M], the truth.
+        k: neighbours; at most N.
+        temperature: votes weigh exp(similarity / temperature); > 0.
+        query_block, bank_block: rows compared at a time; memory is their product, whatever N and M.
+    Returns:
+        Share of queries classified rightly, 0 to 1.
+    Raises:
+        BadInput: k larger than the bank.
+    """
+    if k > len(bank):
+        raise BadInput(f"evaluate.knn.k is {k} but the bank holds {len(bank)} images; expected k <= bank images")
+    classes = int(max(bank_labels.max(), labels.max())) + 1
+    right = 0
+    with paddle.no_grad():
+        for start in range(0, len(queries), query_block):
+            block = F.normalize(paddle.to_tensor(queries[start:start + query_block]), axis=1)
+            similarity, voters = _nearest_neighbours(block, bank, bank_labels, k, bank_block)
+            votes = paddle.exp((similarity - similarity.max(axis=1, keepdim=True)) / temperature)
+            scores = (F.one_hot(voters, classes) * votes.unsqueeze(-1)).sum(axis=1)
+            right += int((scores.argmax(axis=1).numpy() == labels[start:start + query_block]).sum())
+    return right / len(queries)
+
+
+def _nearest_neighbours(block, bank, bank_labels, k, bank_block):
+    """Similarities and labels [b, k] of the k best of the bank, merged block by block."""
+    best, best_labels = None, None
+    for start in range(0, len(bank), bank_block):
+        part = F.normalize(paddle.to_tensor(bank[start:start + bank_block]), axis=1)
+        similarity = paddle.matmul(block, part, transpose_y=True)
+        part_labels = paddle.to_tensor(bank_labels[start:start + bank_block]).astype("int64")
+        top, index = paddle.topk(similarity, min(k, part.shape[0]), axis=1)
+        found = paddle.gather(part_labels, index.flatten()).reshape(index.shape)
+        if best is None:
+            best, best_labels = top, found
+            continue
+        best, keep = paddle.topk(paddle.concat([best, top], axis=1), k, axis=1)
+        best_labels = paddle.take_along_axis(paddle.concat([best_labels, found], axis=1), keep, axis=1)
+    return best, best_labels
+
+
+def linear_probe(train, train_labels, test, test_labels, *, epochs: int, lr: float, batch_size: int,
+                 weight_decay: float = 0.0, seed: int = 0) -> float:
+    """Accuracy of a linear classifier trained on cached features by SGD (momentum 0.9, cosine to 0).
+
+    Features are standardised with the training features' mean and deviation. Protocol: linear evaluation as in Chen et
+    al. 2020, arXiv:2002.05709, appendix B.8, without augmentation.
+
+    Args:
+        train, test: features [N, D], [M, D]. train_labels, test_labels: int64.
+        epochs: passes over the training features. lr: for batches of 256, scaled linearly.
+        batch_size: features per step. weight_decay: L2 factor on the weights.
+        seed: of the order of batches.
+    Returns:
+        Share of test features classified rightly, 0 to 1.
+    """
+    mean, deviation = train.mean(axis=0), train.std(axis=0) + 1e-6
+    train, test = (train - mean) / deviation, (test - mean) / deviation
+    # rows are scaled to unit length on average, so that one learning rate fits any feature width
+    scale = np.float32(1.0 / np.sqrt(train.shape[1]))
+    classes = int(max(train_labels.max(), test_labels.max())) + 1
+    batch_size = min(batch_size, len(train))
+    steps = epochs * (len(train) // batch_size)
+    peak = 10.0 * lr * batch_size / 256
+    w = paddle.zeros([train.shape[1] + 1, classes])
+    velocity = paddle.zeros_like(w)
+    rng = np.random.default_rng(seed)
+    targets = np.eye(classes, dtype=np.float32)
+    step = 0
+    with paddle.no_grad():
+        for _ in range(epochs):
+            order = rng.permutation(len(train))
+            for start in range(0, len(train) - batch_size + 1, batch_size):
+                rows = order[start:start + batch_size]
+                x = paddle.to_tensor(_with_ones(train[rows] * scale))
+                error = F.softmax(x @ w, axis=1) - paddle.to_tensor(targets[train_labels[rows]])
+                gradient = paddle.matmul(x, error, transpose_x=True) / batch_size + weight_decay * w
+                velocity = 0.9 * velocity + gradient
+                w = w - 0.5 * peak * (1 + np.cos(np.pi * step / steps)) * velocity
+                step += 1
+        w = w.numpy()
+    predicted = (_with_ones(test * scale) @ w).argmax(axis=1)
+    return float((predicted == test_labels).mean())
+
+
+def _with_ones(x: np.ndarray) -> np.ndarray:
+    """The features with a column of ones for the bias."""
+    return np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1).astype(np.float32)
+
+
+def few_label_accuracy(train, train_labels, test, test_labels, *, labels_per_class: int, draws: int, l2: float,
+                       seed: int = 0, iterations: int = 200) -> float:
+    """Mean accuracy of L2-regularised logistic regressions, each on a few labelled images per class.
+
+    Features are centred with the mean of all training images (labels are not needed for that) and scaled to unit length
+    (Wang et al. 2019, "SimpleShot", arXiv:1911.04623, section 3.1: CL2N). All draws are fitted at once by Nesterov's
+    method, whose step follows from the smoothness of the loss.
+
+    Args:
+        train, test: features [N, D], [M, D]. train_labels, test_labels: int64.
+        labels_per_class: labelled images drawn for each class, without replacement.
+        draws: independent draws; the mean over them is returned.
+        l2: weight of ||W||^2 / 2; > 0.
+        seed: of the draws; the same seed draws the same images whatever the features.
+        iterations: of Nesterov's method.
+    Returns:
+        Mean share of test features classified rightly, 0 to 1.
+    Raises:
+        BadInput: a class has fewer images than ``labels_per_class``.
+    """
+    classes = np.unique(train_labels)
+    members = [np.flatnonzero(train_labels == c) for c in classes]
+    if min(map(len, members)) < labels_per_class:
+        raise BadInput(f"{labels_per_class} labels per class asked for, but a class has {min(map(len, members))} images; "
+                       "remove it from evaluate.at_end")
+    mean = train.mean(axis=0)
+    train, test = _normalise(train - mean), _normalise(test - mean)
+    rng = np.random.default_rng(seed)
+    chosen = np.stack([np.concatenate([rng.choice(m, labels_per_class, replace=False) for m in members])
+                       for _ in range(draws)])                                          # [T, n]
+    x = train[chosen]                                                                   # [T, n, D]
+    y = np.tile(np.repeat(np.eye(len(classes), dtype=np.float32), labels_per_class, axis=0), (draws, 1, 1))
+    w = _logistic_regression(x, y, l2, iterations)
+    truth = np.searchsorted(classes, test_labels)
+    return float(np.mean([(test @ w[t]).argmax(axis=1) == truth for t in range(draws)]))
+
+
+def _logistic_regression(x: np.ndarray, y: np.ndarray, l2: float, iterations: int) -> np.ndarray:
+    """Weights [T, D, C] minimising mean cross entropy + l2 ||W||^2 / 2 for unit rows x [T, n, D], one-hot y [T, n, C]."""
+    step = 1.0 / (0.5 + l2)                   # the softmax Hessian is at most 1/2 for rows of unit length
+    root = np.sqrt(l2 * step)
+    pull = (1 - root) / (1 + root)
+    w = ahead = np.zeros((x.shape[0], x.shape[2], y.shape[2]), np.float32)
+    for _ in range(iterations):
+        logits = x @ ahead
+        p = np.exp(logits - logits.max(axis=2, keepdims=True))
+        p /= p.sum(axis=2, keepdims=True)
+        gradient = np.swapaxes(x, 1, 2) @ (p - y) / x.shape[1] + l2 * ahead
+        following = ahead - step * gradient
+        ahead = following + pull * (following - w)
+        w = following
+    return w

@@ -1,0 +1,208 @@
+"""The machine a run meets: CPU set-up before Paddle computes, device choice, seeds, versions.
+
+Paddle's CPU defaults leave most of a machine idle: it asks for one thread, its MKL takes a slow code path on processors
+that are not Intel's, and glibc gives every large block back to the kernel, so that each operation pays for page faults
+again. ``tune_cpu`` mends the three when ``passl_mixer`` is imported; ``PASSL_MIXER_TUNE=0`` turns it off.
+
+Nothing here imports Paddle at module level: the set-up has to come first.
+"""
+import ctypes
+import functools
+import importlib.util
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Optional
+
+from passl_mixer.errors import BadInput
+
+TUNE_VARIABLE = "PASSL_MIXER_TUNE"
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3      # mallopt's parameter numbers, malloc.h of glibc
+
+
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> Optional[float]:
+    """CPU quota of this process in cores (cgroup v2 and v1, the tightest of the hierarchy), or None without one."""
+    quotas = []
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        base = root if controllers == "" else root / "cpu"
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        group = base / path.lstrip("/")
+        for folder in [group, *group.parents]:
+            quotas.append(_folder_quota(folder))
+            if folder in (base, root):
+                break
+    found = [q for q in quotas if q]
+    return min(found) if found else None
+
+
+def _folder_quota(folder: Path) -> Optional[float]:
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text()
+            period = (folder / "cpu.cfs_period_us").read_text()
+    except (OSError, ValueError):
+        return None
+    return None if quota.strip() in ("max", "-1") else int(quota) / int(period)
+
+
+def available_cores() -> int:
+    """Physical cores this process may use: its affinity mask, without hyper-thread twins, under its cgroup quota."""
+    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    cores = set()
+    for cpu in cpus:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(siblings.read_text().strip() if siblings.exists() else str(cpu))
+    quota = _cgroup_quota()
+    return max(1, len(cores) if quota is None else min(len(cores), int(quota)))
+
+
+def _openmp_of_paddle():
+    """Paddle's own OpenMP library, loaded without importing Paddle; None where Paddle brings none (OpenBLAS builds)."""
+    spec = importlib.util.find_spec("paddle")
+    folder = Path(spec.origin).parent / "libs" if spec and spec.origin else None
+    library = folder / "libiomp5.so" if folder else None
+    return ctypes.CDLL(str(library)) if library and library.exists() else None
+
+
+@functools.lru_cache(maxsize=None)
+def tune_cpu() -> dict:
+    """Set threads, MKL's code path and the allocator up, once per process.
+
+    A thread count that the user chose (``OMP_NUM_THREADS`` or ``MKL_NUM_THREADS``) is left alone.
+
+    Returns:
+        What was done: ``{"tuned": bool, "threads": int or None, "mkl_path": str or None, "allocator": bool}``.
+    """
+    report = {"tuned": False, "threads": None, "mkl_path": None, "allocator": False}
+    if os.environ.get(TUNE_VARIABLE, "1") == "0":
+        return report
+    report["tuned"] = True
+    if sys.platform == "linux" and "AuthenticAMD" in _cpu_vendor():
+        # MKL older than 2020.1, which Paddle bundles, reads this and then uses its AVX2 kernels on AMD
+        report["mkl_path"] = os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+    if not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & set(os.environ):
+        report["threads"] = _set_threads(available_cores())
+    report["allocator"] = _keep_freed_memory()
+    return report
+
+
+def _cpu_vendor() -> str:
+    try:
+        found = re.search(r"vendor_id\s*:\s*(\S+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        return ""
+    return found.group(1) if found else ""
+
+
+def _set_threads(count: int) -> Optional[int]:
+    openmp = _openmp_of_paddle()
+    if openmp is None:
+        return None
+    # The library reads the variable at its first call. It is removed again because Paddle prints a warning when it
+    # sees it, and because child processes should choose for themselves.
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    openmp.omp_get_max_threads()
+    openmp.omp_set_num_threads(count)          # where Paddle was imported first and the variable was read already
+    del os.environ["OMP_NUM_THREADS"]
+    return count
+
+
+def _keep_freed_memory() -> bool:
+    """Let glibc keep large freed blocks for the next operation instead of returning them to the kernel."""
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)) and bool(libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def select_device(name: str) -> str:
+    """Make a device current.
+
+    Args:
+        name: ``auto`` (a GPU when this Paddle has one, else the CPU), ``cpu``, ``gpu`` or ``gpu:N``.
+    Returns:
+        The device chosen.
+    Raises:
+        BadInput: an unknown name, or a GPU where this Paddle build sees none.
+    """
+    import paddle
+
+    if not re.fullmatch(r"auto|cpu|gpu(:\d+)?", name):
+        raise BadInput(f"train.device is {name!r}; expected auto, cpu, gpu or gpu:N")
+    count = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+    chosen = ("gpu" if count else "cpu") if name == "auto" else name
+    if chosen.startswith("gpu"):
+        index = int(chosen.partition(":")[2] or 0)
+        if index >= count:
+            raise BadInput(f"train.device is {name!r}, but this Paddle sees {count} GPU(s); "
+                           "install paddlepaddle-gpu or use -o train.device=cpu")
+    paddle.set_device(chosen)
+    return chosen
+
+
+def autocast_dtype(precision: str, device: str) -> Optional[str]:
+    """The dtype of automatic mixed precision for ``precision`` on ``device``, or None for plain float32.
+
+    Args:
+        precision: ``fp32``, ``bf16`` or ``fp16``. Devices without the asked type compute in float32.
+        device: as ``select_device`` returns it.
+    Raises:
+        BadInput: an unknown precision.
+    """
+    import paddle
+
+    names = {"fp32": None, "bf16": "bfloat16", "fp16": "float16"}
+    if precision not in names:
+        raise BadInput(f"train.precision is {precision!r}; expected fp32, bf16 or fp16")
+    if names[precision] is None or not device.startswith("gpu"):
+        return None
+    supported = paddle.amp.is_bfloat16_supported() if precision == "bf16" else paddle.amp.is_float16_supported()
+    return names[precision] if supported else None
+
+
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
+    """Seed Paddle's generators for one step, so that masks and permutations depend on (seed, step, rank) alone.
+
+    A resumed run then draws what the uninterrupted one would have drawn, without any generator state in checkpoints.
+    """
+    import numpy as np
+    import paddle
+
+    paddle.seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
+
+
+def versions() -> dict:
+    """Versions and set-up that a run's numbers depend on, for its run folder."""
+    import cv2
+    import numpy
+    import paddle
+
+    import passl_mixer
+
+    return {"passl_mixer": passl_mixer.__version__, "git_commit": _git_commit(), "python": platform.python_version(),
+            "paddle": paddle.__version__, "numpy": numpy.__version__, "opencv": cv2.__version__,
+            "platform": platform.platform(), "cpu_tuning": tune_cpu()}
+
+
+def _git_commit() -> Optional[str]:
+    """Commit of the checkout this package runs from ("-dirty" with changes), or None outside one."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
+                              capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,232 @@
+"""The training run, in view: build -> resume -> for epoch: for batch: train_step; log; evaluate; save.
+
+    train_step: lr -> forward/backward per micro-batch -> finite check -> clip -> optimiser -> clear -> after_step
+
+Functions only. A batch travels dataset -> views -> loader -> method -> {"loss"} -> optimiser -> after_step -> log.
+"""
+import json
+import math
+import time
+from pathlib import Path
+from typing import Optional
+
+import paddle
+
+from passl_mixer import checkpoint, distributed, evaluate, runtime
+from passl_mixer.build import Run, build, build_model
+from passl_mixer.config import Config
+from passl_mixer.data import check_dataset
+from passl_mixer.errors import NumericalFailure
+from passl_mixer.interruption import Interruption
+from passl_mixer.log import Rate, RunLog
+from passl_mixer.optim import learning_rate
+
+
+def lr_at(run: Run, step: int) -> float:
+    """Learning rate of the step after ``step`` steps."""
+    schedule = run.config.schedule
+    return learning_rate(step, base=run.peak_lr, total_steps=run.total_steps, final=schedule.final_lr,
+                         warmup_steps=round(schedule.warmup_epochs * run.steps_per_epoch))
+
+
+def train_step(run: Run, batch, step: int) -> dict:
+    """One optimiser step.
+
+    Args:
+        run: the run.
+        batch: ``(views, labels)`` of the loader: uint8 [B, S, S, 3] per view, int64 [B] or None.
+        step: steps done before this one.
+    Returns:
+        The method's outputs, averaged over micro-batches, still on the device.
+    Raises:
+        NumericalFailure: the loss or a gradient is not finite (looked at on every step on the CPU; the training loop
+            looks on logging and saving steps elsewhere, so that the host does not wait).
+    """
+    config = run.config
+    runtime.seed_step(config.seed, step, distributed.rank())
+    outputs = []
+    for views, labels in _micro_batches(run, batch):
+        with run.precision.autocast():
+            output = run.method(views, labels)
+        loss = output["loss"]
+        if run.device == "cpu" and not math.isfinite(float(loss)):
+            raise _not_finite(run, step, float(loss))
+        (loss * (run.precision.scale / config.train.accumulate)).backward()
+        outputs.append({k: v.detach() for k, v in output.items()})
+    parameters = [p for _, p in run.method.trainable_parameters()]
+    distributed.average_gradients(parameters)
+    if run.precision.unscale(parameters):
+        run.optimizer.step(lr_at(run, step))
+    run.optimizer.clear_grad()
+    run.method.after_step(step / run.total_steps)
+    return {k: sum(o[k] for o in outputs) / len(outputs) for k in outputs[0]}
+
+
+def _micro_batches(run: Run, batch):
+    views, labels = batch
+    size = len(views[0]) // run.config.train.accumulate
+    for i in range(run.config.train.accumulate):
+        rows = slice(i * size, (i + 1) * size)
+        yield ([evaluate.to_images(v[rows], run.views.mean, run.views.std) for v in views],
+               None if labels is None else paddle.to_tensor(labels[rows]))
+
+
+def _not_finite(run: Run, step: int, loss: float) -> NumericalFailure:
+    saved = checkpoint.checkpoints_of(Path(run.config.output_dir))
+    last = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved yet"
+    return NumericalFailure(f"the loss is {loss} at step {step} (learning rate peak {run.peak_lr:.2e}); {last}. Try a lower "
+                            "optim.lr, a longer schedule.warmup_epochs, optim.clip_norm=1.0 or train.precision=fp32")
+
+
+def train(config: Config, *, resume: bool = False) -> dict:
+    """Run a configuration to its end (or to ``train.max_steps``).
+
+    Args:
+        config: from ``get_config``.
+        resume: continue the run that ``output_dir`` holds, if there is one.
+    Returns:
+        The content of ``summary.json``; with key ``interrupted`` true after a signal (then nothing is evaluated).
+    Raises:
+        BadInput, NumericalFailure.
+    """
+    check_dataset(config.data.dataset)
+    distributed.init()
+    previous = checkpoint.open_run(config, resume)
+    run = build(config)
+    folder = Path(config.output_dir)
+    step, seconds, best = _restore(run, previous)
+    first = distributed.rank() == 0
+    if first:
+        checkpoint.write_config(config, runtime.versions())
+    with Interruption() as interruption, RunLog(
+            folder, start_step=step, total_steps=run.last_step, visualdl=config.train.visualdl, silent=not first) as log:
+        _announce(run, log, previous, step)
+        started = time.perf_counter()
+        step, best = _loop(run, log, interruption, step, seconds, best)
+        seconds += time.perf_counter() - started
+        summary = {"seconds": round(seconds, 3), "steps": step,
+                   "images_per_second": round(step * config.data.batch_size / max(seconds, 1e-9), 2)}
+        if interruption.seen:
+            log.say(f"interrupted at step {step}; saved. Continue with the same command and --resume.")
+            return {**summary, "interrupted": True}
+        if first:
+            found = _final_evaluation(run, log)
+            summary.update(found)
+            checkpoint.write_atomic(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+            _farewell(folder, log, found)
+    return summary
+
+
+def _restore(run: Run, previous: Optional[Path]) -> tuple:
+    """Load a checkpoint into a run; returns ``(step, seconds so far, best kNN)``."""
+    if previous is None:
+        return 0, 0.0, -1.0
+    model, optim, meta = checkpoint.read_checkpoint(previous)
+    checkpoint.load_arrays(run.method, model, str(previous))
+    run.optimizer.load(optim)
+    run.precision.load(meta["precision"])
+    return meta["step"], meta["seconds"], meta["best_knn"]
+
+
+def _save(run: Run, step: int, seconds: float, best: float, name: Optional[str] = None) -> Path:
+    folder = Path(run.config.output_dir)
+    path = folder / "checkpoints" / (name or f"step_{step:07d}.safetensors")
+    meta = {"step": step, "epoch": step // run.steps_per_epoch, "seconds": seconds, "best_knn": best,
+            "config": run.config, "precision": run.precision.state()}
+    if distributed.rank() == 0:
+        checkpoint.save_checkpoint(path, checkpoint.arrays_of(run.method), run.optimizer.state(), meta)
+        checkpoint.prune(folder, run.config.train.keep_checkpoints)
+    return path
+
+
+def _loop(run: Run, log: RunLog, interruption, step: int, seconds: float, best: float) -> tuple:
+    """The loop over epochs and batches; returns ``(steps done, best kNN)``."""
+    config, saved_at = run.config, step
+    started, rate = time.perf_counter(), Rate(step, config.data.batch_size)
+    while step < run.last_step and not interruption.seen:
+        epoch, done = divmod(step, run.steps_per_epoch)
+        for batch in run.loader.epoch(epoch, start_batch=done):
+            outputs = train_step(run, batch, step)
+            step += 1
+            epoch_ends, stops = step % run.steps_per_epoch == 0, step >= run.last_step or interruption.seen
+            saves = stops or _save_is_due(config.train, step, epoch_ends, run.steps_per_epoch)
+            if step % config.train.log_every_steps == 0 or stops or step == 1:
+                log.training(_training_line(run, outputs, step, epoch, rate), config.schedule.epochs)
+                _warn_of_collapse(run, log, outputs)
+            log.progress(step)
+            if epoch_ends and config.evaluate.every_epochs and (epoch + 1) % config.evaluate.every_epochs == 0:
+                best = _monitor(run, log, step, epoch, best, seconds + time.perf_counter() - started)
+                rate.restart(step)
+            if saves and saved_at != step:
+                _refuse_not_finite(run, outputs, step)
+                _save(run, step, seconds + time.perf_counter() - started, best)
+                saved_at = step
+            if stops:
+                break
+    return step, best
+
+
+def _save_is_due(settings: Config, step: int, epoch_ends: bool, steps_per_epoch: int) -> bool:
+    by_steps = settings.checkpoint_every_steps and step % settings.checkpoint_every_steps == 0
+    every = settings.checkpoint_every_epochs
+    return bool(by_steps or (epoch_ends and every and (step // steps_per_epoch) % every == 0))
+
+
+def _training_line(run: Run, outputs: dict, step: int, epoch: int, rate: Rate) -> dict:
+    _refuse_not_finite(run, outputs, step)
+    return {"step": step, "epoch": epoch, **{k: float(v) for k, v in outputs.items()}, "lr": lr_at(run, step - 1),
+            "images_per_second": round(rate.at(step), 2)}
+
+
+def _refuse_not_finite(run: Run, outputs: dict, step: int) -> None:
+    loss = float(outputs["loss"])
+    if not math.isfinite(loss):
+        raise _not_finite(run, step, loss)
+
+
+def _warn_of_collapse(run: Run, log: RunLog, outputs: dict) -> None:
+    threshold = run.config.train.collapse_threshold
+    if "feature_std" in outputs and float(outputs["feature_std"]) < threshold:
+        log.say(f"warning: the features' standard deviation is {float(outputs['feature_std']):.4f}, under "
+                f"train.collapse_threshold {threshold}: the encoder gives nearly the same vector for every image. "
+                "Try a lower optim.lr or another temperature.")
+
+
+def _monitor(run: Run, log: RunLog, step: int, epoch: int, best: float, seconds: float) -> float:
+    """Evaluate by kNN, record it, keep the best encoder's checkpoint; returns the best kNN so far."""
+    accuracy = evaluate.evaluation(run.config, run.method.encoder, ["knn"])["knn"]
+    log.record({"step": step, "epoch": epoch, "knn": accuracy})
+    log.say(f"epoch {epoch + 1}/{run.config.schedule.epochs}  kNN accuracy {accuracy:.4f}")
+    if accuracy <= best:
+        return best
+    _save(run, step, seconds, accuracy, name="best.safetensors")
+    return accuracy
+
+
+def _announce(run: Run, log: RunLog, previous: Optional[Path], step: int) -> None:
+    config = run.config
+    trainable = sum(p.size for _, p in run.method.trainable_parameters())
+    log.say(f"{config.model.method.name} with {config.model.backbone.name} ({trainable / 1e6:.2f} M trainable parameters), "
+            f"{config.data.dataset.name} ({len(run.loader.dataset)} images), {run.device}, "
+            f"{run.precision.dtype or 'float32'}: {run.total_steps} steps of {config.data.batch_size} images "
+            f"in {config.schedule.epochs} epochs")
+    if config.train.precision != "fp32" and run.precision.dtype is None:
+        log.say(f"train.precision {config.train.precision} is not available on {run.device}: computing in float32")
+    if previous is not None:
+        log.say(f"resumed from {previous} at step {step}")
+
+
+def _final_evaluation(run: Run, log: RunLog) -> dict:
+    items = run.config.evaluate.at_end
+    if not items:
+        return {}
+    log.say(f"evaluating {', '.join(items)} ...")
+    return evaluate.compare(run.config, run.method.encoder, build_model(run.config).encoder, items)
+
+
+def _farewell(folder: Path, log: RunLog, found: dict) -> None:
+    if found:
+        log.say(f"\n{evaluate.comparison_table(found)}\n")
+    log.say(f"checkpoint  {checkpoint.find_checkpoint(folder)}")
+    log.say(f"log         {folder / 'log.jsonl'}   summary  {folder / 'summary.json'}")
+    log.say(f"next        passl-mixer eval -c {folder / 'config.yaml'} --checkpoint {folder} --knn --linear")

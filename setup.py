@@ -1,0 +1,31 @@
+"""Packaging. The base install brings no Paddle, so that it never replaces the build a user has; see the extras."""
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "passl_mixer/__init__.py").read_text(encoding="utf-8")).group(1)
+TEST = ["pytest>=7", "visualdl>=2.5"]
+
+setup(
+    name="passl_mixer",
+    version=VERSION,
+    description="Self-supervised pretraining with MLP vision backbones in PaddlePaddle",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.9",
+    packages=find_packages(include=["passl_mixer", "passl_mixer.*"]),
+    package_data={"passl_mixer.data": ["assets/*"]},
+    install_requires=["numpy>=1.23", "pyyaml>=5.4", "opencv-python-headless>=4.6", "safetensors>=0.4"],
+    extras_require={
+        "cpu": ["paddlepaddle>=3.0"],
+        # Paddle 2.6 was built against NumPy 1 and, on Python 3.12, needs setuptools at run time
+        "gpu": ["paddlepaddle-gpu>=2.6.2", "numpy<2", "setuptools"],
+        "visualdl": ["visualdl>=2.5"],
+        "test": TEST,
+        "dev": [*TEST, "ruff>=0.6"],
+    },
+    entry_points={"console_scripts": ["passl-mixer = passl_mixer.cli:main"]},
+)

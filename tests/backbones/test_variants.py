@@ -1,0 +1,112 @@
+"""Every registered backbone against its row: trainable parameters with a 1000-class head, GMACs, sizes."""
+import numpy
+import paddle
+import pytest
+
+from passl_mixer.backbones import build_backbone, list_backbones
+from passl_mixer.errors import BadInput
+from passl_mixer.heads import build_head
+from passl_mixer.macs import count_macs, count_parameters, shapes_only, summary
+
+pytestmark = pytest.mark.filterwarnings("ignore:When training, we now always track")
+
+# name: (parameters, GMACs, size they are counted at, strides of the feature maps). Published networks: exact
+# parameters of the reference architectures; free-form names: their default options; nano: ours.
+ROWS = {
+    "MlpMixer": (18_528_264, 3.78, 224, (16,)),
+    "ConvMLP": (9_022_920, 2.39, 224, (8, 16, 32)),
+    "CycleMLP": (15_155_400, 2.12, 224, (4, 8, 16, 32)),
+    "ResNet": (25_557_032, 4.09, 224, (4, 8, 16, 32)),
+    "mlp_mixer_s32": (19_104_624, 1.00, 224, (32,)),
+    "mlp_mixer_s16": (18_528_264, 3.78, 224, (16,)),
+    "mlp_mixer_b32": (60_293_428, 3.24, 224, (32,)),
+    "mlp_mixer_b16": (59_880_472, 12.60, 224, (16,)),
+    "mlp_mixer_l32": (206_939_264, 11.25, 224, (32,)),
+    "mlp_mixer_l16": (208_196_168, 44.55, 224, (16,)),
+    "mlp_mixer_h14": (432_350_952, 120.99, 224, (14,)),
+    "mlp_mixer_nano": (770_600, 0.0440, 32, (4,)),
+    "conv_mlp_s": (9_022_920, 2.39, 224, (8, 16, 32)),
+    "conv_mlp_m": (17_410_504, 3.93, 224, (8, 16, 32)),
+    "conv_mlp_l": (42_728_440, 9.87, 224, (8, 16, 32)),
+    "conv_mlp_nano": (1_156_440, 0.02335, 32, (4, 8, 16)),
+    "cycle_mlp_b1": (15_155_400, 2.12, 224, (4, 8, 16, 32)),
+    "cycle_mlp_b2": (26_802_504, 3.88, 224, (4, 8, 16, 32)),
+    "cycle_mlp_b3": (38_385_720, 6.83, 224, (4, 8, 16, 32)),
+    "cycle_mlp_b4": (51_796_552, 10.03, 224, (4, 8, 16, 32)),
+    "cycle_mlp_b5": (75_747_280, 12.23, 224, (4, 8, 16, 32)),
+    "cycle_mlp_nano": (1_016_688, 0.03954, 32, (2, 4, 8)),
+    "resnet18": (11_689_512, 1.81, 224, (4, 8, 16, 32)),
+    "resnet50": (25_557_032, 4.09, 224, (4, 8, 16, 32)),
+}
+
+
+def test_every_registered_backbone_has_a_row():
+    assert sorted(ROWS) == sorted(list_backbones())
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_sizes(name):
+    parameters, gmacs, size, strides = ROWS[name]
+    got = summary(name)
+    assert got["parameters"] == parameters
+    assert got["macs"] / 1e9 == pytest.approx(gmacs, rel=0.01)
+    assert got["img_size"] == (size, size)
+    assert got["any_size"] is (name.lower()[:3] != "mlp")
+    with shapes_only():
+        backbone = build_backbone(name)
+        backbone.eval()
+        maps = backbone.feature_maps(paddle.static.data("images", [1, 3, size, size]))
+        shapes = [tuple(m.shape) for m in maps]
+    assert backbone.feature_strides == strides
+    assert shapes == [
+        (1, channels, size // stride, size // stride)
+        for channels, stride in zip(backbone.feature_channels, strides)]
+    assert paddle.in_dynamic_mode()
+
+
+@pytest.mark.parametrize("name", ["mlp_mixer_nano", "conv_mlp_nano", "cycle_mlp_nano"])
+def test_a_built_network_has_the_sizes_of_its_summary(name):
+    backbone = build_backbone(name)
+    head = build_head({"name": "linear", "num_classes": 1000}, in_features=backbone.num_features)
+    backbone.train()
+    got = summary(name)
+    assert count_parameters(backbone) + count_parameters(head) == got["parameters"]
+    assert count_macs(backbone, 32) + backbone.num_features * 1000 == got["macs"]
+    assert backbone.training
+    assert 300_000 <= count_parameters(backbone) <= 1_500_000
+
+
+def test_counts_of_one_small_mixer_by_hand():
+    mixer = build_backbone({"name": "MlpMixer", "img_size": [8, 12], "patch_size": 4, "embed_dim": 10,
+                            "num_blocks": 1})
+    tokens, width, token_hidden, channel_hidden = 6, 10, 5, 40
+    macs = 48 * width * tokens + 2 * tokens * token_hidden * width + 2 * width * channel_hidden * tokens
+    assert count_macs(mixer) == macs
+    mlps = 2 * tokens * token_hidden + tokens + token_hidden
+    mlps += 2 * width * channel_hidden + width + channel_hidden
+    assert count_parameters(mixer) == 48 * width + width + mlps + 3 * 2 * width
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mlp_mixer_s32", "conv_mlp_s", "cycle_mlp_b1", "resnet18"])
+def test_built_with_weights(name):
+    backbone = build_backbone(name)
+    assert count_parameters(backbone) + (backbone.num_features + 1) * 1000 == ROWS[name][0]
+    backbone.eval()
+    features = backbone(paddle.zeros([1, 3, 224, 224])).numpy()
+    assert features.shape == (1, backbone.num_features)
+    assert numpy.isfinite(features).all()
+
+
+def test_list_backbones_takes_a_pattern():
+    assert list_backbones("mlp_mixer_b*") == ["mlp_mixer_b32", "mlp_mixer_b16"]
+    assert list_backbones("nothing") == []
+
+
+def test_unknown_names_and_options_name_the_nearest():
+    with pytest.raises(BadInput, match="did you mean 'mlp_mixer_b16'"):
+        build_backbone("mlp_mixer_b61")
+    with pytest.raises(BadInput, match="has no option 'dropath'; did you mean 'drop_path_rate'"):
+        build_backbone({"name": "cycle_mlp_b1", "dropath": 0.1})
+    with pytest.raises(BadInput, match="unknown backbone"):
+        summary("resnet19")

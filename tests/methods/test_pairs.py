@@ -1,0 +1,49 @@
+"""Every backbone family with every method: one step changes what it must and nothing else."""
+import numpy as np
+import paddle
+import pytest
+
+from passl_mixer import build_method
+from passl_mixer.optim import build_optimizer
+
+BACKBONES = [{"name": "mlp_mixer_nano"}, {"name": "conv_mlp_nano"}, {"name": "cycle_mlp_nano"},
+             {"name": "resnet18", "stem": "cifar"}]
+METHODS = {
+    "supervised": ({"name": "linear", "num_classes": 4}, {}),
+    "simclr": ({"name": "mlp", "out": 16}, {}),
+    "moco": ({"name": "mlp", "out": 16, "norm": None}, {"queue_size": 8, "momentum": 0.9}),
+    "byol": ({"name": "mlp", "out": 16}, {"momentum": 0.9}),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("backbone", BACKBONES, ids=lambda b: b["name"])
+def test_one_step(backbone, method):
+    paddle.seed(0)
+    head, options = METHODS[method]
+    m = build_method({"backbone": backbone, "head": head, "method": {"name": method, **options}})
+    m.check_batch(4)
+    before = {k: v.numpy().copy() for k, v in m.state_dict().items()}
+    optimiser = build_optimizer({"name": "lars", "trust_coefficient": 1.0}, m.trainable_parameters())
+    assert {n.split(".")[0] for n, _ in m.trainable_parameters()} <= {"backbone", "head", "predictor"}
+    rng = np.random.default_rng(0)
+    for _ in range(2):  # the zero-initialised classifier lets no gradient through at first
+        arrays = rng.normal(size=[m.num_views, 4, 3, 32, 32]).astype("float32")
+        views = [paddle.to_tensor(a) for a in arrays]
+        result = m(views, paddle.to_tensor([0, 1, 2, 3]) if method == "supervised" else None)
+        assert all(value.stop_gradient for key, value in result.items() if key != "loss")
+        assert all(np.isfinite(float(value)) for value in result.values())
+        result["loss"].backward()
+        missing = [n for n, p in m.trainable_parameters() if p.grad is None]
+        assert missing == []
+        optimiser.step(0.1)
+        optimiser.clear_grad()
+        m.after_step(0.0)
+    trained = dict(m.trainable_parameters())
+    still = [k for k in before if np.array_equal(before[k], m.state_dict()[k].numpy())]
+    # A bias before a normalisation has no gradient beyond rounding; all else must have moved.
+    assert [k for k in still if k in trained and not k.endswith(".bias")] == []
+    followers = {"moco": ("key_",), "byol": ("target_",)}.get(method, ())
+    weights = [k for k in before if followers and k.startswith(followers) and k.endswith(".weight")]
+    assert bool(weights) == bool(followers)
+    assert not set(weights) & set(still)

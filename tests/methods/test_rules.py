@@ -1,0 +1,323 @@
+"""What each method writes, when, and what it must not touch: EMA, queue, stop-gradient, frozen parts."""
+import math
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from passl_mixer import build_method
+from passl_mixer.errors import BadInput
+from passl_mixer.heads import build_head
+from passl_mixer.methods.ema import ema_update, frozen_copy
+from passl_mixer.optim import build_optimizer
+
+MLP = {"name": "mlp", "hidden": 6, "out": 5}
+
+
+class Tiny(nn.Layer):
+    """A stand-in encoder: 3 channels, 4x4 pixels, with BatchNorm if asked."""
+
+    def __init__(self, batch_norm=False):
+        super().__init__()
+        self.num_features = 8
+        self.fc = nn.Linear(48, 8)
+        self.norm = nn.BatchNorm1D(8) if batch_norm else nn.LayerNorm(8)
+
+    def forward(self, images):
+        return nn.functional.gelu(self.norm(self.fc(images.flatten(1))))
+
+
+def method(cfg, head=None, batch_norm=False, seed=0):
+    paddle.seed(seed)
+    return build_method(cfg, Tiny(batch_norm), build_head(head or MLP, in_features=8))
+
+
+def batch(seed, size=4):
+    x = np.random.default_rng(seed).normal(size=[2, size, 3, 4, 4]).astype("float32")
+    return [paddle.to_tensor(v) for v in x]
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def values(layer):
+    return {k: v.numpy().copy() for k, v in layer.state_dict().items()}
+
+
+def train_step(m, optimiser, views, progress=0.5, labels=None):
+    for v in views:
+        m(v, labels)["loss"].backward()
+    optimiser.step(0.1)
+    optimiser.clear_grad()
+    m.after_step(progress)
+
+
+def test_ema_averages_trainable_parameters_only():
+    online = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1D(3))
+    online[0].bias.trainable = False
+    target = frozen_copy(online)
+    assert not any(p.trainable for p in target.parameters())
+    before = values(target)
+    for p in online.parameters():
+        p.set_value(paddle.rand(p.shape))
+    ema_update(target, online, 0.75)
+    now, source = values(target), values(online)
+    for key in ("0.weight", "1.weight", "1.bias"):
+        np.testing.assert_allclose(now[key], 0.75 * before[key] + 0.25 * source[key], rtol=1e-6, atol=1e-7)
+    for key in ("0.bias", "1._mean", "1._variance"):
+        assert np.array_equal(now[key], before[key]), key
+    assert all(np.array_equal(values(online)[k], source[k]) for k in source)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_moco_step(batch_norm):
+    head = MLP if batch_norm else {**MLP, "norm": None}
+    m = method({"name": "moco", "queue_size": 16, "momentum": 0.9}, head=head, batch_norm=batch_norm)
+    before = values(m)
+    for ours, twin in (("backbone.", "key_backbone."), ("head.", "key_head.")):
+        same = [k for k in before if k.startswith(ours)]
+        assert same
+        assert all(np.array_equal(before[k], before[twin + k[len(ours):]]) for k in same)
+    names = [n for n, _ in m.trainable_parameters()]
+    assert names
+    assert all(n.startswith(("backbone.", "head.")) for n in names)
+    np.testing.assert_allclose(np.linalg.norm(before["queue"], axis=1), 1.0, rtol=1e-5)
+    optimiser = build_optimizer({"name": "sgd"}, m.trainable_parameters())
+
+    views = [batch(0), batch(1)]  # two micro-batches
+    for v in views:
+        m(v)["loss"].backward()
+    untouched = ("queue", "queue_pointer", "key_backbone.fc.weight", "key_head.mlp.0.weight")
+    assert all(np.array_equal(values(m)[k], before[k]) for k in untouched)
+    assert all(p.grad is None for n, p in m.named_parameters() if n.startswith("key_"))
+    optimiser.step(0.1)
+    m.after_step(0.5)
+    now = values(m)
+    for key in ("backbone.fc.weight", "head.mlp.0.weight"):
+        assert not np.array_equal(now[key], before[key])
+        np.testing.assert_allclose(now["key_" + key], 0.9 * before["key_" + key] + 0.1 * now[key], rtol=1e-5,
+                                   atol=1e-6)
+    assert np.array_equal(now["queue"][8:], before["queue"][8:])
+    assert int(now["queue_pointer"][0]) == 8
+    if not batch_norm:  # keys of the encoder before it moved, in order
+        twin = method({"name": "moco", "queue_size": 16}, head=head)
+        keys = np.concatenate([twin.key_head(twin.key_backbone(v[1])).numpy() for v in views])
+        np.testing.assert_allclose(now["queue"][:8], unit(keys), rtol=1e-4, atol=1e-5)
+
+
+def test_moco_queue_is_a_ring_and_evaluation_leaves_it_alone():
+    m = method({"name": "moco", "queue_size": 8})
+    optimiser = build_optimizer({"name": "sgd"}, m.trainable_parameters())
+    train_step(m, optimiser, [batch(0)])
+    first = values(m)["queue"][:4]
+    train_step(m, optimiser, [batch(1)])
+    assert int(m.queue_pointer[0]) == 0
+    assert np.array_equal(values(m)["queue"][:4], first)
+    train_step(m, optimiser, [batch(2)])
+    assert not np.array_equal(values(m)["queue"][:4], first)
+    before = values(m)["queue"]
+    m.eval()
+    m(batch(3))
+    m.after_step(0.5)
+    assert np.array_equal(values(m)["queue"], before)
+
+
+def test_moco_keeps_its_own_batch_norm_statistics():
+    m = method({"name": "moco", "queue_size": 8, "momentum": 0.5, "bn_splits": 1}, batch_norm=True)
+    view1, view2 = batch(0)
+    m([view1, view2])
+    # Both encoders are equal so far.
+    hidden = [m.backbone.fc(v.flatten(1)).numpy().mean(0) for v in (view1, view2)]
+    m.after_step(0.5)
+    np.testing.assert_allclose(m.backbone.norm._mean.numpy(), 0.1 * hidden[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(m.key_backbone.norm._mean.numpy(), 0.1 * hidden[1], rtol=1e-4, atol=1e-6)
+
+
+def test_moco_groups_of_batch_norm():
+    m = method({"name": "moco", "queue_size": 8, "bn_splits": 2}, batch_norm=True)
+    images = batch(0, size=6)[1]
+    paddle.seed(5)
+    order = paddle.randperm(6).numpy()
+    expected = np.zeros([6, 5], "float32")
+    twin = frozen_copy(nn.Sequential(m.key_backbone, m.key_head))
+    for group in np.split(order, 2):
+        expected[group] = twin(images.index_select(paddle.to_tensor(group))).numpy()
+    paddle.seed(5)
+    keys = m._keys(images, 2).numpy()
+    np.testing.assert_allclose(keys, unit(expected), rtol=1e-4, atol=1e-5)
+    auto = method({"name": "moco", "queue_size": 8}, batch_norm=True)
+    assert [auto._splits(b) for b in (2, 4, 16, 64, 12, 7)] == [1, 2, 8, 8, 6, 1]
+    assert method({"name": "moco", "queue_size": 8}, head={"name": "mlp", "norm": None})._splits(64) == 1
+    with pytest.raises(BadInput, match="bn_splits 2 does not cut a batch of 5"):
+        m(batch(0, size=5))
+
+
+def test_moco_queries_are_grouped_too():
+    m = method({"name": "moco", "queue_size": 8, "bn_splits": 2}, batch_norm=True)
+    view1, view2 = batch(0)
+    m([view1, view2])
+    halves = [m.backbone.fc(part.flatten(1)).numpy().mean(0) for part in view1.chunk(2)]
+    expected = 0.9 * 0.1 * halves[0] + 0.1 * halves[1]
+    np.testing.assert_allclose(m.backbone.norm._mean.numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_byol_step():
+    m = method({"name": "byol", "momentum": 0.9}, batch_norm=True)
+    before = values(m)
+    names = [n for n, _ in m.trainable_parameters()]
+    assert {n.split(".")[0] for n in names} == {"backbone", "head", "predictor"}
+    optimiser = build_optimizer({"name": "sgd"}, m.trainable_parameters())
+    m(batch(0))["loss"].backward()
+    m(batch(1))["loss"].backward()
+    assert all(p.grad is not None for _, p in m.trainable_parameters())
+    assert all(p.grad is None for n, p in m.named_parameters() if n.startswith("target_"))
+    assert np.array_equal(values(m)["target_backbone.fc.weight"], before["target_backbone.fc.weight"])
+    optimiser.step(0.1)
+    m.after_step(0.25)
+    now, tau = values(m), 1 - 0.1 * (math.cos(math.pi / 4) + 1) / 2
+    for key in ("backbone.fc.weight", "head.mlp.0.weight"):
+        assert not np.array_equal(now[key], before[key])
+        np.testing.assert_allclose(now["target_" + key], tau * before["target_" + key] + (1 - tau) * now[key],
+                                   rtol=1e-5, atol=1e-6)
+
+
+def test_byol_loss_is_symmetric_and_its_target_sees_batch_statistics():
+    m = method({"name": "byol"}, batch_norm=True)
+    views = batch(0)
+    loss = float(m(views)["loss"])
+    assert math.isclose(loss, float(m(views[::-1])["loss"]), rel_tol=1e-5)
+    first = values(m)["target_backbone.norm._mean"]
+    m(views)
+    assert not np.array_equal(values(m)["target_backbone.norm._mean"], first)
+    m.target_backbone.norm._mean.set_value(paddle.full([8], 100.0))  # train mode: not used
+    assert math.isclose(loss, float(m(views)["loss"]), rel_tol=1e-5)
+
+
+def test_byol_predicts_the_other_view():
+    m = method({"name": "byol"}, head={**MLP, "norm": "ln"})
+    views = batch(0)
+    p1, p2 = (unit(m.predictor(m.head(m.backbone(v))).numpy()) for v in views)
+    z1, z2 = (unit(m.target_head(m.target_backbone(v)).numpy()) for v in views)
+    expected = (4 - 2 * (p1 * z2).sum(1) - 2 * (p2 * z1).sum(1)).mean()
+    np.testing.assert_allclose(float(m(views)["loss"]), expected, rtol=1e-5)
+
+
+def test_byol_predictor():
+    default = method({"name": "byol"}).predictor
+    assert (default.in_features, default.hidden, default.out_features, default.norm) == (5, 6, 5, "bn")
+    chosen = method({"name": "byol", "predictor": {"name": "mlp", "hidden": 3, "norm": "ln"}}).predictor
+    assert (chosen.hidden, chosen.out_features, chosen.norm) == (3, 5, "ln")
+    with pytest.raises(BadInput, match="predictor has out 4, the projector 5"):
+        method({"name": "byol", "predictor": {"out": 4}})
+    with pytest.raises(BadInput, match="did you mean 'hidden'"):
+        method({"name": "byol", "predictor": {"hiden": 4}})
+
+
+def test_simclr_sees_both_views_in_one_batch():
+    m = method({"name": "simclr"}, batch_norm=True)
+    views = batch(0)
+    m(views)
+    hidden = m.backbone.fc(paddle.concat(views).flatten(1)).numpy()
+    np.testing.assert_allclose(m.backbone.norm._mean.numpy(), 0.1 * hidden.mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_linear_probe_freezes_the_backbone():
+    m = method({"name": "supervised", "freeze_backbone": True}, head={"name": "linear", "num_classes": 3},
+               batch_norm=True)
+    m.train()
+    assert m.training
+    assert m.head.training
+    assert not any(part.training for part in m.backbone.sublayers(include_self=True))
+    assert [n for n, _ in m.trainable_parameters()] == ["head.fc.weight", "head.fc.bias"]
+    before = values(m)
+    optimiser = build_optimizer({"name": "sgd"}, m.trainable_parameters())
+    train_step(m, optimiser, [batch(0)[:1]], labels=paddle.to_tensor([0, 1, 2, 0]))
+    now = values(m)
+    assert all(np.array_equal(now[k], before[k]) == k.startswith("backbone.") for k in before)
+
+
+def test_mixup_is_its_formula_and_off_in_evaluation():
+    m = method({"name": "supervised", "mixup_alpha": 0.5, "label_smoothing": 0.1},
+               head={"name": "linear", "num_classes": 3})
+    m.head.fc.weight.set_value(paddle.rand([8, 3]))
+    images, labels = batch(0)[0], paddle.to_tensor([0, 1, 2, 0])
+    paddle.seed(9)
+    order = paddle.randperm(4).numpy()
+    lam = float(m.mixup_table.numpy()[paddle.randint(0, 4096, [1]).numpy()[0]])
+    mixed = lam * images.numpy() + (1 - lam) * images.numpy()[order]
+    targets = np.eye(3)[labels.numpy()] * 0.9 + 0.1 / 3
+    targets = lam * targets + (1 - lam) * targets[order]
+    scores = m.head(m.backbone(paddle.to_tensor(mixed.astype("float32")))).numpy().astype("float64")
+    expected = -(targets * (scores - np.log(np.exp(scores).sum(1, keepdims=True)))).sum(1).mean()
+    majority = labels.numpy() if lam >= 0.5 else labels.numpy()[order]
+    paddle.seed(9)
+    result = m([images], labels)
+    np.testing.assert_allclose(float(result["loss"]), expected, rtol=1e-5)
+    assert float(result["accuracy"]) == (scores.argmax(1) == majority).mean()
+    assert "mixup_table" not in m.state_dict()
+    m.eval()
+    assert float(m([images], labels)["loss"]) == float(m([images], labels)["loss"])
+
+
+def test_state_of_moco_goes_on_bitwise():
+    cfg = {"name": "moco", "queue_size": 16}
+    losses = []
+    m = method(cfg, batch_norm=True)
+    for step in range(4):
+        if step == 2:
+            saved = values(m)
+            m = method(cfg, batch_norm=True, seed=77)
+            m.set_state_dict({k: paddle.to_tensor(v) for k, v in saved.items()})
+        paddle.seed(step)
+        losses.append(float(m(batch(step))["loss"]))
+        m.after_step(0.1)
+    straight = method(cfg, batch_norm=True)
+    for step in range(4):
+        paddle.seed(step)
+        assert float(straight(batch(step))["loss"]) == losses[step]
+        straight.after_step(0.1)
+
+
+@pytest.mark.parametrize(("cfg", "size", "words"), [
+    ({"name": "simclr"}, 1, "no negatives"),
+    ({"name": "byol"}, 1, "too small"),
+    ({"name": "moco", "queue_size": 16}, 1, "too small"),
+    ({"name": "moco", "queue_size": 100}, 32, "queue_size 100 is not a multiple of the batch of 32.*to 96"),
+    ({"name": "moco", "queue_size": 8}, 32, "to 32"),
+])
+def test_batches_that_cannot_work(cfg, size, words):
+    with pytest.raises(BadInput, match=words):
+        method(cfg).check_batch(size)
+    method(cfg).check_batch(2 if cfg.get("queue_size") != 100 else 50)
+
+
+@pytest.mark.parametrize(("cfg", "words"), [
+    ({"name": "simclr", "temperature": 0}, "temperature must be positive"),
+    ({"name": "simclr", "temprature": 0.1}, "did you mean 'temperature'"),
+    ({"name": "moco", "momentum": 1.0}, r"momentum in \[0, 1\)"),
+    ({"name": "moco", "queue_size": 0}, "queue_size and bn_splits >= 1"),
+    ({"name": "byol", "momentum": 1.5}, r"momentum must be in \[0, 1\]"),
+    ({"name": "supervised", "label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
+    ({"name": "supervised", "mixup_alpha": -0.1}, "mixup_alpha must be >= 0"),
+    ({"name": "simclar"}, "did you mean 'simclr'"),
+])
+def test_bad_options(cfg, words):
+    with pytest.raises(BadInput, match=words):
+        method(cfg)
+
+
+def test_bad_parts():
+    classifier = {"name": "linear", "num_classes": 3}
+    for name in ("simclr", "moco", "byol"):
+        with pytest.raises(BadInput, match=f"'{name}' needs a projector"):
+            method(name, head=classifier)
+    with pytest.raises(BadInput, match="needs labels"):
+        method("supervised", head=classifier)(batch(0), None)
+    with pytest.raises(BadInput, match="no key 'heads'; did you mean 'head'"):
+        build_method({"backbone": "mlp_mixer_nano", "heads": "mlp", "method": "simclr"})
+    with pytest.raises(BadInput, match="needs 'method'"):
+        build_method({"backbone": "mlp_mixer_nano", "head": "mlp"})
+    with pytest.raises(BadInput, match="both backbone and head"):
+        build_method("simclr", Tiny())

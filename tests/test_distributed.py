@@ -1,0 +1,103 @@
+"""Identity on one process; on two, gathers with the gradient of the whole batch."""
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from passl_mixer import distributed
+
+
+def test_one_process_is_identity():
+    distributed.init()
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    x = paddle.rand([3, 2])
+    x.stop_gradient = False
+    assert distributed.all_gather(x) is x
+    for function in (distributed.all_gather_no_grad, distributed.all_reduce_mean):
+        y = function(x)
+        assert y.stop_gradient
+        assert np.array_equal(y.numpy(), x.numpy())
+    assert distributed.broadcast(x) is x
+
+
+# Each process holds half a batch; its parameters' averaged gradients must be those of the whole batch on one.
+WORKER = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import numpy as np, paddle
+from paddle import nn
+paddle.set_device("cpu")
+from passl_mixer import build_method, distributed
+from passl_mixer.heads import build_head
+
+class Tiny(nn.Layer):
+    num_features = 6
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(12, 6)
+    def forward(self, images):
+        return self.fc(images.flatten(1))
+
+distributed.init()
+rank, size = distributed.rank(), distributed.world_size()
+views = np.random.default_rng(0).normal(size=[2, 8, 3, 2, 2]).astype("float32")
+mine = [paddle.to_tensor(v[rank * 8 // size:(rank + 1) * 8 // size]) for v in views]
+out = {}
+for name, cfg in (("simclr", {"name": "simclr"}), ("moco", {"name": "moco", "queue_size": 16})):
+    paddle.seed(3 if rank == 0 else 4)
+    method = build_method(cfg, Tiny(), build_head({"name": "mlp", "norm": None, "out": 4}, 6))
+    for p in method.state_dict().values():
+        distributed.broadcast(p)
+    loss = method(mine)["loss"]
+    loss.backward()
+    out[name + ".loss"] = distributed.all_reduce_mean(loss).numpy()
+    for n, p in method.trainable_parameters():
+        out[f"{name}.{n}"] = distributed.all_reduce_mean(p.grad).numpy()
+    method.after_step(0.5)
+    if name == "moco":
+        out["moco.queue"] = method.queue.numpy()
+np.savez(sys.argv[1] + str(rank) + "of" + str(size), **out)
+"""
+
+
+def start(script, folder, rank, endpoints):
+    env = {**os.environ, "PYTHONPATH": str(Path(distributed.__file__).parent.parent), "OMP_NUM_THREADS": "1",
+           "GLOG_minloglevel": "2"}
+    if len(endpoints) > 1:
+        env.update(PADDLE_TRAINER_ID=str(rank), PADDLE_TRAINERS_NUM=str(len(endpoints)),
+                   PADDLE_TRAINER_ENDPOINTS=",".join(endpoints), PADDLE_CURRENT_ENDPOINT=endpoints[rank],
+                   PADDLE_MASTER=endpoints[0], PADDLE_DISTRI_BACKEND="gloo")
+    return subprocess.Popen([sys.executable, script, str(folder) + os.sep], env=env, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    sockets = [socket.socket() for _ in range(2)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    endpoints = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+    for s in sockets:
+        s.close()
+    running = [start(script, tmp_path, rank, endpoints) for rank in range(2)]
+    running.append(start(script, tmp_path, 0, [""]))
+    try:
+        for process in running:
+            output = process.communicate(timeout=60)[0]
+            assert process.returncode == 0, output[-3000:]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    first, second, whole = (np.load(tmp_path / f"{name}.npz") for name in ("0of2", "1of2", "0of1"))
+    assert len(whole.files) > 6
+    for key in whole.files:
+        assert np.array_equal(first[key], second[key]), key
+        np.testing.assert_allclose(first[key], whole[key], rtol=1e-4, atol=1e-6, err_msg=key)

@@ -1,0 +1,81 @@
+"""CPU set-up: cores counted rightly, the user's choice respected, one variable turns it off."""
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from passl_mixer import runtime
+from passl_mixer.errors import BadInput
+
+REPORT = ("import json, os, passl_mixer, paddle; from passl_mixer import runtime; "
+          "print(json.dumps([runtime.tune_cpu(), os.environ.get('MKL_DEBUG_CPU_TYPE')]))")
+
+
+def in_new_process(code, **environment):
+    clean = {k: v for k, v in os.environ.items()
+             if k not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "PASSL_MIXER_TUNE")}
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env={**clean, **environment}, check=True,
+                          capture_output=True, text=True)
+    return done.stdout.strip().splitlines()[-1], done.stderr
+
+
+def test_import_tunes_and_the_variable_turns_it_off():
+    out, err = in_new_process(REPORT)
+    report, _ = json.loads(out)
+    assert report["tuned"]
+    assert report["threads"] in (None, runtime.available_cores())
+    assert "OMP_NUM_THREADS" not in err, "Paddle's warning about threads should not reach the user"
+    out, _ = in_new_process(REPORT, PASSL_MIXER_TUNE="0")
+    assert json.loads(out) == [{"tuned": False, "threads": None, "mkl_path": None, "allocator": False}, None]
+
+
+def test_threads_the_user_chose_stay():
+    out, _ = in_new_process(REPORT, OMP_NUM_THREADS="1")
+    assert json.loads(out)[0]["threads"] is None
+
+
+def test_importing_the_package_does_not_import_paddle():
+    out, _ = in_new_process("import sys, passl_mixer; print('paddle' in sys.modules)")
+    assert out == "False"
+
+
+@pytest.mark.parametrize(("files", "membership", "quota"), [
+    ({"a/cpu.max": "150000 100000", "cpu.max": "max 100000"}, "0::/a", 1.5),
+    ({"a/cpu.max": "max 100000", "a/b/cpu.max": "400000 100000", "cpu.max": "200000 100000"}, "0::/a/b", 2.0),
+    ({"cpu/x/cpu.cfs_quota_us": "50000", "cpu/x/cpu.cfs_period_us": "100000"}, "3:cpu,cpuacct:/x", 0.5),
+    ({"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "100000"}, "3:cpu:/x\n2:memory:/y", None),
+    ({}, "0::/a", None)])
+def test_cgroup_quota(tmp_path, files, membership, quota):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+    (tmp_path / "membership").write_text(membership + "\n")
+    assert runtime._cgroup_quota(tmp_path, tmp_path / "membership") == quota
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity masks are Linux's")
+def test_affinity_bounds_the_cores():
+    first = min(os.sched_getaffinity(0))
+    out, _ = in_new_process(f"import os; os.sched_setaffinity(0, [{first}]); from passl_mixer import runtime; "
+                            "print(runtime.available_cores())")
+    assert out == "1"
+
+
+def test_device_and_precision_names():
+    assert runtime.select_device("cpu") == "cpu"
+    assert runtime.autocast_dtype("bf16", "cpu") is None
+    with pytest.raises(BadInput, match="expected auto, cpu, gpu"):
+        runtime.select_device("cuda")
+    with pytest.raises(BadInput, match="expected fp32, bf16 or fp16"):
+        runtime.autocast_dtype("half", "cpu")
+
+
+def test_seed_step_depends_on_all_three():
+    import paddle
+    def draw(*key):
+        runtime.seed_step(*key)
+        return paddle.rand([4]).numpy().tolist()
+    assert draw(0, 3, 0) == draw(0, 3, 0)
+    assert len({tuple(draw(*k)) for k in [(0, 3, 0), (1, 3, 0), (0, 4, 0), (0, 3, 1)]}) == 4

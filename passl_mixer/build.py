@@ -5,7 +5,7 @@ import paddle
 
 from passl_mixer import checkpoint, distributed, runtime
 from passl_mixer.config import Config
-from passl_mixer.data import build_dataset, build_views
+from passl_mixer.data import build_dataset, build_views, check_dataset
 from passl_mixer.data.loader import Loader
 from passl_mixer.errors import BadInput
 from passl_mixer.methods import build_method
@@ -29,11 +29,14 @@ class Run:
     total_steps: int        # of the whole schedule
     last_step: int          # where this run stops: total_steps, or train.max_steps
     peak_lr: float
+    not_evaluated: str      # why there is no evaluation; empty where there is
 
 
 def build(config: Config) -> Run:
     """Build and check a run: device, data, model, optimiser.
 
+    Args:
+        config: as ``resolve`` returns it.
     Raises:
         BadInput: anything that does not fit, named by its keys, before the first step.
     """
@@ -44,8 +47,10 @@ def build(config: Config) -> Run:
     loader = Loader(dataset, views, batch_size=local_batch, seed=config.seed, num_workers=config.data.num_workers,
                     shuffle=True, drop_last=True, rank=distributed.rank(), world_size=distributed.world_size())
     method = build_model(config)
+    distributed.broadcast_state(method)
     _check_sizes(config, method, views, dataset)
     method.check_batch(local_batch // config.train.accumulate, config.data.batch_size)
+    without = _cannot_evaluate(config, dataset)
     if config.train.init_from:
         checkpoint.load_encoder(config.train.init_from, method.backbone)
     steps, optim = len(loader), config.optim
@@ -56,6 +61,7 @@ def build(config: Config) -> Run:
                precision=Precision(runtime.autocast_dtype(config.train.precision, device)),
                loader=loader, views=views, steps_per_epoch=steps, total_steps=total,
                last_step=min(total, config.train.max_steps or total),
+               not_evaluated=without,
                peak_lr=scaled_lr(optim.lr, config.data.batch_size, optim.base_batch_size or config.data.batch_size))
 
 
@@ -67,21 +73,39 @@ def _local_batch(config: Config) -> int:
     return share * config.train.accumulate
 
 
+def _cannot_evaluate(config: Config, dataset) -> str:
+    """Why kNN and probes are impossible on this data, or nothing."""
+    if not config.evaluate.every_epochs and not config.evaluate.at_end:
+        return "not asked for"
+    if dataset.labels is None:
+        return "the images have no labels"
+    try:
+        check_dataset(config.data.dataset, "test")
+    except BadInput as error:
+        return str(error)
+    return ""
+
+
 def build_model(config: Config) -> paddle.nn.Layer:
-    """The method with its backbone and head, initialised from the seed.
-
-    A backbone built for one image size takes the size of ``data.train_views`` unless it is given its own.
-    """
-    model = Config({**config.model, "backbone": sized(config.model.backbone, config.data.train_views)})
+    """The method with its backbone and head, initialised from the seed."""
     paddle.seed(config.seed)
-    return build_method(model)
+    return build_method(resolve(config).model)
 
 
-def sized(backbone: Config, views: Config) -> Config:
-    """The backbone entry with ``img_size`` filled in from the views, where it has that option and leaves it open."""
-    if "img_size" in BACKBONES.parameters(backbone.name) and "img_size" not in backbone:
-        return Config({**backbone, "img_size": build_views(views).img_size})
-    return backbone
+def resolve(config: Config) -> Config:
+    """Fill in what follows from another section: sizes and normalisation come from ``data.train_views``.
+
+    A backbone that is bound to one image size gets the views' size, the evaluation views get the training views' size,
+    mean and std, wherever the configuration leaves them open.
+    """
+    views = build_views(config.data.train_views)
+    backbone, evaluation = dict(config.model.backbone), dict(config.data.eval_views)
+    if "img_size" in BACKBONES.parameters(backbone["name"]):
+        backbone.setdefault("img_size", views.img_size)
+    for key, value in (("img_size", views.img_size), ("mean", list(views.mean)), ("std", list(views.std))):
+        evaluation.setdefault(key, value)
+    return Config({**config, "model": Config({**config.model, "backbone": Config(backbone)}),
+                   "data": Config({**config.data, "eval_views": Config(evaluation)})})
 
 
 def _check_sizes(config: Config, method, views, dataset) -> None:
@@ -90,15 +114,21 @@ def _check_sizes(config: Config, method, views, dataset) -> None:
                        f"'data.train_views.name' {config.data.train_views.name!r} makes {views.num_views}; "
                        f"choose another, e.g. -o data.train_views.name="
                        f"{'simclr' if method.num_views == 2 else 'inception'}")
+    evaluation = build_views(config.data.eval_views)
     size = getattr(method.backbone, "img_size", None)
-    for key, made in (("train_views", views), ("eval_views", build_views(config.data.eval_views))):
+    for key, made in (("train_views", views), ("eval_views", evaluation)):
         if size is not None and tuple(size) != (made.img_size, made.img_size):
             raise BadInput(f"'model.backbone.img_size' is {size[0]} but 'data.{key}.img_size' is {made.img_size}; "
                            "expected the same size")
+    for key in ("mean", "std"):
+        if getattr(views, key) != getattr(evaluation, key):
+            raise BadInput(f"'data.train_views.{key}' is {list(getattr(views, key))} but 'data.eval_views.{key}' "
+                           f"{list(getattr(evaluation, key))}; expected the same normalisation (leave the second out)")
     needs_labels = config.model.method.name == "supervised"
     if needs_labels and dataset.labels is None:
-        raise BadInput("method 'supervised' needs labels, but 'data.dataset.root' is a flat folder; expected one folder "
-                       "per class")
+        raise BadInput("method 'supervised' needs labels, but 'data.dataset.root' is a flat folder; "
+                       "expected one folder per class")
     if needs_labels and dataset.labels.max() >= method.head.out_features:
-        raise BadInput(f"the dataset has {int(dataset.labels.max()) + 1} classes but 'model.head.num_classes' is "
-                       f"{method.head.out_features}; give -o model.head.num_classes={int(dataset.labels.max()) + 1}")
+        classes = int(dataset.labels.max()) + 1
+        raise BadInput(f"the dataset has {classes} classes but 'model.head.num_classes' is "
+                       f"{method.head.out_features}; give -o model.head.num_classes={classes}")

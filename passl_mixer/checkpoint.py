@@ -65,7 +65,7 @@ def read_checkpoint(path: Path) -> tuple:
             facts = (file.metadata() or {}).get("passl_mixer")
             if facts is None:
                 raise BadInput(f"{path} is a safetensors file but not a checkpoint of passl_mixer")
-            for key in file.keys():  # noqa: SIM118 (not a mapping)
+            for key in file.keys():
                 kind, _, name = key.partition("/")
                 {"model": model, "optim": optim}[kind][name] = file.get_tensor(key)
     except (SafetensorError, OSError) as error:

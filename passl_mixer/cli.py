@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 bad input, 3 numerical failure, 130 interrupted (checkpoin
 import argparse
 import os
 import sys
+import warnings
 from typing import Optional, Sequence
 
 from passl_mixer import get_config
@@ -28,7 +29,8 @@ def _eval(arguments) -> int:
     path = find_checkpoint(arguments.checkpoint)
     items = [item for item in ("knn", "linear", "labels_1", "labels_10") if getattr(arguments, item)]
     from passl_mixer.evaluate import evaluate_checkpoint
-    evaluate_checkpoint(config, path, items or config.evaluate.at_end or ["knn"], baselines=not arguments.no_baselines)
+    evaluate_checkpoint(config, path, items or config.evaluate.at_end or ["knn"],
+                        baselines=not arguments.no_baselines)
     return 0
 
 
@@ -39,14 +41,16 @@ def _list(arguments) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="passl-mixer", description="Self-supervised pretraining of MLP vision backbones.")
+    parser = argparse.ArgumentParser(prog="passl-mixer",
+                                     description="Self-supervised pretraining of MLP vision backbones.")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("-c", "--config", required=True, help="YAML file, e.g. configs/quickstart.yaml")
     shared.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE",
                         help="change one key, typed as YAML, e.g. -o optim.lr=1e-3; may be repeated")
-    shared.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+    shared.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
+                        help="show the traceback of an error")
 
     train = commands.add_parser("train", parents=[shared], help="pretrain or train from a configuration")
     train.add_argument("--resume", action="store_true",
@@ -72,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one command and return its exit code."""
     arguments = _parser().parse_args(argv)
+    # Paddle 3 says these at import and at every first BatchNorm; nothing a user of ours can act on
+    warnings.filterwarnings("ignore", message="No ccache found")
+    warnings.filterwarnings("ignore", message="When training, we now always track")
     try:
         return arguments.run(arguments)
     except (BadInput, NumericalFailure) as error:

@@ -32,8 +32,8 @@ def nearest(name: str, names) -> str:
 
     def score(candidate):
         typed, known = str(name).lower().replace("_", ""), candidate.lower().replace("_", "")
-        contained = len(typed) > 2 and (_is_subsequence(typed, known) or _is_subsequence(known, typed))
-        return contained + difflib.SequenceMatcher(None, typed, known).ratio()
+        abbreviated = len(typed) > 2 and _is_subsequence(typed, known)
+        return abbreviated + difflib.SequenceMatcher(None, typed, known).ratio()
 
     best = max(names, key=score, default=None)
     if best is not None and score(best) >= 0.6:

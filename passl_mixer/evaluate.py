@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 
 from passl_mixer import runtime
-from passl_mixer.build import build_model
+from passl_mixer.build import build_model, resolve
 from passl_mixer.checkpoint import load_encoder
 from passl_mixer.config import Config
 from passl_mixer.data import build_dataset, build_views
@@ -49,7 +49,8 @@ def extract(encode: Callable, dataset, views, *, batch_size: int, num_workers: i
         raise BadInput("evaluation needs labels, but the dataset is a flat folder without classes; "
                        "use -o evaluate.every_epochs=0 -o evaluate.at_end=[] to train without evaluation")
     chosen = dataset if limit is None or limit >= len(dataset) else Subset(dataset, limit)
-    loader = Loader(chosen, views, batch_size=batch_size, seed=0, num_workers=num_workers, shuffle=False, drop_last=False)
+    loader = Loader(chosen, views, batch_size=batch_size, seed=0, num_workers=num_workers, shuffle=False,
+                    drop_last=False)
     features, labels = [], []
     with paddle.no_grad():
         for (pictures,), batch_labels in loader.epoch(0):
@@ -151,9 +152,9 @@ def comparison_table(found: dict) -> str:
     """The result of ``compare`` as text, in percent."""
     names = {"knn": "kNN", "linear": "linear probe, all labels", "labels_1": "1 label per class",
              "labels_10": "10 labels per class"}
-    rows = [[names[item], *(f"{100 * found[item][who]:.1f}" for who in ("pretrained", "untrained", "raw_pixels"))]
-            for item in found]
-    return table(rows, ["accuracy in %", "pretrained", "untrained", "raw pixels"])
+    columns = list(next(iter(found.values())))
+    rows = [[names[item], *(f"{100 * found[item][who]:.1f}" for who in columns)] for item in found]
+    return table(rows, ["accuracy in %", *(who.replace("_", " ") for who in columns)])
 
 
 def evaluate_checkpoint(config: Config, path, items, *, baselines: bool = True) -> dict:
@@ -168,12 +169,14 @@ def evaluate_checkpoint(config: Config, path, items, *, baselines: bool = True) 
         ``{item: {"pretrained": accuracy, ...}}``, 0 to 1.
     """
     runtime.select_device(config.train.device)
+    config = resolve(config)
     encoder, untrained = build_model(config).encoder, build_model(config).encoder
     meta = load_encoder(path, encoder)
     print(f"{config.model.backbone.name} from {path} (step {meta['step']}, epoch {meta['epoch']})", flush=True)
     if baselines:
         found = compare(config, encoder, untrained, items)
     else:
-        found = {item: {"pretrained": round(value, 4)} for item, value in evaluation(config, encoder, items).items()}
+        alone = evaluation(config, encoder, items)
+        found = {item: {"pretrained": round(value, 4)} for item, value in alone.items()}
     print(comparison_table(found), flush=True)
     return found

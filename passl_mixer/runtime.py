@@ -75,7 +75,7 @@ def _openmp_of_paddle():
     return ctypes.CDLL(str(library)) if library and library.exists() else None
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def tune_cpu() -> dict:
     """Set threads, MKL's code path and the allocator up, once per process.
 
@@ -123,7 +123,7 @@ def _keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)) and bool(libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    return bool(libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)) and bool(libc.mallopt(_M_TRIM_THRESHOLD, -1))    # -1: never
 
 
 def select_device(name: str) -> str:

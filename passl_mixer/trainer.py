@@ -13,7 +13,7 @@ from typing import Optional
 import paddle
 
 from passl_mixer import checkpoint, distributed, evaluate, runtime
-from passl_mixer.build import Run, build, build_model
+from passl_mixer.build import Run, build, build_model, resolve
 from passl_mixer.config import Config
 from passl_mixer.data import check_dataset
 from passl_mixer.errors import NumericalFailure
@@ -74,8 +74,8 @@ def _micro_batches(run: Run, batch):
 def _not_finite(run: Run, step: int, loss: float) -> NumericalFailure:
     saved = checkpoint.checkpoints_of(Path(run.config.output_dir))
     last = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved yet"
-    return NumericalFailure(f"the loss is {loss} at step {step} (learning rate peak {run.peak_lr:.2e}); {last}. Try a lower "
-                            "optim.lr, a longer schedule.warmup_epochs, optim.clip_norm=1.0 or train.precision=fp32")
+    return NumericalFailure(f"the loss is {loss} at step {step} (peak learning rate {run.peak_lr:.2e}); {last}. "
+                            "Try a lower optim.lr, a longer schedule.warmup_epochs, optim.clip_norm=1.0 or train.precision=fp32")
 
 
 def train(config: Config, *, resume: bool = False) -> dict:
@@ -91,6 +91,7 @@ def train(config: Config, *, resume: bool = False) -> dict:
     """
     check_dataset(config.data.dataset)
     distributed.init()
+    config = resolve(config)
     previous = checkpoint.open_run(config, resume)
     run = build(config)
     folder = Path(config.output_dir)
@@ -98,8 +99,9 @@ def train(config: Config, *, resume: bool = False) -> dict:
     first = distributed.rank() == 0
     if first:
         checkpoint.write_config(config, runtime.versions())
-    with Interruption() as interruption, RunLog(
-            folder, start_step=step, total_steps=run.last_step, visualdl=config.train.visualdl, silent=not first) as log:
+    journal = RunLog(folder, start_step=step, total_steps=run.last_step, visualdl=config.train.visualdl,
+                     silent=not first)
+    with Interruption() as interruption, journal as log:
         _announce(run, log, previous, step)
         started = time.perf_counter()
         step, best = _loop(run, log, interruption, step, seconds, best)
@@ -154,7 +156,7 @@ def _loop(run: Run, log: RunLog, interruption, step: int, seconds: float, best: 
                 log.training(_training_line(run, outputs, step, epoch, rate), config.schedule.epochs)
                 _warn_of_collapse(run, log, outputs)
             log.progress(step)
-            if epoch_ends and config.evaluate.every_epochs and (epoch + 1) % config.evaluate.every_epochs == 0:
+            if epoch_ends and _monitors(run, epoch):
                 best = _monitor(run, log, step, epoch, best, seconds + time.perf_counter() - started)
                 rate.restart(step)
             if saves and saved_at != step:
@@ -166,6 +168,11 @@ def _loop(run: Run, log: RunLog, interruption, step: int, seconds: float, best: 
     return step, best
 
 
+def _monitors(run: Run, epoch: int) -> bool:
+    every = run.config.evaluate.every_epochs
+    return bool(every) and (epoch + 1) % every == 0 and not run.not_evaluated
+
+
 def _save_is_due(settings: Config, step: int, epoch_ends: bool, steps_per_epoch: int) -> bool:
     by_steps = settings.checkpoint_every_steps and step % settings.checkpoint_every_steps == 0
     every = settings.checkpoint_every_epochs
@@ -174,8 +181,8 @@ def _save_is_due(settings: Config, step: int, epoch_ends: bool, steps_per_epoch:
 
 def _training_line(run: Run, outputs: dict, step: int, epoch: int, rate: Rate) -> dict:
     _refuse_not_finite(run, outputs, step)
-    return {"step": step, "epoch": epoch, **{k: float(v) for k, v in outputs.items()}, "lr": lr_at(run, step - 1),
-            "images_per_second": round(rate.at(step), 2)}
+    return {"step": step, "epoch": epoch, **{k: float(v) for k, v in outputs.items()},
+            "lr": lr_at(run, step - 1), "images_per_second": round(rate.at(step), 2)}
 
 
 def _refuse_not_finite(run: Run, outputs: dict, step: int) -> None:
@@ -188,8 +195,8 @@ def _warn_of_collapse(run: Run, log: RunLog, outputs: dict) -> None:
     threshold = run.config.train.collapse_threshold
     if "feature_std" in outputs and float(outputs["feature_std"]) < threshold:
         log.say(f"warning: the features' standard deviation is {float(outputs['feature_std']):.4f}, under "
-                f"train.collapse_threshold {threshold}: the encoder gives nearly the same vector for every image. "
-                "Try a lower optim.lr or another temperature.")
+                f"train.collapse_threshold {threshold}: the encoder gives nearly the same vector for "
+                "every image. Try a lower optim.lr or another temperature.")
 
 
 def _monitor(run: Run, log: RunLog, step: int, epoch: int, best: float, seconds: float) -> float:
@@ -206,19 +213,22 @@ def _monitor(run: Run, log: RunLog, step: int, epoch: int, best: float, seconds:
 def _announce(run: Run, log: RunLog, previous: Optional[Path], step: int) -> None:
     config = run.config
     trainable = sum(p.size for _, p in run.method.trainable_parameters())
-    log.say(f"{config.model.method.name} with {config.model.backbone.name} ({trainable / 1e6:.2f} M trainable parameters), "
-            f"{config.data.dataset.name} ({len(run.loader.dataset)} images), {run.device}, "
+    log.say(f"{config.model.method.name} with {config.model.backbone.name} ({trainable / 1e6:.2f} M trainable "
+            f"parameters), {config.data.dataset.name} ({len(run.loader.dataset)} images), {run.device}, "
             f"{run.precision.dtype or 'float32'}: {run.total_steps} steps of {config.data.batch_size} images "
             f"in {config.schedule.epochs} epochs")
     if config.train.precision != "fp32" and run.precision.dtype is None:
-        log.say(f"train.precision {config.train.precision} is not available on {run.device}: computing in float32")
+        log.say(f"train.precision {config.train.precision} is not available on {run.device}: "
+                "computing in float32")
+    if run.not_evaluated and run.not_evaluated != "not asked for":
+        log.say(f"no evaluation: {run.not_evaluated}")
     if previous is not None:
         log.say(f"resumed from {previous} at step {step}")
 
 
 def _final_evaluation(run: Run, log: RunLog) -> dict:
     items = run.config.evaluate.at_end
-    if not items:
+    if not items or run.not_evaluated:
         return {}
     log.say(f"evaluating {', '.join(items)} ...")
     return evaluate.compare(run.config, run.method.encoder, build_model(run.config).encoder, items)

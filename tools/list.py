@@ -4,7 +4,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from passl_mixer.cli import main  # noqa: E402
+from passl_mixer.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["list", *sys.argv[1:]]))

@@ -88,7 +88,7 @@ class CycleMixer(nn.Layer):
         mean_bc = (w + h + c).mean(axis=[1, 2])
         # The branch is the fastest index of the 3 C scores.
         scores = self.reweight2(activate(self.reweight1(mean_bc), "gelu")).reshape([-1, 1, 1, self.width, 3])
-        share_w, share_h, share_c = nn.functional.softmax(scores, axis=-1).unbind(axis=-1)
+        share_w, share_h, share_c = nn.functional.softmax(scores, axis=-1).astype(w.dtype).unbind(axis=-1)
         return self.proj(w * share_w + h * share_h + c * share_c)
 
 

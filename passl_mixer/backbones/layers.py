@@ -13,6 +13,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from passl_mixer.backbones import ops
 from passl_mixer.errors import BadInput, nearest
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
@@ -20,11 +21,15 @@ ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
 
 def linear(x, weight, bias=None):
     """``x @ weight + bias`` over the last axis; weight [in, out], bias [out] or None."""
+    if bias is not None and ops.usable(x):
+        return ops.linear(x, weight, bias)
     return F.linear(x, weight, bias)
 
 
 def layer_norm(x, weight, bias, epsilon: float):
     """Normalise the last axis to mean 0 and variance 1, then scale and shift."""
+    if ops.usable(x):
+        return ops.layer_norm(x, weight, bias, epsilon)
     return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
 
 

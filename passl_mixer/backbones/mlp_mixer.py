@@ -16,6 +16,7 @@ from typing import Sequence, Union
 import paddle
 from paddle import nn
 
+from passl_mixer.backbones import ops
 from passl_mixer.backbones.layers import (
     DropPath,
     LayerNorm,
@@ -34,7 +35,10 @@ from passl_mixer.errors import BadInput
 
 def token_linear(x_bsc, weight, bias):
     """``weight @ x + bias`` over the token axis; weight [out, S], bias [out]; returns [B, out, C]."""
-    return paddle.matmul(weight, x_bsc) + bias.unsqueeze(-1)
+    if ops.usable(x_bsc):
+        return ops.token_linear(x_bsc, weight, bias)
+    y_boc = paddle.matmul(weight, x_bsc)
+    return y_boc + bias.unsqueeze(-1).astype(y_boc.dtype)  # autocast lowers the product
 
 
 class TokenLinear(nn.Layer):

@@ -1,20 +1,16 @@
-"""Linear, token-mixing linear, LayerNorm and GELU with backward passes that use every core of a CPU.
+"""Linear, token-mixing linear and LayerNorm with backward passes that use every core of a CPU.
 
-Paddle's own CPU kernels for the bias gradient of ``linear`` and for the backward of LayerNorm and GELU run on one thread
-and cost more than the matrix products beside them. Here sums over rows are matrix products with ones, which MKL runs
-on all cores. Same formulas, so the results agree with Paddle's to rounding (tests hold them to 1e-6).
+Paddle's own CPU kernels for the bias gradient of ``linear`` and the backward of LayerNorm run on one thread and cost
+more than the matrix products beside them. Here sums over rows are matrix products with ones, which MKL runs on all
+cores. Same formulas, so the results agree with Paddle's to rounding (tests hold them to it). GELU was tried too: its
+derivative written in Paddle operators is no faster than Paddle's kernel.
 
 Used on the CPU in dynamic mode only; on other devices, and in exported programs, callers take Paddle's operators.
 Not differentiable twice. Shapes: x [..., I], weight [I, O], tokens x [B, S, C].
 """
-import math
-
 import paddle
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
-
-_SQRT_HALF = math.sqrt(0.5)
-_INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
 
 
 def usable(x) -> bool:
@@ -33,9 +29,19 @@ def _row_means(x_nc):
     return paddle.matmul(x_nc, paddle.full([width, 1], 1.0 / width))
 
 
+def _wanted(ctx, *gradients):
+    """Evaluate the gradient functions of the inputs that need one; Paddle insists on None for the others."""
+    return tuple(gradient() if wanted else None for gradient, wanted in zip(gradients, ctx.wanted))
+
+
+def _note_wanted(ctx, *inputs) -> None:
+    ctx.wanted = [not t.stop_gradient for t in inputs]
+
+
 class _Linear(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias):
+        _note_wanted(ctx, x, weight, bias)
         ctx.save_for_backward(x, weight)
         return paddle.matmul(x, weight).add_(bias)
 
@@ -43,10 +49,9 @@ class _Linear(PyLayer):
     def backward(ctx, grad):
         x, weight = ctx.saved_tensor()
         rows = grad.reshape([-1, grad.shape[-1]])
-        grad_x = None if x.stop_gradient else paddle.matmul(grad, weight, transpose_y=True)
-        grad_w = None if weight.stop_gradient else paddle.matmul(
-            x.reshape([-1, x.shape[-1]]), rows, transpose_x=True)
-        return grad_x, grad_w, _row_sums(rows)
+        return _wanted(ctx, lambda: paddle.matmul(grad, weight, transpose_y=True),
+                       lambda: paddle.matmul(x.reshape([-1, x.shape[-1]]), rows, transpose_x=True),
+                       lambda: _row_sums(rows))
 
 
 def linear(x, weight, bias):
@@ -57,6 +62,7 @@ def linear(x, weight, bias):
 class _TokenLinear(PyLayer):
     @staticmethod
     def forward(ctx, x_bsc, weight, bias):
+        _note_wanted(ctx, x_bsc, weight, bias)
         ctx.save_for_backward(x_bsc, weight)
         return paddle.matmul(weight, x_bsc).add_(bias.unsqueeze(-1))
 
@@ -64,11 +70,13 @@ class _TokenLinear(PyLayer):
     def backward(ctx, grad_boc):
         x_bsc, weight = ctx.saved_tensor()
         images, width = grad_boc.shape[0], grad_boc.shape[2]
-        grad_x = paddle.matmul(weight, grad_boc, transpose_x=True)
-        per_image = paddle.matmul(grad_boc, x_bsc, transpose_y=True)          # [B, O, S]
-        grad_w = _row_sums(per_image.reshape([images, -1])).reshape(weight.shape)
-        grad_b = _row_sums(paddle.matmul(grad_boc, paddle.ones([width, 1])).squeeze(-1))
-        return grad_x, grad_w, grad_b
+
+        def weight_gradient():
+            per_image = paddle.matmul(grad_boc, x_bsc, transpose_y=True)          # [B, O, S]
+            return _row_sums(per_image.reshape([images, -1])).reshape(weight.shape)
+
+        return _wanted(ctx, lambda: paddle.matmul(weight, grad_boc, transpose_x=True), weight_gradient,
+                       lambda: _row_sums(paddle.matmul(grad_boc, paddle.ones([width, 1])).squeeze(-1)))
 
 
 def token_linear(x_bsc, weight, bias):
@@ -79,6 +87,7 @@ def token_linear(x_bsc, weight, bias):
 class _LayerNorm(PyLayer):
     @staticmethod
     def forward(ctx, x, weight, bias, epsilon):
+        _note_wanted(ctx, x, weight, bias)
         ctx.save_for_backward(x, weight)
         ctx.epsilon = epsilon
         return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
@@ -92,33 +101,16 @@ class _LayerNorm(PyLayer):
         scale = paddle.rsqrt(_row_means(normed * normed) + ctx.epsilon)       # 1 / deviation, [N, 1]
         normed.multiply_(scale)
         weighted = grad * normed
-        grad_w, grad_b = _row_sums(weighted), _row_sums(grad)
-        # dx = scale * (g w - mean(g w) - normed * mean(g w normed)); the means are products with w / C
-        mean_w = (weight / shape[-1]).unsqueeze(-1)
-        mean_g, mean_gn = paddle.matmul(grad, mean_w), paddle.matmul(weighted, mean_w)
-        grad_x = (grad * weight).subtract_(normed.multiply_(mean_gn)).subtract_(mean_g).multiply_(scale)
-        return grad_x.reshape(shape), grad_w, grad_b
+
+        def input_gradient():
+            # scale * (g w - mean(g w) - normed * mean(g w normed)); the means are products with w / C
+            mean_w = (weight / shape[-1]).unsqueeze(-1)
+            mean_g, mean_gn = paddle.matmul(grad, mean_w), paddle.matmul(weighted, mean_w)
+            return (grad * weight).subtract_(normed * mean_gn).subtract_(mean_g).multiply_(scale).reshape(shape)
+
+        return _wanted(ctx, input_gradient, lambda: _row_sums(weighted), lambda: _row_sums(grad))
 
 
 def layer_norm(x, weight, bias, epsilon: float):
     """LayerNorm over the last axis."""
     return _LayerNorm.apply(x, weight, bias, epsilon)
-
-
-class _Gelu(PyLayer):
-    @staticmethod
-    def forward(ctx, x):
-        cdf = paddle.erf(x * _SQRT_HALF).scale_(scale=0.5, bias=0.5)
-        ctx.save_for_backward(x, cdf)
-        return x * cdf
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, cdf = ctx.saved_tensor()
-        slope = paddle.exp((x * x).scale_(scale=-0.5)).scale_(scale=_INV_SQRT_2PI)
-        return slope.multiply_(x).add_(cdf).multiply_(grad)
-
-
-def gelu(x):
-    """GELU in its exact (erf) form: x * Phi(x)."""
-    return _Gelu.apply(x)

@@ -83,6 +83,7 @@ def broadcast_state(layer) -> None:
             broadcast(value)
 
 
+@paddle.no_grad()
 def average_gradients(parameters) -> None:
     """Replace every gradient by its mean over processes, in place; nothing on one process."""
     if world_size() == 1:

@@ -32,6 +32,7 @@ class Precision:
             return contextlib.nullcontext()
         return paddle.amp.auto_cast(enable=True, dtype=self.dtype, level="O1")
 
+    @paddle.no_grad()
     def unscale(self, parameters) -> bool:
         """Divide the gradients by the scale; returns False when one is not finite and the step must be skipped."""
         if not self.scaled:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Optional
 
+import numpy as np
 import paddle
 
 from passl_mixer import checkpoint, distributed, evaluate, runtime
@@ -48,10 +49,9 @@ def train_step(run: Run, batch, step: int) -> dict:
     for views, labels in _micro_batches(run, batch):
         with run.precision.autocast():
             output = run.method(views, labels)
-        loss = output["loss"]
-        if run.device == "cpu" and not math.isfinite(float(loss)):
-            raise _not_finite(run, step, float(loss))
-        (loss * (run.precision.scale / config.train.accumulate)).backward()
+        if run.device == "cpu":
+            _refuse_not_finite(run, output, step)
+        (output["loss"] * (run.precision.scale / config.train.accumulate)).backward()
         outputs.append({k: v.detach() for k, v in output.items()})
     parameters = [p for _, p in run.method.trainable_parameters()]
     distributed.average_gradients(parameters)
@@ -71,11 +71,16 @@ def _micro_batches(run: Run, batch):
                None if labels is None else paddle.to_tensor(labels[rows]))
 
 
-def _not_finite(run: Run, step: int, loss: float) -> NumericalFailure:
+def _refuse_not_finite(run: Run, outputs: dict, step: int) -> None:
+    """Look at every output, not at the loss alone: Paddle's ReLU turns NaN into 0, so NaN features can hide behind it."""
+    bad = {name: float(value) for name, value in outputs.items() if not math.isfinite(float(value))}
+    if not bad:
+        return
     saved = checkpoint.checkpoints_of(Path(run.config.output_dir))
-    last = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint was saved yet"
-    return NumericalFailure(f"the loss is {loss} at step {step} (peak learning rate {run.peak_lr:.2e}); {last}. "
-                            "Try a lower optim.lr, a longer schedule.warmup_epochs, optim.clip_norm=1.0 or train.precision=fp32")
+    last = f"the last checkpoint, from before, is {saved[-1]}" if saved else "no checkpoint was saved yet"
+    words = " and ".join(f"{name} is {value}" for name, value in bad.items())
+    raise NumericalFailure(f"{words} at step {step} (peak learning rate {run.peak_lr:.2e}); {last}. Try a lower optim.lr, "
+                           "a longer schedule.warmup_epochs, optim.clip_norm=1.0 or train.precision=fp32")
 
 
 def train(config: Config, *, resume: bool = False) -> dict:
@@ -136,7 +141,12 @@ def _save(run: Run, step: int, seconds: float, best: float, name: Optional[str] 
     meta = {"step": step, "epoch": step // run.steps_per_epoch, "seconds": seconds, "best_knn": best,
             "config": run.config, "precision": run.precision.state()}
     if distributed.rank() == 0:
-        checkpoint.save_checkpoint(path, checkpoint.arrays_of(run.method), run.optimizer.state(), meta)
+        model = checkpoint.arrays_of(run.method)
+        broken = [name for name, value in model.items() if not np.isfinite(value).all()]
+        if broken:
+            raise NumericalFailure(f"{broken[0]} is not finite after step {step}; this state was not saved. Try a lower "
+                                   "optim.lr or optim.clip_norm=1.0")
+        checkpoint.save_checkpoint(path, model, run.optimizer.state(), meta)
         checkpoint.prune(folder, run.config.train.keep_checkpoints)
     return path
 
@@ -183,12 +193,6 @@ def _training_line(run: Run, outputs: dict, step: int, epoch: int, rate: Rate) -
     _refuse_not_finite(run, outputs, step)
     return {"step": step, "epoch": epoch, **{k: float(v) for k, v in outputs.items()},
             "lr": lr_at(run, step - 1), "images_per_second": round(rate.at(step), 2)}
-
-
-def _refuse_not_finite(run: Run, outputs: dict, step: int) -> None:
-    loss = float(outputs["loss"])
-    if not math.isfinite(loss):
-        raise _not_finite(run, step, loss)
 
 
 def _warn_of_collapse(run: Run, log: RunLog, outputs: dict) -> None:

@@ -17,7 +17,7 @@ def tiny(tmp_path):
         "data": {
             "dataset": {"name": "synthetic", "num_images": 32, "img_size": 16, "num_classes": 4},
             "train_views": {"name": "simclr", "img_size": 16, "blur_p": 0.0},
-            "eval_views": {"name": "center_crop", "img_size": 16, "mean": 0.0, "std": 1.0},
+            "eval_views": {"name": "center_crop"},
             "batch_size": 8, "num_workers": 2},
         "optim": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05},
         "schedule": {"epochs": 2, "warmup_epochs": 1},

@@ -1,0 +1,177 @@
+"""The commands as users type them: exit codes, one clear line, nothing overwritten."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from passl_mixer.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def config_file(tiny, tmp_path):
+    tiny()
+    return str(tmp_path / "tiny.yaml")
+
+
+def run(capsys, *arguments):
+    code = main(list(arguments))
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_train_then_eval_then_resume(config_file, tmp_path, capsys):
+    code, out, _ = run(capsys, "train", "-c", config_file)
+    assert code == 0
+    assert "next        passl-mixer eval -c" in out
+    resolved = str(tmp_path / "run" / "config.yaml")
+    code, out, _ = run(capsys, "eval", "-c", resolved, "--checkpoint", str(tmp_path / "run"), "--knn", "--linear")
+    assert code == 0
+    assert "pretrained  untrained  raw pixels" in out
+    assert "linear probe" in out
+    code, out, _ = run(capsys, "eval", "-c", resolved, "--checkpoint", str(tmp_path / "run"), "--no-baselines")
+    assert code == 0
+    assert "untrained" not in out
+    assert run(capsys, "train", "-c", config_file, "--resume")[0] == 0
+
+
+def test_missing_images_end_in_seconds_with_the_way_out(tmp_path):
+    """Without Paddle: the message must not wait for it."""
+    command = [sys.executable, "-X", "importtime", str(ROOT / "tools/train.py"), "-c", str(ROOT / "configs/mlp_mixer/b16.yaml")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert done.returncode == 2
+    assert len(said) == 1
+    for words in (str(tmp_path / "data" / "imagenet"), "-o data.dataset.root=", "passl-mixer train -c configs/quickstart.yaml"):
+        assert words in said[0]
+    assert not any(line.endswith(" paddle") for line in done.stderr.splitlines()), "Paddle was imported"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tool_trains_on_a_folder_of_images(tmp_path):
+    """The command users type, on real JPEG files in class folders, from a checkout."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for i in range(4):
+                assert cv2.imwrite(str(folder / f"{i}.jpg"), rng.integers(0, 256, (40, 50, 3), np.uint8))
+    overrides = ["data.dataset.root=images", "model.backbone={name: MlpMixer, patch_size: 16, embed_dim: 16, num_blocks: 1}",
+                 "model.head.num_classes=2", "data.train_views.img_size=32", "data.eval_views={name: center_crop, resize: 36, img_size: 32}",
+                 "data.batch_size=4", "schedule.epochs=1", "schedule.warmup_epochs=0", "train.log_every_steps=1",
+                 "evaluate.every_epochs=1", "evaluate.knn.k=2"]
+    done = subprocess.run([sys.executable, str(ROOT / "tools/train.py"), "-c", str(ROOT / "configs/mlp_mixer/b16.yaml"),
+                           *(part for o in overrides for part in ("-o", o))], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "kNN accuracy" in done.stdout
+    assert (tmp_path / "runs" / "mlp_mixer_b16" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(("overrides", "words"), [
+    (["model.backbone.name=mlp_mixer_b61"], "did you mean 'mlp_mixer_b16'?"),
+    (["model.backbone.dropath=0.1"], "did you mean 'drop_path_rate'?"),
+    (["model.backbone.embed_dim=wide"], "expected an integer"),
+    (["model.method.name=simclrr"], "did you mean 'simclr'?"),
+    (["data.dataset={name: image_folder, root: nowhere}"], "-o data.dataset.root="),
+    (["data.dataset={name: cifar10, root: nowhere}"], "data.dataset.root="),
+    (["data.train_views.img_siz=16"], "did you mean 'img_size'?"),
+    (["optim.name=adam"], "'optim.lr' is missing"),
+    (["optim={name: adam, lr: 0.1}"], "did you mean 'adamw'?"),
+    (["data.batch_size=1"], "no negatives"),
+])
+def test_bad_input_is_one_line_and_exit_code_2(config_file, tmp_path, capsys, overrides, words):
+    code, out, err = run(capsys, "train", "-c", config_file, *(part for o in overrides for part in ("-o", o)))
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert words in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_unreadable_images_are_named_and_counted_up_to_the_limit(config_file, tmp_path, capsys):
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    for i in range(12):
+        cv2.imwrite(str(folder / f"good{i}.png"), np.full((20, 20, 3), 20 * i, np.uint8))
+    (folder / "bad.png").write_bytes(b"this is text")
+    dataset = "data.dataset={name: image_folder, root: %s, max_bad_images: 1}" % folder
+    code, out, err = run(capsys, "train", "-c", config_file, "-o", dataset, "-o", "data.batch_size=13")
+    assert code == 0
+    assert err.count("bad.png") == 1
+    (folder / "worse.png").write_bytes(b"")
+    code, out, err = run(capsys, "train", "-c", config_file, "-o", dataset, "-o", "data.batch_size=14",
+                         "-o", f"output_dir={tmp_path / 'other'}")
+    assert code == 2
+    assert "max_bad_images" in err
+
+
+def test_flat_folder_trains_without_evaluation_and_says_so(config_file, tmp_path, capsys):
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    for i in range(9):
+        cv2.imwrite(str(folder / f"{i}.webp"), np.full((20, 20, 3), 20 * i, np.uint8))
+    code, out, _ = run(capsys, "train", "-c", config_file, "-o", f"data.dataset={{name: image_folder, root: {folder}}}",
+                       "-o", "evaluate.every_epochs=1", "-o", "evaluate.at_end=[knn]")
+    assert code == 0
+    assert "no evaluation: the images have no labels" in out
+
+
+def test_checkpoint_of_another_model(config_file, tmp_path, capsys):
+    assert run(capsys, "train", "-c", config_file)[0] == 0
+    code, _, err = run(capsys, "eval", "-c", config_file, "--checkpoint", str(tmp_path / "run"), "--knn",
+                       "-o", "model.backbone.embed_dim=8")
+    assert code == 2
+    assert "checkpoint of another model" in err
+
+
+def test_numerical_failure_is_exit_code_3(config_file, capsys):
+    code, _, err = run(capsys, "train", "-c", config_file, "-o", "optim={name: sgd, lr: 1e30}")
+    assert code == 3
+    assert err.startswith("error: ")
+
+
+def test_debug_shows_the_traceback(config_file):
+    done = subprocess.run([sys.executable, "-m", "passl_mixer.cli", "train", "-c", config_file, "-o", "x.y=1", "--debug"],
+                          capture_output=True, text=True, cwd=ROOT)
+    assert "Traceback" in done.stderr
+    assert "BadInput" in done.stderr
+
+
+def test_list_prints_every_backbone(capsys):
+    code, out, _ = run(capsys, "list", "*_nano")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[2:-1]] == ["mlp_mixer_nano", "conv_mlp_nano", "cycle_mlp_nano"]
+    code, _, err = run(capsys, "list", "resnt18")
+    assert code == 2
+    assert "did you mean 'resnet18'?" in err
+
+
+def test_usage_error_is_exit_code_2(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["train"])
+    assert caught.value.code == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes as in a POSIX shell")
+def test_list_into_a_closed_pipe():
+    done = subprocess.run(f"{sys.executable} tools/list.py 'mlp_mixer_n*' | head -1", shell=True, capture_output=True,
+                          text=True, cwd=ROOT)
+    assert done.stderr == ""
+
+
+def test_config_of_the_run_folder_is_enough_to_run_again(config_file, tmp_path, capsys):
+    assert run(capsys, "train", "-c", config_file)[0] == 0
+    resolved = tmp_path / "run" / "config.yaml"
+    assert yaml.safe_load(resolved.read_text())["model"]["method"]["name"] == "simclr"
+    code, *_ = run(capsys, "train", "-c", str(resolved), "-o", f"output_dir={tmp_path / 'again'}")
+    assert code == 0
+    assert (tmp_path / "again" / "checkpoints").is_dir()

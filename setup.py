@@ -25,7 +25,7 @@ setup(
         "gpu": ["paddlepaddle-gpu>=2.6.2", "numpy<2", "setuptools"],
         "visualdl": ["visualdl>=2.5"],
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.6"],
+        "dev": [*TEST, "ruff>=0.6", "matplotlib>=3.5"],
     },
     entry_points={"console_scripts": ["passl-mixer = passl_mixer.cli:main"]},
 )

@@ -24,7 +24,7 @@ BACKBONES.add("mlp_mixer_b16", MlpMixer, embed_dim=768, num_blocks=12, patch_siz
 BACKBONES.add("mlp_mixer_l32", MlpMixer, embed_dim=1024, num_blocks=24, patch_size=32)
 BACKBONES.add("mlp_mixer_l16", MlpMixer, embed_dim=1024, num_blocks=24, patch_size=16)
 BACKBONES.add("mlp_mixer_h14", MlpMixer, embed_dim=1280, num_blocks=32, patch_size=14)
-BACKBONES.add("mlp_mixer_nano", MlpMixer, embed_dim=112, num_blocks=6, patch_size=4, img_size=32)
+BACKBONES.add("mlp_mixer_nano", MlpMixer, embed_dim=128, num_blocks=4, patch_size=4, img_size=32)
 
 # Li et al. 2021, the official code's convmlp.py.
 BACKBONES.add("conv_mlp_s", ConvMLP, stem_channels=64, num_conv_blocks=2, embed_dims=(128, 256, 512),

@@ -9,6 +9,7 @@ import warnings
 from typing import Optional, Sequence
 
 from passl_mixer import get_config
+from passl_mixer.config import ITEMS
 from passl_mixer.errors import BadInput, NumericalFailure, nearest
 
 
@@ -27,7 +28,7 @@ def _eval(arguments) -> int:
     check_dataset(config.data.dataset)
     from passl_mixer.checkpoint import find_checkpoint
     path = find_checkpoint(arguments.checkpoint)
-    items = [item for item in ("knn", "linear", "labels_1", "labels_10") if getattr(arguments, item)]
+    items = [item for item in ITEMS if getattr(arguments, item)]
     from passl_mixer.evaluate import evaluate_checkpoint
     evaluate_checkpoint(config, path, items or config.evaluate.at_end or ["knn"],
                         baselines=not arguments.no_baselines)

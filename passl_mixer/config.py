@@ -15,38 +15,42 @@ from passl_mixer.registry import matches, type_words
 
 ENTRY = object()        # a section that a registry checks: {name: ..., options}
 REQUIRED = object()
-Number = float
+ABOVE_0, FROM_0 = "above 0", "0 or more"
+ITEMS = ["knn", "linear", "labels_1", "labels_10"]
 
-# key -> (type, default); REQUIRED keys have no default
+# key -> (type, default, range of a number); REQUIRED keys have no default
 SCHEMA = {
-    "seed": (int, 0),
+    "seed": (int, 0, FROM_0),
     "output_dir": (str, REQUIRED),
     "model": {"backbone": ENTRY, "head": ENTRY, "method": ENTRY},
     "data": {
         "dataset": ENTRY, "train_views": ENTRY, "eval_views": ENTRY,
-        "batch_size": (int, REQUIRED),              # over all devices and accumulation steps
-        "num_workers": (int, 2),                    # loader threads per process
+        "batch_size": (int, REQUIRED, ABOVE_0),             # over all devices and accumulation steps
+        "num_workers": (int, 2, FROM_0),                    # loader threads per process
     },
-    # name, the options of that optimiser, and lr; lr is for base_batch_size images (null: for data.batch_size) and grows
-    # linearly with data.batch_size
-    "optim": ENTRY,
-    "schedule": {"epochs": (int, REQUIRED), "warmup_epochs": (Number, 0.0), "final_lr": (Number, 0.0)},
+    "optim": ENTRY,                                         # and the two keys of OPTIM
+    "schedule": {"epochs": (int, REQUIRED, ABOVE_0), "warmup_epochs": (float, 0.0, FROM_0),
+                 "final_lr": (float, 0.0, FROM_0)},
     "train": {
-        "device": (str, "auto"), "precision": (str, "fp32"), "accumulate": (int, 1),
-        "max_steps": (Optional[int], None), "log_every_steps": (int, 50),
-        "checkpoint_every_epochs": (int, 1), "checkpoint_every_steps": (Optional[int], None),
-        "keep_checkpoints": (int, 2), "visualdl": (bool, False), "collapse_threshold": (Number, 0.05),
-        "init_from": (Optional[str], None),         # run folder or checkpoint whose backbone the run starts from
+        "device": (str, "auto"), "precision": (str, "fp32"), "accumulate": (int, 1, ABOVE_0),
+        "max_steps": (Optional[int], None, ABOVE_0), "log_every_steps": (int, 50, ABOVE_0),
+        "checkpoint_every_epochs": (int, 1, FROM_0), "checkpoint_every_steps": (Optional[int], None, ABOVE_0),
+        "keep_checkpoints": (int, 2, ABOVE_0), "visualdl": (bool, False), "collapse_threshold": (float, 0.05, FROM_0),
+        "init_from": (Optional[str], None),                 # run or checkpoint whose backbone the run starts from
     },
     "evaluate": {
-        "every_epochs": (int, 0),                   # kNN monitor; 0: never
-        "at_end": (Sequence[str], []),              # of knn, linear, labels_1, labels_10
-        "batch_size": (int, 256),
-        "knn": {"k": (int, 20), "temperature": (Number, 0.1), "bank_images": (Optional[int], None)},
-        "linear": {"epochs": (int, 100), "lr": (Number, 0.1), "batch_size": (int, 512), "weight_decay": (Number, 0.0)},
-        "few_labels": {"draws": (int, 20), "l2": (Number, 0.01)},
+        "every_epochs": (int, 0, FROM_0),                   # kNN monitor; 0: never
+        "at_end": (Sequence[str], []),                      # of ITEMS
+        "batch_size": (int, 256, ABOVE_0),
+        "knn": {"k": (int, 20, ABOVE_0), "temperature": (float, 0.1, ABOVE_0),
+                "bank_images": (Optional[int], None, ABOVE_0)},
+        "linear": {"epochs": (int, 100, ABOVE_0), "lr": (float, 0.1, ABOVE_0), "batch_size": (int, 512, ABOVE_0),
+                   "weight_decay": (float, 0.0, FROM_0)},
+        "few_labels": {"draws": (int, 20, ABOVE_0), "l2": (float, 0.01, ABOVE_0)},
     },
 }
+# lr is for base_batch_size images (null: for data.batch_size) and grows linearly with data.batch_size
+OPTIM = {"lr": (float, REQUIRED, ABOVE_0), "base_batch_size": (Optional[int], None, ABOVE_0)}
 
 
 class Config(dict):
@@ -169,14 +173,17 @@ def _check_entry(value, full: str) -> Config:
     return _wrap(value)
 
 
-def _check_value(section: Mapping, key: str, full: str, kind, default):
+def _check_value(section: Mapping, key: str, full: str, kind, default, bound: str = ""):
     if key not in section:
         if default is REQUIRED:
             raise BadInput(f"'{full}' is missing; add it to the file or give -o {full}=...")
         return default
-    if not matches(section[key], kind):
-        raise BadInput(f"'{full}' is {section[key]!r}, expected {type_words(kind)}")
-    return _wrap(section[key])
+    value = section[key]
+    if not matches(value, kind):
+        raise BadInput(f"'{full}' is {value!r}, expected {type_words(kind)}")
+    if bound and value is not None and not (value > 0 or (bound == FROM_0 and value == 0)):
+        raise BadInput(f"'{full}' is {value}, expected a number {bound}")
+    return _wrap(value)
 
 
 def _wrap(value):
@@ -213,45 +220,20 @@ def get_config(path, overrides: Sequence[str] = ()) -> Config:
             raise BadInput(f"{path}: its base {base_path} has a base itself; one level only")
         content = _merge(base, content)
     config = _check(_merge(content, _overrides(overrides)), SCHEMA, "")
-    _check_optim(config.optim)
-    _check_ranges(config)
+    _check_rest(config)
     return config
 
 
-def _check_optim(optim: Config) -> None:
-    optim["lr"] = _check_value(optim, "lr", "optim.lr", Number, REQUIRED)
-    optim["base_batch_size"] = _check_value(optim, "base_batch_size", "optim.base_batch_size", Optional[int], None)
-
-
-def _check_ranges(config: Config) -> None:
-    positive = ["data.batch_size", "schedule.epochs", "train.accumulate", "train.log_every_steps",
-                "train.keep_checkpoints", "evaluate.batch_size", "evaluate.knn.k", "evaluate.linear.epochs",
-                "evaluate.linear.batch_size", "evaluate.few_labels.draws"]
-    above_zero = ["optim.lr", "evaluate.knn.temperature", "evaluate.few_labels.l2", "evaluate.linear.lr"]
-    not_negative = ["seed", "data.num_workers", "schedule.warmup_epochs", "schedule.final_lr",
-                    "train.checkpoint_every_epochs", "evaluate.every_epochs"]
-    optional = ["train.max_steps", "train.checkpoint_every_steps", "optim.base_batch_size",
-                "evaluate.knn.bank_images"]
-
-    def value(full):
-        node = config
-        for key in full.split("."):
-            node = node[key]
-        return node
-
-    for full in positive + above_zero + [k for k in optional if value(k) is not None]:
-        if value(full) <= 0:
-            raise BadInput(f"'{full}' is {value(full)}, expected a number above 0")
-    for full in not_negative:
-        if value(full) < 0:
-            raise BadInput(f"'{full}' is {value(full)}, expected 0 or more")
+def _check_rest(config: Config) -> None:
+    """What the table of keys cannot say."""
+    for key, rule in OPTIM.items():
+        config.optim[key] = _check_value(config.optim, key, f"optim.{key}", *rule)
     if config.data.batch_size % config.train.accumulate:
-        raise BadInput(f"'data.batch_size' is {config.data.batch_size} and 'train.accumulate' {config.train.accumulate}; "
-                       "expected a batch that divides evenly into the micro-batches")
-    known = ["knn", "linear", "labels_1", "labels_10"]
+        raise BadInput(f"'data.batch_size' is {config.data.batch_size} and 'train.accumulate' "
+                       f"{config.train.accumulate}; expected a batch that divides evenly into the micro-batches")
     for item in config.evaluate.at_end:
-        if item not in known:
-            raise BadInput(f"'evaluate.at_end' holds {item!r}{nearest(item, known)}")
+        if item not in ITEMS:
+            raise BadInput(f"'evaluate.at_end' holds {item!r}{nearest(item, ITEMS)}")
 
 
 def dump(config: Mapping) -> str:

@@ -82,7 +82,8 @@ class RunLog:
         self._drawn = now
         share = step / self.total_steps
         blocks = "█" * int(20 * share) + "·" * (20 - int(20 * share))
-        text = f"{share:4.0%} {blocks} {step}/{self.total_steps}  {self._last_line}  left {duration(self.seconds_left(step))}"
+        text = (f"{share:4.0%} {blocks} {step}/{self.total_steps}  {self._last_line}  "
+                f"left {duration(self.seconds_left(step))}")
         self.stream.write("\r" + text.ljust(self._width))
         self.stream.flush()
         self._width = len(text)

@@ -17,7 +17,8 @@ def feature_std(features_bd):
     """
     with paddle.no_grad(), paddle.amp.auto_cast(enable=False):
         unit = F.normalize(features_bd.detach().astype("float32"), axis=1)
-        return unit.std(axis=0, unbiased=False).mean() * float(features_bd.shape[1]) ** 0.5
+        deviation = (unit - unit.mean(axis=0)).square().mean(axis=0).sqrt()
+        return deviation.mean() * float(features_bd.shape[1]) ** 0.5
 
 
 def top_k_accuracy(scores_bc, labels_b, k: int = 1):

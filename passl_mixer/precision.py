@@ -1,8 +1,8 @@
 """Mixed precision as a parameter of the training step: autocast around the forward, loss scaling for float16.
 
-float32 and bfloat16 need no scaling; float16 gradients underflow, so the loss is multiplied by a factor that halves when
-a gradient overflows (that step is skipped) and doubles after ``growth_interval`` good steps (Micikevicius et al. 2018,
-arXiv:1710.03740, section 3.2). Not run on a GPU yet; the scaling logic is tested on the CPU.
+float32 and bfloat16 need no scaling; float16 gradients underflow, so the loss is multiplied by a factor that halves
+when a gradient overflows (that step is skipped) and doubles after ``growth_interval`` good steps (Micikevicius et al.
+2018, arXiv:1710.03740, section 3.2). Not run on a GPU yet; the scaling logic is tested on the CPU.
 """
 import contextlib
 from typing import Optional

@@ -131,8 +131,9 @@ def few_label_accuracy(train, train_labels, test, test_labels, *, labels_per_cla
     """
     classes = np.unique(train_labels)
     members = [np.flatnonzero(train_labels == c) for c in classes]
-    if min(map(len, members)) < labels_per_class:
-        raise BadInput(f"{labels_per_class} labels per class asked for, but a class has {min(map(len, members))} images; "
+    smallest = min(map(len, members))
+    if smallest < labels_per_class:
+        raise BadInput(f"{labels_per_class} labels per class asked for, but a class has {smallest} images; "
                        "remove it from evaluate.at_end")
     mean = train.mean(axis=0)
     train, test = _normalise(train - mean), _normalise(test - mean)
@@ -147,7 +148,7 @@ def few_label_accuracy(train, train_labels, test, test_labels, *, labels_per_cla
 
 
 def _logistic_regression(x: np.ndarray, y: np.ndarray, l2: float, iterations: int) -> np.ndarray:
-    """Weights [T, D, C] minimising mean cross entropy + l2 ||W||^2 / 2 for unit rows x [T, n, D], one-hot y [T, n, C]."""
+    """Weights [T, D, C] of least mean cross entropy + l2 ||W||^2 / 2; unit rows x [T, n, D], one-hot y [T, n, C]."""
     step = 1.0 / (0.5 + l2)                   # the softmax Hessian is at most 1/2 for rows of unit length
     root = np.sqrt(l2 * step)
     pull = (1 - root) / (1 + root)

@@ -10,13 +10,16 @@ import typing
 
 from passl_mixer.errors import BadInput, nearest
 
+# Optional[int] and, from Python 3.10, int | None
+_UNIONS = (typing.Union, *([types.UnionType] if hasattr(types, "UnionType") else []))
+
 
 def matches(value, annotation) -> bool:
     """Whether a YAML value fits a type annotation (an int is a float, a bool is not an int)."""
     if annotation in (inspect.Parameter.empty, typing.Any, object):
         return True
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Union or origin is getattr(types, "UnionType", None):
+    if origin in _UNIONS:
         return any(matches(value, a) for a in args)
     if annotation is None or annotation is type(None):
         return value is None
@@ -36,7 +39,7 @@ def matches(value, annotation) -> bool:
 def type_words(annotation) -> str:
     """A type annotation in a reader's words, for error messages."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Union or origin is getattr(types, "UnionType", None):
+    if origin in _UNIONS:
         return " or ".join(type_words(a) for a in args)
     if annotation is type(None):
         return "null"

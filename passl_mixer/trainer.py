@@ -72,15 +72,15 @@ def _micro_batches(run: Run, batch):
 
 
 def _refuse_not_finite(run: Run, outputs: dict, step: int) -> None:
-    """Look at every output, not at the loss alone: Paddle's ReLU turns NaN into 0, so NaN features can hide behind it."""
+    """Look at every output, not the loss alone: Paddle's ReLU turns NaN into 0, so NaN features can hide behind it."""
     bad = {name: float(value) for name, value in outputs.items() if not math.isfinite(float(value))}
     if not bad:
         return
     saved = checkpoint.checkpoints_of(Path(run.config.output_dir))
     last = f"the last checkpoint, from before, is {saved[-1]}" if saved else "no checkpoint was saved yet"
     words = " and ".join(f"{name} is {value}" for name, value in bad.items())
-    raise NumericalFailure(f"{words} at step {step} (peak learning rate {run.peak_lr:.2e}); {last}. Try a lower optim.lr, "
-                           "a longer schedule.warmup_epochs, optim.clip_norm=1.0 or train.precision=fp32")
+    raise NumericalFailure(f"{words} at step {step} (peak learning rate {run.peak_lr:.2e}); {last}. Try a lower "
+                           "optim.lr, a longer schedule.warmup_epochs, optim.clip_norm=1.0 or train.precision=fp32")
 
 
 def train(config: Config, *, resume: bool = False) -> dict:
@@ -144,8 +144,8 @@ def _save(run: Run, step: int, seconds: float, best: float, name: Optional[str] 
         model = checkpoint.arrays_of(run.method)
         broken = [name for name, value in model.items() if not np.isfinite(value).all()]
         if broken:
-            raise NumericalFailure(f"{broken[0]} is not finite after step {step}; this state was not saved. Try a lower "
-                                   "optim.lr or optim.clip_norm=1.0")
+            raise NumericalFailure(f"{broken[0]} is not finite after step {step}; this state was not saved. Try "
+                                   "a lower optim.lr or optim.clip_norm=1.0")
         checkpoint.save_checkpoint(path, model, run.optimizer.state(), meta)
         checkpoint.prune(folder, run.config.train.keep_checkpoints)
     return path

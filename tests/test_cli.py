@@ -12,6 +12,7 @@ import yaml
 from passl_mixer.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
+B16 = str(ROOT / "configs" / "mlp_mixer" / "b16.yaml")
 
 
 @pytest.fixture
@@ -43,12 +44,13 @@ def test_train_then_eval_then_resume(config_file, tmp_path, capsys):
 
 def test_missing_images_end_in_seconds_with_the_way_out(tmp_path):
     """Without Paddle: the message must not wait for it."""
-    command = [sys.executable, "-X", "importtime", str(ROOT / "tools/train.py"), "-c", str(ROOT / "configs/mlp_mixer/b16.yaml")]
+    command = [sys.executable, "-X", "importtime", str(ROOT / "tools/train.py"), "-c", B16]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert done.returncode == 2
     assert len(said) == 1
-    for words in (str(tmp_path / "data" / "imagenet"), "-o data.dataset.root=", "passl-mixer train -c configs/quickstart.yaml"):
+    for words in (str(tmp_path / "data" / "imagenet"), "-o data.dataset.root=",
+                  "passl-mixer train -c configs/quickstart.yaml"):
         assert words in said[0]
     assert not any(line.endswith(" paddle") for line in done.stderr.splitlines()), "Paddle was imported"
     assert list(tmp_path.iterdir()) == []
@@ -63,12 +65,13 @@ def test_tool_trains_on_a_folder_of_images(tmp_path):
             folder.mkdir(parents=True)
             for i in range(4):
                 assert cv2.imwrite(str(folder / f"{i}.jpg"), rng.integers(0, 256, (40, 50, 3), np.uint8))
-    overrides = ["data.dataset.root=images", "model.backbone={name: MlpMixer, patch_size: 16, embed_dim: 16, num_blocks: 1}",
-                 "model.head.num_classes=2", "data.train_views.img_size=32", "data.eval_views={name: center_crop, resize: 36, img_size: 32}",
+    overrides = ["data.dataset.root=images", "model.head.num_classes=2", "data.train_views.img_size=32",
+                 "model.backbone={name: MlpMixer, patch_size: 16, embed_dim: 16, num_blocks: 1}",
+                 "data.eval_views={name: center_crop, resize: 36, img_size: 32}",
                  "data.batch_size=4", "schedule.epochs=1", "schedule.warmup_epochs=0", "train.log_every_steps=1",
                  "evaluate.every_epochs=1", "evaluate.knn.k=2"]
-    done = subprocess.run([sys.executable, str(ROOT / "tools/train.py"), "-c", str(ROOT / "configs/mlp_mixer/b16.yaml"),
-                           *(part for o in overrides for part in ("-o", o))], cwd=tmp_path, capture_output=True, text=True)
+    command = [sys.executable, str(ROOT / "tools/train.py"), "-c", B16, *(p for o in overrides for p in ("-o", o))]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "kNN accuracy" in done.stdout
@@ -103,12 +106,12 @@ def test_unreadable_images_are_named_and_counted_up_to_the_limit(config_file, tm
     for i in range(12):
         cv2.imwrite(str(folder / f"good{i}.png"), np.full((20, 20, 3), 20 * i, np.uint8))
     (folder / "bad.png").write_bytes(b"this is text")
-    dataset = "data.dataset={name: image_folder, root: %s, max_bad_images: 1}" % folder
-    code, out, err = run(capsys, "train", "-c", config_file, "-o", dataset, "-o", "data.batch_size=13")
+    dataset = f"data.dataset={{name: image_folder, root: {folder}, max_bad_images: 1}}"
+    code, _, err = run(capsys, "train", "-c", config_file, "-o", dataset, "-o", "data.batch_size=13")
     assert code == 0
     assert err.count("bad.png") == 1
     (folder / "worse.png").write_bytes(b"")
-    code, out, err = run(capsys, "train", "-c", config_file, "-o", dataset, "-o", "data.batch_size=14",
+    code, _, err = run(capsys, "train", "-c", config_file, "-o", dataset, "-o", "data.batch_size=14",
                          "-o", f"output_dir={tmp_path / 'other'}")
     assert code == 2
     assert "max_bad_images" in err
@@ -140,8 +143,8 @@ def test_numerical_failure_is_exit_code_3(config_file, capsys):
 
 
 def test_debug_shows_the_traceback(config_file):
-    done = subprocess.run([sys.executable, "-m", "passl_mixer.cli", "train", "-c", config_file, "-o", "x.y=1", "--debug"],
-                          capture_output=True, text=True, cwd=ROOT)
+    command = [sys.executable, "-m", "passl_mixer.cli", "train", "-c", config_file, "-o", "x.y=1", "--debug"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert "Traceback" in done.stderr
     assert "BadInput" in done.stderr
 

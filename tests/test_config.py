@@ -108,5 +108,5 @@ def test_missing_file_names_the_nearest(write, tmp_path):
 def test_binary_file(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(BadInput, match="UTF-8|YAML"):
+    with pytest.raises(BadInput, match=r"UTF-8|YAML"):
         get_config(path)

@@ -16,7 +16,8 @@ ALLOWED = {
     "probes": set(),
     "build": {"checkpoint", "config", "data", "distributed", "methods", "optim", "precision", "runtime"},
     "evaluate": {"build", "checkpoint", "config", "data", "log", "probes", "runtime"},
-    "trainer": {"build", "checkpoint", "config", "data", "distributed", "evaluate", "interruption", "log", "optim", "runtime"},
+    "trainer": {"build", "checkpoint", "config", "data", "distributed", "evaluate", "interruption", "log", "optim",
+                "runtime"},
     "cli": {"", "backbones", "checkpoint", "config", "data", "evaluate", "log", "macs", "trainer"},
 }
 
@@ -30,7 +31,7 @@ def imports_of(path: Path):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "passl_mixer":
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                is_module = node.module == "passl_mixer" and (PACKAGE / alias.name).with_suffix(".py").exists() \
+                is_module = (node.module == "passl_mixer" and (PACKAGE / alias.name).with_suffix(".py").exists()) \
                     or (PACKAGE / alias.name).is_dir()
                 yield part(whole if node.module == "passl_mixer" and is_module else node.module)
         elif isinstance(node, ast.Import):

@@ -102,8 +102,8 @@ def test_accumulation_sums_to_the_whole_batch_for_a_mean_loss(tiny):
     def gradients(accumulate):
         method = [o for o in METHODS["supervised"] if "mixup" not in o and "drop_path" not in o]
         config = resolve(tiny("model.method={name: supervised}", "model.head={name: linear, num_classes: 4}",
-                              *method[1:], f"train.accumulate={accumulate}", "optim={name: sgd, lr: 1.0, momentum: 0.0}",
-                              "schedule.warmup_epochs=0"))
+                              *method[1:], f"train.accumulate={accumulate}",
+                              "optim={name: sgd, lr: 1.0, momentum: 0.0}", "schedule.warmup_epochs=0"))
         run = build(config)
         before = {n: p.numpy() for n, p in run.method.named_parameters()}
         train_step(run, next(iter(run.loader.epoch(0))), 0)
@@ -126,7 +126,7 @@ def test_lr_is_scaled_and_follows_the_schedule(tiny):
 def test_not_finite_loss_ends_the_run_and_keeps_the_last_checkpoint(tiny, tmp_path):
     with pytest.raises(NumericalFailure, match=r"is nan at step \d+ .*the last checkpoint"):
         train(tiny("optim={name: sgd, lr: 1e30}", "train.checkpoint_every_steps=1", "schedule.warmup_epochs=0"))
-    model, _, meta = weights(tmp_path / "run")
+    _, _, meta = weights(tmp_path / "run")
     assert meta["step"] == 1
     assert not (tmp_path / "run" / "summary.json").exists()
 

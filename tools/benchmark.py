@@ -24,15 +24,16 @@ CASES = {
 def serve(case: str) -> None:
     """Child process: one training step for every line on standard input; prints its seconds."""
     sys.path.insert(0, str(ROOT))
-    import passl_mixer  # noqa: F401  (the set-up, before Paddle)
     import paddle
 
+    import passl_mixer  # noqa: F401  (the set-up, before Paddle)
     from passl_mixer import build_backbone, build_head, build_method
     from passl_mixer.optim import build_optimizer
 
     backbone, batch, size = CASES[case]
     network = build_backbone(backbone)
-    method = build_method("supervised", network, build_head({"name": "linear", "num_classes": 1000}, network.num_features))
+    head = build_head({"name": "linear", "num_classes": 1000}, network.num_features)
+    method = build_method("supervised", network, head)
     optimizer = build_optimizer({"name": "adamw"}, method.trainable_parameters())
     images, labels = paddle.randn([batch, 3, size, size]), paddle.randint(0, 1000, [batch])
     for _ in sys.stdin:

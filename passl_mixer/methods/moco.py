@@ -149,7 +149,7 @@ class MoCo(nn.Layer):
         self.queue_pointer.set_value((self.queue_pointer + keys.shape[0]) % self.queue_size)
 
     def check_batch(self, batch_size: int, step_size: Optional[int] = None) -> None:
-        """``BadInput`` if the keys of one optimiser step (``step_size``, by default one batch) do not fill the queue."""
+        """``BadInput`` if the keys of one optimiser step (``step_size``; a batch by default) do not fill the queue."""
         if batch_size < 2:
             raise BadInput(f"moco contrasts images: a batch of {batch_size} is too small; "
                            "set data.batch_size to 2 or more")

@@ -91,8 +91,8 @@ def test_initial_weights():
     assert float(mixer.stem.weight.std()) == pytest.approx(1 / math.sqrt(48), rel=0.05)
     assert float(mixer.stem.weight.abs().max()) <= 2 / math.sqrt(48) / 0.8796 + 1e-6
     fc1, token = mixer.blocks[0].channel_mlp.fc1, mixer.blocks[0].token_mlp.fc1
-    assert float(fc1.weight.std()) == pytest.approx(math.sqrt(2 / (112 + 448)), rel=0.03)
-    assert float(token.weight.std()) == pytest.approx(math.sqrt(2 / (64 + 56)), rel=0.05)
+    assert float(fc1.weight.std()) == pytest.approx(math.sqrt(2 / (128 + 512)), rel=0.03)
+    assert float(token.weight.std()) == pytest.approx(math.sqrt(2 / (64 + 64)), rel=0.05)
     assert 0 < float(fc1.bias.abs().max()) < 1e-5
     for linear in (conv.stages[0].blocks[0].channel_mlp1.fc1, cycle.stages[1][0].mixer.along_width):
         assert float(linear.weight.std()) == pytest.approx(0.02, rel=0.15)  # Paddle 2.6 cuts it

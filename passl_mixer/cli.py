@@ -3,6 +3,7 @@
 Exit codes: 0 done, 2 bad input, 3 numerical failure, 130 interrupted (checkpoint saved).
 """
 import argparse
+import importlib.util
 import os
 import sys
 import warnings
@@ -13,10 +14,17 @@ from passl_mixer.config import ITEMS
 from passl_mixer.errors import BadInput, NumericalFailure, nearest
 
 
+def _require_paddle() -> None:
+    if importlib.util.find_spec("paddle") is None:
+        raise BadInput("Paddle is not installed; pip install -e '.[cpu]', or '.[gpu]', or the build of your "
+                       "choice")
+
+
 def _train(arguments) -> int:
     config = get_config(arguments.config, arguments.override)
     from passl_mixer.data import check_dataset
     check_dataset(config.data.dataset)          # before Paddle loads: a missing folder is said within a second
+    _require_paddle()
     from passl_mixer.trainer import train
     summary = train(config, resume=arguments.resume)
     return 130 if summary.get("interrupted") else 0
@@ -29,6 +37,7 @@ def _eval(arguments) -> int:
     from passl_mixer.checkpoint import find_checkpoint
     path = find_checkpoint(arguments.checkpoint)
     items = [item for item in ITEMS if getattr(arguments, item)]
+    _require_paddle()
     from passl_mixer.evaluate import evaluate_checkpoint
     evaluate_checkpoint(config, path, items or config.evaluate.at_end or ["knn"],
                         baselines=not arguments.no_baselines)
@@ -36,6 +45,7 @@ def _eval(arguments) -> int:
 
 
 def _list(arguments) -> int:
+    _require_paddle()
     from passl_mixer import list_backbones
     from passl_mixer.log import table
     from passl_mixer.macs import summary

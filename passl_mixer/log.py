@@ -39,8 +39,8 @@ class RunLog:
         self.silent = silent
         self.total_steps = total_steps
         self.start_step, self.started = start_step, time.perf_counter()
-        self._file = None if silent else _open_journal(folder / "log.jsonl", start_step)
         self._writer = _visualdl_writer(folder / "visualdl") if visualdl and not silent else None
+        self._file = None if silent else _open_journal(folder / "log.jsonl", start_step)
         self._last_line, self._drawn, self._width = "", 0.0, 0
 
     def __enter__(self):
@@ -131,6 +131,7 @@ class Rate:
 
 def _open_journal(path: Path, start_step: int):
     """Open the journal for appending, without the lines an interrupted run wrote after its last checkpoint."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     kept = []
     if path.exists():
         for text in path.read_text(encoding="utf-8").splitlines(keepends=True):

@@ -102,18 +102,18 @@ def train(config: Config, *, resume: bool = False) -> dict:
     folder = Path(config.output_dir)
     step, seconds, best = _restore(run, previous)
     first = distributed.rank() == 0
-    if first:
-        checkpoint.write_config(config, runtime.versions())
-    journal = RunLog(folder, start_step=step, total_steps=run.last_step, visualdl=config.train.visualdl,
-                     silent=not first)
-    with Interruption() as interruption, journal as log:
+    with RunLog(folder, start_step=step, total_steps=run.last_step, visualdl=config.train.visualdl,
+                silent=not first) as log:
+        if first:
+            checkpoint.write_config(config, runtime.versions())
         _announce(run, log, previous, step)
         started = time.perf_counter()
-        step, best = _loop(run, log, interruption, step, seconds, best)
+        with Interruption() as interruption:
+            step, best = _loop(run, log, interruption, step, seconds, best)
         seconds += time.perf_counter() - started
         summary = {"seconds": round(seconds, 3), "steps": step,
                    "images_per_second": round(step * config.data.batch_size / max(seconds, 1e-9), 2)}
-        if interruption.seen:
+        if step < run.last_step:
             log.say(f"interrupted at step {step}; saved. Continue with the same command and --resume.")
             return {**summary, "interrupted": True}
         if first:

@@ -17,14 +17,14 @@ from passl_mixer.methods.ema import ema_update, frozen_copy
 from passl_mixer.metrics import feature_std
 
 
-def regression_loss(p1_bd, z2_bd, p2_bd, z1_bd):
+def regression_loss(p1, z2, p2, z1):
     """Squared distance between predicted and target directions, both ways round.
 
     Args:
-        p1_bd: predictions from the first views, [B, D]; need not be normalised.
-        z2_bd: target embeddings of the second views, [B, D].
-        p2_bd: predictions from the second views, [B, D].
-        z1_bd: target embeddings of the first views, [B, D].
+        p1: predictions from the first views, [B, D]; need not be normalised.
+        z2: target embeddings of the second views, [B, D].
+        p2: predictions from the second views, [B, D].
+        z1: target embeddings of the first views, [B, D].
     Returns:
         Scalar float32 in [0, 8]: mean over B of 4 - 2 cos(p1, z2) - 2 cos(p2, z1). Gradients reach whatever
         the arguments carry; the caller detaches the targets.
@@ -32,11 +32,11 @@ def regression_loss(p1_bd, z2_bd, p2_bd, z1_bd):
         ValueError: if the shapes differ.
     Source: Grill et al. 2020, arXiv:2006.07733, equation 2, symmetrised.
     """
-    shapes = [list(t.shape) for t in (p1_bd, z2_bd, p2_bd, z1_bd)]
+    shapes = [list(t.shape) for t in (p1, z2, p2, z1)]
     if len(shapes[0]) != 2 or any(s != shapes[0] for s in shapes):
         raise BadInput(f"regression_loss needs four [B, D] tensors of one shape, got {shapes}")
     with paddle.amp.auto_cast(enable=False):
-        p1, z2, p2, z1 = (F.normalize(t.astype("float32"), axis=1) for t in (p1_bd, z2_bd, p2_bd, z1_bd))
+        p1, z2, p2, z1 = (F.normalize(t.astype("float32"), axis=1) for t in (p1, z2, p2, z1))
         return (4.0 - 2.0 * (p1 * z2).sum(axis=1) - 2.0 * (p2 * z1).sum(axis=1)).mean()
 
 

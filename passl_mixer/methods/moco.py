@@ -26,13 +26,13 @@ from passl_mixer.metrics import feature_std
 AUTO_SPLITS = 8  # the notebook's, and of 8 GPUs
 
 
-def info_nce(query_bd, key_bd, queue_kd, temperature: float):
+def info_nce(query, key, queue, temperature: float):
     """Cross entropy of finding each query's key among the queue.
 
     Args:
-        query_bd: queries, [B, D]; normalised here.
-        key_bd: keys, [B, D]; row i belongs to query i; normalised here.
-        queue_kd: keys of other images, [K, D]; rows of length 1, used as they are.
+        query: queries, [B, D]; normalised here.
+        key: keys, [B, D]; row i belongs to query i; normalised here.
+        queue: keys of other images, [K, D]; rows of length 1, used as they are.
         temperature: divides the similarities; > 0, dimensionless.
     Returns:
         Scalar mean loss in nats over B queries, float32. Equals log(K + 1) when all similarities coincide.
@@ -40,16 +40,16 @@ def info_nce(query_bd, key_bd, queue_kd, temperature: float):
         ValueError: if the shapes disagree or ``temperature`` is not positive.
     Source: He et al. 2020, arXiv:1911.05722, equation 1.
     """
-    shapes = [list(t.shape) for t in (query_bd, key_bd, queue_kd)]
+    shapes = [list(t.shape) for t in (query, key, queue)]
     if [len(s) for s in shapes] != [2, 2, 2] or shapes[0] != shapes[1] or shapes[0][1] != shapes[2][1]:
         raise BadInput(f"info_nce needs query [B, D], key [B, D] and queue [K, D], got {shapes}")
     if not temperature > 0:
         raise BadInput(f"temperature must be positive, got {temperature}")
     with paddle.amp.auto_cast(enable=False):  # similarities / 0.07 lose too much in half precision
-        query = F.normalize(query_bd.astype("float32"), axis=1)
-        key = F.normalize(key_bd.astype("float32"), axis=1)
+        query = F.normalize(query.astype("float32"), axis=1)
+        key = F.normalize(key.astype("float32"), axis=1)
         positive = (query * key).sum(axis=1, keepdim=True)  # [B, 1]
-        negatives = paddle.matmul(query, queue_kd.astype("float32"), transpose_y=True)  # [B, K]
+        negatives = paddle.matmul(query, queue.astype("float32"), transpose_y=True)  # [B, K]
         logits = paddle.concat([positive, negatives], axis=1) / temperature
         return F.cross_entropy(logits, paddle.zeros([logits.shape[0]], dtype="int64"))
 
@@ -68,8 +68,8 @@ class MoCo(nn.Layer):
         queue_size: K, keys kept; a multiple of the images per optimiser step.
         momentum: of the key encoder's moving average, in [0, 1).
         temperature: of the loss; v1 0.07, v2 0.2.
-        bn_splits: groups of a batch that BatchNorm normalises apart; null: 1 without BatchNorm, else the
-            largest number up to 8 that leaves equal groups of two or more images.
+        bn_splits: groups of a batch that BatchNorm normalises apart; null: 1 without BatchNorm (LayerNorm MLPs need
+            no splits), else the largest number up to 8 that leaves equal groups of two or more images.
     """
 
     num_views = 2

@@ -16,12 +16,12 @@ from passl_mixer.heads import require_projector
 from passl_mixer.metrics import feature_std
 
 
-def nt_xent(z1_bd, z2_bd, temperature: float):
+def nt_xent(z1, z2, temperature: float):
     """Normalised temperature-scaled cross entropy over the 2B views of a batch.
 
     Args:
-        z1_bd: embeddings of the first views, [B, D]; need not be normalised.
-        z2_bd: embeddings of the second views, [B, D]; row i is the same image as row i of ``z1_bd``.
+        z1: embeddings of the first views, [B, D]; need not be normalised.
+        z2: embeddings of the second views, [B, D]; row i is the same image as row i of ``z1``.
         temperature: divides the similarities; > 0, dimensionless.
     Returns:
         Scalar mean loss in nats over 2B rows, float32. Equals log(2B - 1) when all embeddings coincide.
@@ -29,14 +29,14 @@ def nt_xent(z1_bd, z2_bd, temperature: float):
         ValueError: if the shapes differ or ``temperature`` is not positive.
     Source: Chen et al. 2020, arXiv:2002.05709, equation 1.
     """
-    if len(z1_bd.shape) != 2 or list(z1_bd.shape) != list(z2_bd.shape):
-        raise BadInput(f"nt_xent needs two [B, D] tensors of one shape, got {list(z1_bd.shape)} and "
-                       f"{list(z2_bd.shape)}")
+    if len(z1.shape) != 2 or list(z1.shape) != list(z2.shape):
+        raise BadInput(f"nt_xent needs two [B, D] tensors of one shape, got {list(z1.shape)} and "
+                       f"{list(z2.shape)}")
     if not temperature > 0:
         raise BadInput(f"temperature must be positive, got {temperature}")
-    batch = z1_bd.shape[0]
+    batch = z1.shape[0]
     with paddle.amp.auto_cast(enable=False):  # similarities / 0.1 lose too much in half precision
-        z = F.normalize(paddle.concat([z1_bd, z2_bd]).astype("float32"), axis=1)
+        z = F.normalize(paddle.concat([z1, z2]).astype("float32"), axis=1)
         logits = paddle.matmul(z, z, transpose_y=True) / temperature  # [2B, 2B]
         logits = logits - 1e9 * paddle.eye(2 * batch)  # a view is not its own negative
         positives = paddle.arange(2 * batch).roll(batch)

@@ -91,10 +91,20 @@ def tune_cpu() -> dict:
     if sys.platform == "linux" and "AuthenticAMD" in _cpu_vendor():
         # MKL older than 2020.1, which Paddle bundles, reads this and then uses its AVX2 kernels on AMD
         report["mkl_path"] = os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
-    if not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & set(os.environ):
+    if not _threads_chosen():
         report["threads"] = _set_threads(available_cores())
     report["allocator"] = _keep_freed_memory()
     return report
+
+
+def _threads_chosen() -> bool:
+    """Whether the user set the number of threads; an OMP_NUM_THREADS=1 that Paddle sets at its import does not count."""
+    chosen = {k: os.environ[k] for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if k in os.environ}
+    if "paddle" in sys.modules and chosen.get("OMP_NUM_THREADS") == "1":
+        environment = Path("/proc/self/environ")        # as the process was started
+        if environment.exists() and b"OMP_NUM_THREADS=" not in environment.read_bytes():
+            del chosen["OMP_NUM_THREADS"]
+    return bool(chosen)
 
 
 def _cpu_vendor() -> str:
@@ -109,12 +119,16 @@ def _set_threads(count: int) -> Optional[int]:
     openmp = _openmp_of_paddle()
     if openmp is None:
         return None
-    # The library reads the variable at its first call. It is removed again because Paddle prints a warning when it
-    # sees it, and because child processes should choose for themselves.
+    # The library reads the variable at its first call. It is put back because Paddle prints a warning when it sees
+    # more than one, and because child processes should choose for themselves.
+    before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(count)
     openmp.omp_get_max_threads()
     openmp.omp_set_num_threads(count)          # where Paddle was imported first and the variable was read already
-    del os.environ["OMP_NUM_THREADS"]
+    if before is None:
+        del os.environ["OMP_NUM_THREADS"]
+    else:
+        os.environ["OMP_NUM_THREADS"] = before
     return count
 
 

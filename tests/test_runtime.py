@@ -31,6 +31,17 @@ def test_import_tunes_and_the_variable_turns_it_off():
     assert json.loads(out) == [{"tuned": False, "threads": None, "mkl_path": None, "allocator": False}, None]
 
 
+def test_tuning_does_not_depend_on_the_order_of_imports():
+    """Sorted imports put paddle before passl_mixer; Paddle then has set OMP_NUM_THREADS to 1 by itself."""
+    out, _ = in_new_process("import paddle\n" + REPORT)
+    assert json.loads(out)[0]["threads"] in (None, runtime.available_cores())
+    first, _ = in_new_process("import paddle, passl_mixer, ctypes; lib = passl_mixer.runtime._openmp_of_paddle(); "
+                              "print(lib.omp_get_max_threads() if lib else passl_mixer.runtime.available_cores())")
+    assert int(first) == runtime.available_cores()
+    out, _ = in_new_process("import paddle\n" + REPORT, OMP_NUM_THREADS="1")
+    assert json.loads(out)[0]["threads"] is None
+
+
 def test_threads_the_user_chose_stay():
     out, _ = in_new_process(REPORT, OMP_NUM_THREADS="1")
     assert json.loads(out)[0]["threads"] is None

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+WARM_UP = 4         # steps until the memory of a step has been asked for once
 CASES = {
     "mlp_mixer_b16, supervised, batch 8, 224 px": ({"name": "mlp_mixer_b16"}, 8, 224),
     "mlp_mixer_nano, supervised, batch 256, 32 px": ({"name": "mlp_mixer_nano"}, 256, 32),
@@ -26,7 +27,7 @@ def serve(case: str) -> None:
     sys.path.insert(0, str(ROOT))
     import paddle
 
-    import passl_mixer  # noqa: F401  (the set-up, before Paddle)
+    import passl_mixer  # noqa: F401  (the set-up)
     from passl_mixer import build_backbone, build_head, build_method
     from passl_mixer.optim import build_optimizer
 
@@ -65,14 +66,14 @@ class Side:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="measured steps of each side, after two warm-up steps")
+    parser.add_argument("--repeats", type=int, default=5, help="measured steps of each side, after the warm-up")
     parser.add_argument("--serve", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         return serve(arguments.serve)
     for case in CASES:
         on, off = Side(case, "1"), Side(case, "0")
-        pairs = [(on.step(), off.step()) for _ in range(arguments.repeats + 2)][2:]
+        pairs = [(on.step(), off.step()) for _ in range(arguments.repeats + WARM_UP)][WARM_UP:]
         ratios = sorted(b / a for a, b in pairs)
         for side in (on, off):
             side.process.stdin.close()

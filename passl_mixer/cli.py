@@ -112,6 +112,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except BrokenPipeError:                     # e.g. `passl-mixer list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:                    # a folder that cannot be written, a full disk
+        if arguments.debug or (error.filename is None and error.strerror is None):
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror}{where}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:                   # outside the training loop, which saves before it ends
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a run says: JSON lines always, a progress bar on a terminal (plain lines elsewhere), VisualDL when asked."""
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -81,9 +82,11 @@ class RunLog:
             return
         self._drawn = now
         share = step / self.total_steps
-        blocks = "█" * int(20 * share) + "·" * (20 - int(20 * share))
+        done, open_ = "█·" if "utf" in (self.stream.encoding or "").lower() else "#."
+        blocks = done * int(20 * share) + open_ * (20 - int(20 * share))
         text = (f"{share:4.0%} {blocks} {step}/{self.total_steps}  {self._last_line}  "
                 f"left {duration(self.seconds_left(step))}")
+        text = text[:shutil.get_terminal_size((200, 24)).columns - 1]      # a wrapped line could not be drawn over
         self.stream.write("\r" + text.ljust(self._width))
         self.stream.flush()
         self._width = len(text)

@@ -98,7 +98,7 @@ def tune_cpu() -> dict:
 
 
 def _threads_chosen() -> bool:
-    """Whether the user set the number of threads; an OMP_NUM_THREADS=1 that Paddle sets at its import does not count."""
+    """Whether the user set the number of threads; the OMP_NUM_THREADS=1 that Paddle sets itself does not count."""
     chosen = {k: os.environ[k] for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if k in os.environ}
     if "paddle" in sys.modules and chosen.get("OMP_NUM_THREADS") == "1":
         environment = Path("/proc/self/environ")        # as the process was started

@@ -220,7 +220,8 @@ def _announce(run: Run, log: RunLog, previous: Optional[Path], step: int) -> Non
     log.say(f"{config.model.method.name} with {config.model.backbone.name} ({trainable / 1e6:.2f} M trainable "
             f"parameters), {config.data.dataset.name} ({len(run.loader.dataset)} images), {run.device}, "
             f"{run.precision.dtype or 'float32'}: {run.total_steps} steps of {config.data.batch_size} images "
-            f"in {config.schedule.epochs} epochs")
+            f"in {config.schedule.epochs} epochs"
+            + (f", ending at step {run.last_step} (train.max_steps)" if run.last_step < run.total_steps else ""))
     if config.train.precision != "fp32" and run.precision.dtype is None:
         log.say(f"train.precision {config.train.precision} is not available on {run.device}: "
                 "computing in float32")

@@ -158,6 +158,15 @@ def test_list_prints_every_backbone(capsys):
     assert "did you mean 'resnet18'?" in err
 
 
+def test_an_output_folder_that_cannot_be_is_one_line(config_file, tmp_path, capsys):
+    (tmp_path / "file").write_text("not a folder")
+    code, _, err = run(capsys, "train", "-c", config_file, "-o", f"output_dir={tmp_path / 'file' / 'run'}")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert str(tmp_path / "file") in err
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
 def test_usage_error_is_exit_code_2(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["train"])

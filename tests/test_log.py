@@ -6,6 +6,8 @@ from passl_mixer.log import Rate, RunLog, duration, table
 
 
 class Terminal(io.StringIO):
+    encoding = "utf-8"
+
     def isatty(self):
         return True
 
@@ -29,7 +31,8 @@ def test_lines_of_the_interrupted_part_are_dropped(tmp_path):
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.5), (2, 1.5), (3, 9.0)]
 
 
-def test_console_plain_and_on_a_terminal(tmp_path):
+def test_console_plain_and_on_a_terminal(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     plain, terminal = io.StringIO(), Terminal()
     for folder, stream in ((tmp_path / "a", plain), (tmp_path / "b", terminal)):
         folder.mkdir()
@@ -43,6 +46,18 @@ def test_console_plain_and_on_a_terminal(tmp_path):
     assert "loss 1.5000" in shown
     assert shown.endswith("hello\n")
     assert "step 1/4" not in shown
+
+
+def test_bar_fits_the_terminal_and_its_encoding(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal = Terminal()
+    terminal.encoding = "ascii"
+    with RunLog(tmp_path, start_step=0, total_steps=4, stream=terminal) as log:
+        log.training(LINE, 2)
+        log.progress(2)
+    bar = terminal.getvalue().split("\r")[1]
+    assert len(bar) == 39
+    assert bar.startswith(" 50% ##########..........")
 
 
 def test_silent_writes_nothing(tmp_path):

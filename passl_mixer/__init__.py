@@ -9,12 +9,14 @@ from passl_mixer import runtime
 from passl_mixer.config import get_config
 
 __version__ = "0.1.0"
-__all__ = ["build_backbone", "build_head", "build_method", "get_config", "list_backbones"]
+__all__ = ["Pyramid", "build_backbone", "build_head", "build_method", "get_config", "list_backbones", "resize_tokens",
+           "to_conv"]
 
 runtime.tune_cpu()
 
 _BUILDERS = {"build_backbone": "backbones", "list_backbones": "backbones",
-             "build_head": "heads", "build_method": "methods"}
+             "build_head": "heads", "build_method": "methods",
+             "resize_tokens": "resolution", "Pyramid": "pyramid", "to_conv": "conv_form"}
 
 
 def __getattr__(name):

@@ -92,6 +92,12 @@ def build_model(config: Config) -> paddle.nn.Layer:
     return build_method(resolve(config).model)
 
 
+def build_untrained(config: Config) -> paddle.nn.Layer:
+    """As ``build_model``, without the backbone's ``pretrained`` weights: what a checkpoint is compared with."""
+    backbone = Config({key: value for key, value in config.model.backbone.items() if key != "pretrained"})
+    return build_model(Config({**config, "model": Config({**config.model, "backbone": backbone})}))
+
+
 def resolve(config: Config) -> Config:
     """Fill in what follows from another section: sizes and normalisation come from ``data.train_views``.
 

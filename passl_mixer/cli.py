@@ -1,4 +1,4 @@
-"""The command line: ``passl-mixer train | eval | list``; ``tools/*.py`` call the same functions.
+"""The command line: ``passl-mixer train | eval | list | convert``; ``tools/*.py`` call the same functions.
 
 Exit codes: 0 done, 2 bad input, 3 numerical failure, 130 interrupted (checkpoint saved).
 """
@@ -62,6 +62,19 @@ def _list(arguments) -> int:
     return 0
 
 
+def _convert(arguments) -> int:
+    from passl_mixer.convert import export_file, import_file
+    if arguments.to is None:
+        said = import_file(arguments.input, arguments.output, family=arguments.family, source=arguments.source,
+                           allow=arguments.allow)
+    elif arguments.family is None or arguments.source is not None or arguments.allow:
+        raise BadInput("--to wants --family, and neither --source nor --allow")
+    else:
+        said = export_file(arguments.input, arguments.output, family=arguments.family, target=arguments.to)
+    print(said)
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="passl-mixer",
                                      description="Self-supervised pretraining of MLP vision backbones.")
@@ -92,6 +105,18 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("pattern", nargs="?", default="*", help="shell pattern, e.g. 'cycle_mlp_*'")
     listing.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     listing.set_defaults(run=_list)
+
+    convert = commands.add_parser("convert", help="reference weights into a checkpoint of ours, or back")
+    convert.add_argument("input", metavar="IN", help=".npz, .safetensors, .pth, .bin or .pdparams; with --to a run "
+                         "folder or checkpoint of ours")
+    convert.add_argument("output", metavar="OUT", help="file to write: .safetensors, with --to also .npz")
+    convert.add_argument("--family", help="e.g. mlp_mixer, cycle_mlp; told by the names if left out")
+    convert.add_argument("--source", help="whose names: timm, official, google, paddlevit, passl")
+    convert.add_argument("--allow", action="append", default=[], metavar="PATTERN",
+                         help="names that may be missing or unexpected, e.g. 'head.*'; may be repeated")
+    convert.add_argument("--to", metavar="TARGET", help="write a reference's names: timm or official")
+    convert.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    convert.set_defaults(run=_convert)
     return parser
 
 

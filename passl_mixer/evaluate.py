@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 
 from passl_mixer import runtime
-from passl_mixer.build import build_model, resolve
+from passl_mixer.build import build_untrained, resolve
 from passl_mixer.checkpoint import load_encoder
 from passl_mixer.config import Config
 from passl_mixer.data import build_dataset, build_views
@@ -173,7 +173,7 @@ def evaluate_checkpoint(config: Config, path, items, *, baselines: bool = True) 
     """
     runtime.select_device(config.train.device)
     config = resolve(config)
-    encoder, untrained = build_model(config).encoder, build_model(config).encoder
+    encoder, untrained = build_untrained(config).encoder, build_untrained(config).encoder
     meta = load_encoder(path, encoder)
     print(f"{config.model.backbone.name} from {path} (step {meta['step']}, epoch {meta['epoch']})", flush=True)
     if baselines:

@@ -3,9 +3,8 @@
 A network is laid out as a static graph, where Paddle infers every shape without allocating a weight, so that
 the largest variant costs a second, not gigabytes. Multiply-accumulates are those of convolutions and linear
 maps (channel, token mixing, CycleFC), the convention of the published tables; biases, norms, activations and
-sums are not counted.
+sums are not counted. Attention's two matrix products, q k^T and scores times v, are counted (ViT, Swin).
 """
-import contextlib
 import math
 from typing import Sequence, Union
 
@@ -13,9 +12,10 @@ import paddle
 from paddle import nn
 
 from passl_mixer.backbones import build_backbone
+from passl_mixer.backbones.attention import Attend
 from passl_mixer.backbones.cycle_mlp import CycleFC
-from passl_mixer.backbones.layers import image_pair
-from passl_mixer.backbones.mlp_mixer import TokenLinear
+from passl_mixer.backbones.layers import TokenLinear, image_pair
+from passl_mixer.backbones.shapes import shapes_only
 
 # Size at which the named variants were published; a free-form size-free backbone is counted at it too.
 PUBLISHED_SIZE, SMALL_SIZE = 224, 32
@@ -34,6 +34,8 @@ def _layer_macs(layer: nn.Layer, output_shape: Sequence[int]) -> int:
         return outputs * math.prod(layer.weight.shape[1:])
     if isinstance(layer, TokenLinear):
         return outputs * layer.weight.shape[1]
+    if isinstance(layer, Attend):  # [..., heads, tokens, channels of a head]: every token meets every other twice
+        return outputs * 2 * output_shape[-2]
     return outputs * layer.weight.shape[0]
 
 
@@ -44,7 +46,7 @@ def count_macs(backbone: nn.Layer, img_size: Union[int, Sequence[int], None] = N
         backbone: a backbone; its mode and weights are left as they are.
         img_size: pixels, an integer or a pair; by default the size the backbone was built for.
     Returns:
-        The count, for convolutions, linear maps, token mixing and CycleFC.
+        The count, for convolutions, linear maps, token mixing, CycleFC and attention's two products.
     Raises:
         BadInput: if the backbone does not take this size.
     """
@@ -55,7 +57,7 @@ def count_macs(backbone: nn.Layer, img_size: Union[int, Sequence[int], None] = N
         counted.append(_layer_macs(layer, output.shape))
 
     handles = [layer.register_forward_post_hook(record) for layer in backbone.sublayers()
-               if isinstance(layer, (nn.Conv2D, nn.Linear, TokenLinear, CycleFC))]
+               if isinstance(layer, (nn.Conv2D, nn.Linear, TokenLinear, CycleFC, Attend))]
     modes = [(layer, layer.training) for layer in backbone.sublayers(include_self=True)]
     backbone.eval()
     try:
@@ -74,23 +76,6 @@ def _blank_image(channels: int, height: int, width: int):
     return paddle.zeros(shape) if paddle.in_dynamic_mode() else paddle.static.data("images", shape, "float32")
 
 
-@contextlib.contextmanager
-def shapes_only():
-    """Within it, layers are laid out in a throw-away static graph: shapes are known, nothing is allocated.
-
-    Nothing built inside may be touched outside: the graph is gone then, and Paddle 3 crashes on its tensors.
-    """
-    was_dynamic = paddle.in_dynamic_mode()
-    paddle.enable_static()
-    try:
-        with paddle.static.program_guard(paddle.static.Program(), paddle.static.Program()):
-            with paddle.utils.unique_name.guard():
-                yield
-    finally:
-        if was_dynamic:
-            paddle.disable_static()
-
-
 def summary(name: str) -> dict:
     """Sizes of a registered backbone, without building its weights.
 
@@ -99,7 +84,7 @@ def summary(name: str) -> dict:
     Returns:
         ``name``; ``parameters``: trainable ones including a 1000-class linear head, as in the published
         tables; ``img_size``: the size counted at, (height, width); ``macs``: of one image, head included;
-        ``any_size``: whether the backbone takes any image size.
+        ``any_size``: whether the backbone takes any image size; ``feature_strides``: of its feature maps.
     Raises:
         BadInput: unknown name.
     """
@@ -110,4 +95,4 @@ def summary(name: str) -> dict:
         head_weights = backbone.num_features * NUM_CLASSES
         return {"name": name, "parameters": count_parameters(backbone) + head_weights + NUM_CLASSES,
                 "img_size": img_size, "macs": count_macs(backbone, img_size) + head_weights,
-                "any_size": backbone.img_size is None}
+                "any_size": backbone.img_size is None, "feature_strides": tuple(backbone.feature_strides)}

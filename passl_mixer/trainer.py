@@ -14,7 +14,7 @@ import numpy as np
 import paddle
 
 from passl_mixer import checkpoint, distributed, evaluate, runtime
-from passl_mixer.build import Run, build, build_model, resolve
+from passl_mixer.build import Run, build, build_untrained, resolve
 from passl_mixer.config import Config
 from passl_mixer.data import check_dataset
 from passl_mixer.errors import NumericalFailure
@@ -236,7 +236,7 @@ def _final_evaluation(run: Run, log: RunLog) -> dict:
     if not items or run.not_evaluated:
         return {}
     log.say(f"evaluating {', '.join(items)} ...")
-    return evaluate.compare(run.config, run.method.encoder, build_model(run.config).encoder, items)
+    return evaluate.compare(run.config, run.method.encoder, build_untrained(run.config).encoder, items)
 
 
 def _farewell(folder: Path, log: RunLog, found: dict) -> None:

@@ -10,15 +10,16 @@ ALLOWED = {
     "registry": set(), "errors": set(), "interruption": set(), "metrics": set(), "precision": set(),
     "config": set(), "optim": set(), "runtime": {""}, "": {"config", "runtime"},
     "checkpoint": {"config"}, "log": {"checkpoint"}, "distributed": set(),
-    "backbones": {"backbones"}, "heads": {"heads"}, "weights": {"weights", "backbones"},
-    "macs": {"backbones"}, "data": {"data"},
+    "backbones": {"backbones", "checkpoint", "weights"}, "heads": {"heads"}, "weights": {"pickles", "weights"},
+    "macs": {"backbones"}, "data": {"data", "pickles"}, "pickles": set(), "convert": {"checkpoint", "weights"},
+    "resolution": {"backbones"}, "pyramid": {"backbones"}, "conv_form": {"backbones"},
     "methods": {"methods", "heads", "backbones", "distributed", "metrics"},
     "probes": set(),
     "build": {"checkpoint", "config", "data", "distributed", "methods", "optim", "precision", "runtime"},
     "evaluate": {"build", "checkpoint", "config", "data", "log", "probes", "runtime"},
     "trainer": {"build", "checkpoint", "config", "data", "distributed", "evaluate", "interruption", "log", "optim",
                 "runtime"},
-    "cli": {"", "backbones", "checkpoint", "config", "data", "evaluate", "log", "macs", "trainer"},
+    "cli": {"", "backbones", "checkpoint", "config", "data", "evaluate", "log", "macs", "trainer", "convert"},
 }
 
 

@@ -1,9 +1,9 @@
 """What two or more backbone families use: linear maps, GELU, LayerNorm, channel MLP, drop path, checks.
 
-Every backbone sends its linear maps, activations and LayerNorms through ``linear``, ``activate`` and
-``layer_norm`` below, so a faster operator for one device is put in one place.
+Every backbone sends its linear maps, activations and LayerNorms through ``linear``, ``token_linear``,
+``activate`` and ``layer_norm`` below, so a faster operator for one device is put in one place.
 
-Shapes: B images, H x W pixels, C channels; the suffix of a tensor's name is its layout (``x_bhwc``).
+Shapes: B images, H x W pixels, S tokens, C channels; the suffix of a tensor's name is its layout (``x_bhwc``).
 """
 import inspect
 import math
@@ -31,6 +31,14 @@ def layer_norm(x, weight, bias, epsilon: float):
     if ops.usable(x):
         return ops.layer_norm(x, weight, bias, epsilon)
     return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
+
+
+def token_linear(x_bsc, weight, bias):
+    """``weight @ x + bias`` over the token axis; weight [out, S], bias [out]; returns [B, out, C]."""
+    if ops.usable(x_bsc):
+        return ops.token_linear(x_bsc, weight, bias)
+    y_boc = paddle.matmul(weight, x_bsc)
+    return y_boc + bias.unsqueeze(-1).astype(y_boc.dtype)  # autocast lowers the product
 
 
 def activate(x, act: str):
@@ -87,6 +95,26 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
+class TokenLinear(nn.Layer):
+    """Linear map over the token axis of [B, S, C]; weight [out, S], so that no transpose is needed.
+
+    Args:
+        in_tokens: number of tokens S.
+        out_tokens: number of tokens it returns.
+        init: initializer of the weight; truncated normal with standard deviation 0.02 by default.
+        bias_init: initializer of the bias; zeros by default.
+    """
+
+    def __init__(self, in_tokens: int, out_tokens: int, *, init=None, bias_init=None):
+        super().__init__()
+        init = init or nn.initializer.TruncatedNormal(std=0.02)
+        self.weight = self.create_parameter([out_tokens, in_tokens], attr=attr(init))
+        self.bias = self.create_parameter([out_tokens], attr=attr(bias_init), is_bias=True)
+
+    def forward(self, x_bsc):
+        return token_linear(x_bsc, self.weight, self.bias)
+
+
 class LayerNorm(nn.LayerNorm):
     """``nn.LayerNorm`` over the last axis, computed by ``layer_norm`` above."""
 
@@ -96,6 +124,13 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x):
         return layer_norm(x, self.weight, self.bias, self.epsilon)
+
+
+class ChannelNorm(LayerNorm):
+    """``LayerNorm`` over the channels of [B, C, H, W], at every position."""
+
+    def forward(self, x_bchw):
+        return super().forward(x_bchw.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2])
 
 
 class Mlp(nn.Layer):
@@ -145,6 +180,15 @@ def image_pair(img_size: Union[int, Sequence[int]]) -> Tuple[int, int]:
     if len(pair) != 2 or min(pair) < 1:
         raise BadInput(f"img_size is {img_size!r}, expected one positive integer or [height, width]")
     return pair
+
+
+def patch_grid(img_size: Tuple[int, int], patch_size: int) -> Tuple[int, int]:
+    """Rows and columns of patches in an image of ``img_size`` (height, width); ``BadInput`` if they do not fit."""
+    if any(side % patch_size for side in img_size):
+        fits = " x ".join(str(max(round(side / patch_size), 1) * patch_size) for side in img_size)
+        raise BadInput(f"img_size {img_size[0]} x {img_size[1]} is not a multiple of patch_size {patch_size}; "
+                       f"change img_size (to {fits}, say) or patch_size")
+    return img_size[0] // patch_size, img_size[1] // patch_size
 
 
 def check_positive(**options) -> None:

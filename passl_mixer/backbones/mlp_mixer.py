@@ -11,16 +11,15 @@ reference is timm's mlp_mixer.py. Choices where the two differ:
 Shapes: B images, S = (H / patch) * (W / patch) tokens in row-major order, C = embed_dim.
 """
 import math
-from typing import Sequence, Union
+from typing import Optional, Sequence, Union
 
-import paddle
 from paddle import nn
 
-from passl_mixer.backbones import ops
 from passl_mixer.backbones.layers import (
     DropPath,
     LayerNorm,
     Mlp,
+    TokenLinear,
     activate,
     attr,
     check_act,
@@ -28,30 +27,10 @@ from passl_mixer.backbones.layers import (
     check_positive,
     image_pair,
     linear_rates,
+    patch_grid,
     scaled_truncated_normal,
 )
 from passl_mixer.errors import BadInput
-
-
-def token_linear(x_bsc, weight, bias):
-    """``weight @ x + bias`` over the token axis; weight [out, S], bias [out]; returns [B, out, C]."""
-    if ops.usable(x_bsc):
-        return ops.token_linear(x_bsc, weight, bias)
-    y_boc = paddle.matmul(weight, x_bsc)
-    return y_boc + bias.unsqueeze(-1).astype(y_boc.dtype)  # autocast lowers the product
-
-
-class TokenLinear(nn.Layer):
-    """Linear map over the token axis of [B, S, C]; weight [out, S], so that no transpose is needed."""
-
-    def __init__(self, in_tokens: int, out_tokens: int):
-        super().__init__()
-        xavier, tiny = attr(nn.initializer.XavierUniform()), attr(nn.initializer.Normal(0.0, 1e-6))
-        self.weight = self.create_parameter([out_tokens, in_tokens], attr=xavier)
-        self.bias = self.create_parameter([out_tokens], attr=tiny, is_bias=True)
-
-    def forward(self, x_bsc):
-        return token_linear(x_bsc, self.weight, self.bias)
 
 
 class TokenMlp(nn.Layer):
@@ -60,8 +39,9 @@ class TokenMlp(nn.Layer):
     def __init__(self, num_tokens: int, hidden: int, *, act: str):
         super().__init__()
         self.act = check_act(act)
-        self.fc1 = TokenLinear(num_tokens, hidden)
-        self.fc2 = TokenLinear(hidden, num_tokens)
+        xavier, tiny = nn.initializer.XavierUniform(), nn.initializer.Normal(0.0, 1e-6)
+        self.fc1 = TokenLinear(num_tokens, hidden, init=xavier, bias_init=tiny)
+        self.fc2 = TokenLinear(hidden, num_tokens, init=xavier, bias_init=tiny)
 
     def forward(self, x_bsc):
         return self.fc2(activate(self.fc1(x_bsc), self.act))
@@ -70,14 +50,13 @@ class TokenMlp(nn.Layer):
 class MixerBlock(nn.Layer):
     """``x += token_mlp(LN(x)); x += channel_mlp(LN(x))`` (the paper's equation 1)."""
 
-    def __init__(self, num_tokens: int, width: int, *, mlp_ratio: Sequence[float], act: str,
+    def __init__(self, num_tokens: int, width: int, *, token_hidden: int, channel_hidden: int, act: str,
                  drop_path: float):
         super().__init__()
-        # The token MLP's hidden width is a fraction of the channels, not of the tokens (the paper's table 1).
         self.norm1 = LayerNorm(width, epsilon=1e-6)
-        self.token_mlp = TokenMlp(num_tokens, int(mlp_ratio[0] * width), act=act)
+        self.token_mlp = TokenMlp(num_tokens, token_hidden, act=act)
         self.norm2 = LayerNorm(width, epsilon=1e-6)
-        self.channel_mlp = Mlp(width, int(mlp_ratio[1] * width), act=act, init=nn.initializer.XavierUniform(),
+        self.channel_mlp = Mlp(width, channel_hidden, act=act, init=nn.initializer.XavierUniform(),
                                bias_init=nn.initializer.Normal(0.0, 1e-6))
         self.drop_path = DropPath(drop_path)
 
@@ -98,6 +77,8 @@ class MlpMixer(nn.Layer):
         mlp_ratio: hidden widths of the token and of the channel MLP, both as a multiple of ``embed_dim``.
         drop_path_rate: stochastic-depth rate of the last block, in [0, 1); the paper uses 0.1 on ImageNet.
         act: "gelu" or "gelu_tanh".
+        token_hidden: hidden width of the token MLP, in place of the first of ``mlp_ratio``; what a network
+            that ``passl_mixer.resize_tokens`` made in blocks needs.
     Raises:
         BadInput: if the sizes do not fit each other.
     Source: Tolstikhin et al. 2021, arXiv:2105.01601, section 2 and table 1.
@@ -105,29 +86,29 @@ class MlpMixer(nn.Layer):
 
     def __init__(self, *, img_size: Union[int, Sequence[int]] = 224, patch_size: int = 16, in_chans: int = 3,
                  embed_dim: int = 512, num_blocks: int = 8, mlp_ratio: Sequence[float] = (0.5, 4.0),
-                 drop_path_rate: float = 0.0, act: str = "gelu"):
+                 drop_path_rate: float = 0.0, act: str = "gelu", token_hidden: Optional[int] = None):
         super().__init__()
         self.img_size = image_pair(img_size)
         check_positive(patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, num_blocks=num_blocks,
-                       mlp_ratio=mlp_ratio)
+                       mlp_ratio=mlp_ratio, token_hidden=1 if token_hidden is None else token_hidden)
         if len(mlp_ratio) != 2:
             raise BadInput(f"mlp_ratio is {list(mlp_ratio)}, expected a pair [token, channel]: [0.5, 4.0]")
         if min(mlp_ratio) * embed_dim < 1:
             raise BadInput(f"mlp_ratio {list(mlp_ratio)} leaves no hidden unit at embed_dim {embed_dim}; "
                            "raise one of them")
-        if any(side % patch_size for side in self.img_size):
-            raise BadInput(f"img_size {self.img_size[0]} x {self.img_size[1]} is not a multiple of "
-                           f"patch_size {patch_size}; change img_size or patch_size")
         self.in_chans, self.num_features = in_chans, embed_dim
         self.feature_strides, self.feature_channels = (patch_size,), (embed_dim,)
-        self.grid = tuple(side // patch_size for side in self.img_size)
+        self.grid = patch_grid(self.img_size, patch_size)
         stem_init = scaled_truncated_normal(1.0 / math.sqrt(in_chans * patch_size ** 2))
         self.stem = nn.Conv2D(in_chans, embed_dim, patch_size, stride=patch_size,
                               weight_attr=attr(stem_init),
                               bias_attr=attr(nn.initializer.Constant(0.0)))
+        # The token MLP's hidden width is a fraction of the channels, not of the tokens (the paper's table 1).
+        token_hidden = token_hidden or int(mlp_ratio[0] * embed_dim)
         rates = linear_rates(drop_path_rate, num_blocks)
         self.blocks = nn.LayerList([
-            MixerBlock(self.grid[0] * self.grid[1], embed_dim, mlp_ratio=mlp_ratio, act=act, drop_path=rate)
+            MixerBlock(self.grid[0] * self.grid[1], embed_dim, token_hidden=token_hidden,
+                       channel_hidden=int(mlp_ratio[1] * embed_dim), act=act, drop_path=rate)
             for rate in rates])
         self.norm = LayerNorm(embed_dim, epsilon=1e-6)
 

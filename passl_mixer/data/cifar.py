@@ -12,8 +12,8 @@ import numpy as np
 from passl_mixer.data import archives
 from passl_mixer.data.datasets import check_split
 from passl_mixer.data.folder import no_data
-from passl_mixer.data.pickles import load_arrays
 from passl_mixer.errors import BadInput
+from passl_mixer.pickles import load_arrays
 from passl_mixer.registry import DATASETS
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -39,7 +39,7 @@ def rows(arrays: Dict[str, numpy.ndarray]) -> List[Row]:
         found += _conv_bn_relu(f"conv_stages.conv_blocks.{i}", f"conv_blocks.{i}",
                                (stem, first, 1), (first, first, 3), (first, stem, 1))
     found += conv("conv_stages.downsample", "downsample", stem, first, 3, bias=True)
-    num_stages = count(arrays, r"stages\.(\d+)\.")
+    num_stages = max(1, count(arrays, r"stages\.(\d+)\."))
     for s in range(num_stages):
         stage = f"stages.{s}"
         hidden, width = (size(arrays, f"{stage}.blocks.0.channel_mlp1.fc1.weight", axis) for axis in (0, 1))

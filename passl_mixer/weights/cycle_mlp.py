@@ -44,7 +44,7 @@ def rows(arrays: Dict[str, numpy.ndarray]) -> List[Row]:
     first, in_chans, kernel = (size(arrays, "patch_embed.proj.weight", axis) for axis in range(3))
     found = conv("patch_embed.proj", "stem", in_chans, first, kernel, bias=True)
     # network alternates stages (even) and down-samplings (odd).
-    num_stages = (count(arrays, r"network\.(\d+)\.") + 1) // 2
+    num_stages = max(1, (count(arrays, r"network\.(\d+)\.") + 1) // 2)
     for s in range(num_stages):
         theirs = f"network.{2 * s}"
         hidden, width = (size(arrays, f"{theirs}.0.mlp.fc1.weight", axis) for axis in (0, 1))

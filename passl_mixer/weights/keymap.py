@@ -1,6 +1,7 @@
 """What the key maps of all families share: one row per array of the reference, and the check against it."""
+import fnmatch
 import re
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy
 
@@ -15,13 +16,16 @@ class Row(NamedTuple):
 
     theirs: name in the reference; ours: structured parameter name, "head.fc.*" for the classifier, "" for an
     array that is dropped; shape: in the reference; transpose: whether the reference keeps [out, in], or
-    [out, in, 1, 1], where we keep [in, out].
+    [out, in, 1, 1], where we keep [in, out]; flat: whether ours has one axis only; axes: the order of the
+    reference's axes in ours, where it is another one of several.
     """
 
     theirs: str
     ours: str
     shape: Tuple[int, ...]
     transpose: bool = False
+    flat: bool = False
+    axes: Tuple[int, ...] = ()
 
 
 def affine(theirs: str, ours: str, width: int) -> List[Row]:
@@ -76,22 +80,23 @@ def _some(names: List[str], limit: int = 8) -> str:
     return ", ".join(names[:limit]) + more if names else "nothing"
 
 
-def apply(rows: List[Row], arrays: Dict[str, numpy.ndarray], words: str) -> Dict[str, dict]:
-    """Rename and re-lay every array after checking that the state dict holds exactly the rows.
+def classifier(rows: List[Row]) -> List[str]:
+    """The classifier's names, for ``allow``."""
+    return [row.theirs for row in rows if row.ours.startswith(HEAD)]
 
-    Args:
-        rows: what the state dict must hold.
-        arrays: the state dict.
-        words: what it is, for messages.
-    Returns:
-        ``{"backbone": ..., "head": ...}``, contiguous float32 arrays under our names.
-    Raises:
-        BadInput: missing, unexpected or wrongly shaped arrays, all of them listed.
+
+def faults(rows: List[Row], arrays: Dict[str, numpy.ndarray], allow: Sequence[str] = ()) -> List[str]:
+    """What keeps a state dict from holding exactly the rows: lines of missing, unexpected, wrongly shaped names.
+
+    Names that match one of the shell patterns ``allow`` may be missing or unexpected.
     """
-    expected = {row.theirs: row for row in rows}
+    def listed(names):
+        return [name for name in names if not any(fnmatch.fnmatchcase(name, pattern) for pattern in allow)]
+
+    expected = {row.theirs for row in rows}
     lines = []
-    missing = [name for name in expected if name not in arrays]
-    unexpected = [name for name in arrays if name not in expected]
+    missing = listed(row.theirs for row in rows if row.theirs not in arrays)
+    unexpected = listed(name for name in arrays if name not in expected)
     if missing:
         lines.append(f"missing: {', '.join(missing)}")
     if unexpected:
@@ -100,15 +105,36 @@ def apply(rows: List[Row], arrays: Dict[str, numpy.ndarray], words: str) -> Dict
               for row in rows if row.theirs in arrays and tuple(arrays[row.theirs].shape) != row.shape]
     if shapes:
         lines.append(f"wrongly shaped: {', '.join(shapes)}")
+    return lines
+
+
+def apply(rows: List[Row], arrays: Dict[str, numpy.ndarray], words: str, allow: Sequence[str] = ()) -> Dict[str, dict]:
+    """Rename and re-lay every array after checking that the state dict holds exactly the rows.
+
+    Args:
+        rows: what the state dict must hold.
+        arrays: the state dict.
+        words: what it is, for messages.
+        allow: shell patterns of names that may be missing or unexpected.
+    Returns:
+        ``{"backbone": ..., "head": ...}``, contiguous float32 arrays under our names.
+    Raises:
+        BadInput: missing, unexpected or wrongly shaped arrays, all of them listed.
+    """
+    lines = faults(rows, arrays, allow)
     if lines:
         raise BadInput(f"not a {words} state dict; " + "; ".join(lines))
     result: Dict[str, dict] = {"backbone": {}, "head": {}}
     for row in rows:
-        if not row.ours:
+        if not row.ours or row.theirs not in arrays:
             continue
         value = arrays[row.theirs].astype(numpy.float32)
         if row.transpose:
             value = value.reshape(row.shape[:2]).T
+        if row.flat:
+            value = value.reshape(-1)
+        if row.axes:
+            value = value.transpose(row.axes)
         part, name = ("head", row.ours[len(HEAD):]) if row.ours.startswith(HEAD) else ("backbone", row.ours)
         result[part][name] = numpy.ascontiguousarray(value)
     return result

@@ -6,8 +6,7 @@ import paddle
 import pytest
 
 from passl_mixer.backbones import build_backbone
-from passl_mixer.backbones.layers import DropPath, LayerNorm, Mlp, activate, linear_rates
-from passl_mixer.backbones.mlp_mixer import TokenLinear
+from passl_mixer.backbones.layers import DropPath, LayerNorm, Mlp, TokenLinear, activate, linear_rates
 
 
 def gelu(x):

@@ -6,7 +6,8 @@ from passl_mixer.errors import BadInput
 from passl_mixer.weights import convert_state_dict
 from passl_mixer.weights.cycle_mlp import published_offset
 
-SOURCES = {"mlp_mixer": "timm", "conv_mlp": "official", "cycle_mlp": "official"}
+SOURCES = {"mlp_mixer": "timm", "conv_mlp": "official", "cycle_mlp": "official",
+           "vip": "official", "as_mlp": "official"}
 CLASSES = list(SOURCES)
 
 
@@ -64,8 +65,8 @@ def test_unknown_family_and_source_name_the_nearest():
         convert_state_dict({}, family="mlp_mixr", source="timm")
     with pytest.raises(BadInput, match="did you mean 'official'"):
         convert_state_dict({}, family="conv_mlp", source="oficial")
-    with pytest.raises(BadInput, match="known: timm"):
-        convert_state_dict({}, family="mlp_mixer", source="google")
+    with pytest.raises(BadInput, match="known: google, paddlevit, passl, timm"):
+        convert_state_dict({}, family="mlp_mixer", source="keras")
 
 
 def test_empty_and_wrapped_state_dicts_are_refused():

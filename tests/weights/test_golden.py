@@ -7,7 +7,7 @@ from passl_mixer.backbones import build_backbone
 from passl_mixer.heads import build_head
 from passl_mixer.weights import convert_state_dict
 
-CLASSES = {"mlp_mixer": "MlpMixer", "conv_mlp": "ConvMLP", "cycle_mlp": "CycleMLP"}
+CLASSES = {"mlp_mixer": "MlpMixer", "conv_mlp": "ConvMLP", "cycle_mlp": "CycleMLP", "vip": "ViP", "as_mlp": "ASMLP"}
 
 
 def tensors(arrays):

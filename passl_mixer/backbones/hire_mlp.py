@@ -1,0 +1,211 @@
+"""Hire-MLP: Vision MLP via Hierarchical Rearrangement (Guo et al. 2021, arXiv:2108.13341).
+
+Official code, read for its facts only: https://github.com/ggjy/Hire-Wave-MLP.pytorch, mlp_based/hire_mlp.py; a
+second reference is Huawei's MindSpore hire_mlp.py (Apache-2.0), which agrees but shifts the other way. From the
+official code: stem 7 x 7, stride 4, padding 2, and down-sampling 3 x 3, stride 2, padding 1, both with bias,
+BatchNorm and ReLU; regions of 4, 3, 3, 2 positions; shifts of the blocks of a stage, repeated: 0, 2 | 0, 2 |
+0, 1, 2 | 0, 1; a region's MLP of C * size -> C / 2 (no bias, BatchNorm, ReLU) -> C * size; a channel map with
+bias; scores of the three branches from C -> C / 4 -> 3 C; channel MLP with GELU; BatchNorm before both halves
+of a block and after the last stage; weights truncated normal 0.02, convolutions too, zero biases; drop path
+rising linearly over all blocks; widths, depths and ratios of the four variants.
+
+Deviations: within a region the channel is the fastest index (officially the position is: the rows of ``fc1``
+and the columns of ``fc2`` in another order); an image side shorter than the circular padding is repeated,
+where the official code stops; ``stem_stride`` 2 is ours, for small images.
+
+Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is its layout.
+"""
+from typing import Sequence
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from passl_mixer.backbones.layers import (
+    DropPath,
+    Linear,
+    Mlp,
+    attr,
+    check_positive,
+    check_same_length,
+    linear_rates,
+)
+from passl_mixer.backbones.stages import STEMS, check_stages, stage_outputs, weigh_branches
+from passl_mixer.errors import BadInput
+
+
+def wrap_to_multiple(x_bhwc, size: int, axis: int):
+    """Continue an axis (1 or 2) from its own start until its length is a multiple of ``size``."""
+    length = x_bhwc.shape[axis]
+    if length < 1:
+        raise BadInput("Hire-MLP lays regions over an image side of unknown length; export it with a fixed "
+                       "image size")
+    missing = -length % size
+    if missing == 0:
+        return x_bhwc
+    repeated = [x_bhwc] * (missing // length)
+    head = paddle.slice(x_bhwc, axes=[axis], starts=[0], ends=[missing % length])
+    return paddle.concat([x_bhwc, *repeated] + ([head] if missing % length else []), axis=axis)
+
+
+def to_regions(x_bhwc, size: int, axis: int):
+    """Gather the positions of a region along one axis in its channels (inner-region rearrangement).
+
+    Args:
+        x_bhwc: [B, H, W, C].
+        size: positions of a region.
+        axis: 1 gathers along the height, 2 along the width.
+    Returns:
+        [B, ceil(H / size), W, size * C] or [B, H, ceil(W / size), size * C]; channel ``p * C + c`` is channel c
+        of the region's position p. A last region that is not full goes on with the first positions.
+    Raises:
+        BadInput: if the length of the axis is not known.
+    Source: Guo et al. 2021, arXiv:2108.13341, inner-region rearrangement.
+    """
+    x_bhwc = wrap_to_multiple(x_bhwc, size, axis)
+    height, width, chans = x_bhwc.shape[1:]
+    if axis == 2:
+        return x_bhwc.reshape([-1, height, width // size, size * chans])
+    x_bgswc = x_bhwc.reshape([-1, height // size, size, width, chans])
+    return x_bgswc.transpose([0, 1, 3, 2, 4]).reshape([-1, height // size, width, size * chans])
+
+
+def from_regions(x_bhwc, size: int, axis: int, length: int):
+    """Undo ``to_regions``; ``length`` is that of the axis before it, what was added is cut off."""
+    height, width, chans = x_bhwc.shape[1:]
+    chans //= size
+    if axis == 2:
+        x_bhwc = x_bhwc.reshape([-1, height, width * size, chans])
+    else:
+        x_bgwsc = x_bhwc.reshape([-1, height, width, size, chans])
+        x_bhwc = x_bgwsc.transpose([0, 1, 3, 2, 4]).reshape([-1, height * size, width, chans])
+    if x_bhwc.shape[axis] == length:
+        return x_bhwc
+    return paddle.slice(x_bhwc, axes=[axis], starts=[0], ends=[length])
+
+
+class RegionMlp(nn.Layer):
+    """Mix the positions of each region along one axis, after a circular shift that is undone at the end.
+
+    Args:
+        width: channels C in and out.
+        size: positions of a region.
+        shift: positions the axis is turned by before regions are laid (cross-region rearrangement); 0: none.
+        axis: 1 mixes along the height, 2 along the width of [B, H, W, C].
+    Source: Guo et al. 2021, arXiv:2108.13341, inner- and cross-region rearrangement.
+    """
+
+    def __init__(self, width: int, *, size: int, shift: int, axis: int):
+        super().__init__()
+        self.size, self.shift, self.axis = size, shift, axis
+        self.fc1 = Linear(size * width, width // 2, bias=False)
+        self.norm = nn.BatchNorm2D(width // 2, data_format="NHWC")
+        self.fc2 = Linear(width // 2, size * width)
+
+    def forward(self, x_bhwc):
+        length = x_bhwc.shape[self.axis]
+        if self.shift:
+            x_bhwc = paddle.roll(x_bhwc, self.shift, axis=self.axis)
+        regions = to_regions(x_bhwc, self.size, self.axis)
+        regions = self.fc2(F.relu(self.norm(self.fc1(regions))))
+        x_bhwc = from_regions(regions, self.size, self.axis, length)
+        return paddle.roll(x_bhwc, -self.shift, axis=self.axis) if self.shift else x_bhwc
+
+
+class HireMixer(nn.Layer):
+    """Height, width and channel branches, weighted per channel by a softmax over the three."""
+
+    def __init__(self, width: int, *, size: int, shift: int):
+        super().__init__()
+        self.along_height = RegionMlp(width, size=size, shift=shift, axis=1)
+        self.along_width = RegionMlp(width, size=size, shift=shift, axis=2)
+        self.channel = Linear(width, width)
+        self.reweight1 = Linear(width, width // 4)
+        self.reweight2 = Linear(width // 4, 3 * width)
+        self.proj = Linear(width, width)
+
+    def forward(self, x_bhwc):
+        branches = [self.along_height(x_bhwc), self.along_width(x_bhwc), self.channel(x_bhwc)]
+        return self.proj(weigh_branches(branches, self.reweight1, self.reweight2))
+
+
+class HireBlock(nn.Layer):
+    """``x += mixer(BN(x)); x += mlp(BN(x))``."""
+
+    def __init__(self, width: int, *, mlp_ratio: float, size: int, shift: int, drop_path: float):
+        super().__init__()
+        self.norm1 = nn.BatchNorm2D(width, data_format="NHWC")
+        self.mixer = HireMixer(width, size=size, shift=shift)
+        self.norm2 = nn.BatchNorm2D(width, data_format="NHWC")
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x_bhwc):
+        x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
+        return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
+
+
+def conv_bn_relu(in_chans: int, out_chans: int, kernel: int, *, stride: int, padding: int) -> nn.Layer:
+    """Convolution with bias, BatchNorm and ReLU on [B, C, H, W], with the official initialisation."""
+    conv = nn.Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding,
+                     weight_attr=attr(nn.initializer.TruncatedNormal(std=0.02)),
+                     bias_attr=attr(nn.initializer.Constant(0.0)))
+    return nn.Sequential(conv, nn.BatchNorm2D(out_chans), nn.ReLU())
+
+
+class HireMLP(nn.Layer):
+    """Hire-MLP without a classifier; takes any image size.
+
+    Args:
+        in_chans: image channels.
+        embed_dims: width of each stage, 4 at least.
+        depths: blocks of each stage.
+        mlp_ratios: hidden width of the channel MLPs of each stage, as a multiple of its width.
+        region_sizes: positions of a region in each stage.
+        shifts: for each stage the shifts of its blocks in positions, repeated over the blocks; 0: no shift.
+        drop_path_rate: stochastic-depth rate of the last block, rising linearly from 0 over all blocks,
+            in [0, 1); the authors train Tiny with 0, Base with 0.2.
+        stem_stride: 4 is published (7 x 7 convolution); 2 is a 3 x 3 convolution for small images.
+    Raises:
+        BadInput: if the options do not fit each other.
+    Source: Guo et al. 2021, arXiv:2108.13341, and the official code's HireMLPNet.
+    """
+
+    img_size = None
+
+    def __init__(self, *, in_chans: int = 3, embed_dims: Sequence[int] = (64, 128, 320, 512),
+                 depths: Sequence[int] = (2, 2, 4, 2), mlp_ratios: Sequence[float] = (4, 4, 4, 4),
+                 region_sizes: Sequence[int] = (4, 3, 3, 2),
+                 shifts: Sequence[Sequence[int]] = ((0, 2), (0, 2), (0, 1, 2), (0, 1)),
+                 drop_path_rate: float = 0.0, stem_stride: int = 4):
+        super().__init__()
+        check_stages(in_chans=in_chans, stem_stride=stem_stride, embed_dims=embed_dims, depths=depths,
+                     mlp_ratios=mlp_ratios)
+        check_same_length(embed_dims=embed_dims, region_sizes=region_sizes, shifts=shifts)
+        check_positive(region_sizes=region_sizes)
+        if any(len(cycle) == 0 or min(cycle) < 0 for cycle in shifts):
+            raise BadInput(f"shifts is {[list(cycle) for cycle in shifts]}, expected for each stage a list of "
+                           "numbers that are 0 (no shift) or above: [0, 2]")
+        self.in_chans, self.num_features = in_chans, embed_dims[-1]
+        self.feature_channels = tuple(embed_dims)
+        self.feature_strides = tuple(stem_stride * 2 ** i for i in range(len(embed_dims)))
+        kernel, padding = STEMS[stem_stride]
+        self.stem = conv_bn_relu(in_chans, embed_dims[0], kernel, stride=stem_stride, padding=padding)
+        rates = iter(linear_rates(drop_path_rate, sum(depths)))
+        self.stages = nn.LayerList([
+            nn.LayerList([HireBlock(width, mlp_ratio=ratio, size=size, shift=cycle[i % len(cycle)],
+                                    drop_path=next(rates)) for i in range(depth)])
+            for width, depth, ratio, size, cycle in zip(embed_dims, depths, mlp_ratios, region_sizes, shifts)])
+        self.downsamples = nn.LayerList([conv_bn_relu(width, next_width, 3, stride=2, padding=1)
+                                         for width, next_width in zip(embed_dims[:-1], embed_dims[1:])])
+        self.norm = nn.BatchNorm2D(self.num_features, data_format="NHWC")
+
+    def forward(self, images):
+        """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""
+        last_bhwc = stage_outputs(images, self.in_chans, self.stem, self.stages, self.downsamples)[-1]
+        return self.norm(last_bhwc).mean(axis=[1, 2])
+
+    def feature_maps(self, images) -> list:
+        """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""
+        outputs = stage_outputs(images, self.in_chans, self.stem, self.stages, self.downsamples)
+        return [x_bhwc.transpose([0, 3, 1, 2]) for x_bhwc in outputs]

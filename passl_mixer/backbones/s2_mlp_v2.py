@@ -1,0 +1,154 @@
+"""S2-MLPv2: Improved Spatial-Shift MLP Architecture for Vision (Yu et al. 2021, arXiv:2108.01072).
+
+There is no official code and there are no published weights. The hidden width of the split attention is not
+published either: it is C / 4 here, which gives the published sizes (25.1 M and 55.3 M parameters); with C, as
+third-party code has it, the networks are a quarter larger. Not published, and taken from the recipe of ViP, whose
+shell the networks share: LayerNorm epsilon 1e-5, drop path rising linearly from 0 over all blocks, truncated
+normal 0.02 and zero bias for linear maps, PyTorch's default for convolutions, a LayerNorm before the mean.
+
+Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is its layout.
+"""
+import math
+from typing import Sequence
+
+import paddle
+from paddle import nn
+
+from passl_mixer.backbones.layers import (
+    DropPath,
+    LayerNorm,
+    Linear,
+    Mlp,
+    activate,
+    check_act,
+    check_images,
+    check_positive,
+    check_same_length,
+    linear_rates,
+)
+from passl_mixer.backbones.s2_mlp_v1 import (
+    HEIGHT_FIRST,
+    WIDTH_FIRST,
+    check_hidden,
+    check_multiple,
+    check_quarters,
+    patch_conv,
+    spatial_shift,
+)
+
+
+class SplitAttention(nn.Layer):
+    """Sum of three maps [B, H, W, C], weighted per channel by a softmax over the three.
+
+    The scores come from the sum over maps and positions through linear maps without bias, C to C / 4 to 3 C.
+
+    Args:
+        width: channels C, a multiple of 4.
+    Source: Yu et al. 2021, arXiv:2108.01072, section 3.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+        self.fc1 = Linear(width, width // 4, bias=False)
+        self.fc2 = Linear(width // 4, 3 * width, bias=False)
+
+    def forward(self, a_bhwc, b_bhwc, c_bhwc):
+        sum_bc = (a_bhwc + b_bhwc + c_bhwc).sum(axis=[1, 2])
+        # The channel is the fastest index of the 3 C scores.
+        scores = self.fc2(activate(self.fc1(sum_bc), "gelu")).reshape([-1, 3, 1, 1, self.width])
+        share_a, share_b, share_c = nn.functional.softmax(scores, axis=1).astype(a_bhwc.dtype).unbind(axis=1)
+        return a_bhwc * share_a + b_bhwc * share_b + c_bhwc * share_c
+
+
+class S2Mixer(nn.Layer):
+    """A linear map to 3 C; its thirds shifted height first, width first and not at all; split attention; C to C."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.expand = Linear(width, 3 * width)
+        self.attention = SplitAttention(width)
+        self.proj = Linear(width, width)
+
+    def forward(self, x_bhwc):
+        a, b, c = paddle.split(self.expand(x_bhwc), 3, axis=-1)
+        return self.proj(self.attention(spatial_shift(a, HEIGHT_FIRST), spatial_shift(b, WIDTH_FIRST), c))
+
+
+class S2v2Block(nn.Layer):
+    """``x += mixer(LN(x)); x += mlp(LN(x))``."""
+
+    def __init__(self, width: int, *, mlp_ratio: float, act: str, drop_path: float):
+        super().__init__()
+        self.norm1 = LayerNorm(width)
+        self.mixer = S2Mixer(width)
+        self.norm2 = LayerNorm(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio), act=act)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x_bhwc):
+        x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
+        return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
+
+
+class S2MLPv2(nn.Layer):
+    """S2-MLPv2 without a classifier; takes images whose sides are multiples of the product of ``patch_sizes``.
+
+    Args:
+        in_chans: image channels.
+        patch_sizes: side of the patches that every stage begins with, in positions of the stage before.
+        embed_dims: width of each stage, multiples of 4.
+        depths: blocks of each stage.
+        mlp_ratio: hidden width of the channel MLPs as a multiple of their stage's width.
+        drop_path_rate: stochastic-depth rate of the last block, rising linearly from 0 over all blocks,
+            in [0, 1).
+        act: activation of the channel MLPs, "gelu", "gelu_tanh" or "relu".
+    Raises:
+        BadInput: if the options do not fit each other, or an image's sides are no such multiples.
+    Source: Yu et al. 2021, arXiv:2108.01072, section 3. The attention is fed with a sum over positions, not a
+        mean, so its scores grow with the image: another size than the training's is another sharpness.
+    """
+
+    img_size = None
+
+    def __init__(self, *, in_chans: int = 3, patch_sizes: Sequence[int] = (7, 2),
+                 embed_dims: Sequence[int] = (192, 384), depths: Sequence[int] = (4, 14), mlp_ratio: float = 3.0,
+                 drop_path_rate: float = 0.0, act: str = "gelu"):
+        super().__init__()
+        check_same_length(patch_sizes=patch_sizes, embed_dims=embed_dims, depths=depths)
+        check_positive(in_chans=in_chans, patch_sizes=patch_sizes, embed_dims=embed_dims, depths=depths,
+                       mlp_ratio=mlp_ratio)
+        check_quarters(embed_dims=embed_dims)
+        check_hidden(mlp_ratio, min(embed_dims), "the smallest of embed_dims,")
+        check_act(act)
+        self.in_chans, self.num_features = in_chans, embed_dims[-1]
+        self.feature_channels = tuple(embed_dims)
+        self.feature_strides = tuple(math.prod(patch_sizes[:i + 1]) for i in range(len(patch_sizes)))
+        self.stems = nn.LayerList([patch_conv(before, width, patch) for before, width, patch
+                                   in zip([in_chans, *embed_dims[:-1]], embed_dims, patch_sizes)])
+        rates = iter(linear_rates(drop_path_rate, sum(depths)))
+        self.stages = nn.LayerList([
+            nn.LayerList([S2v2Block(width, mlp_ratio=mlp_ratio, act=act, drop_path=next(rates))
+                          for _ in range(depth)])
+            for width, depth in zip(embed_dims, depths)])
+        self.norm = LayerNorm(self.num_features)
+
+    def _stage_outputs(self, images) -> list:
+        check_images(images, self.in_chans)
+        check_multiple(images, self.feature_strides[-1])
+        x_bchw, outputs = images, []
+        for stem, stage in zip(self.stems, self.stages):
+            x_bhwc = stem(x_bchw).transpose([0, 2, 3, 1])
+            for block in stage:
+                x_bhwc = block(x_bhwc)
+            outputs.append(x_bhwc)
+            x_bchw = x_bhwc.transpose([0, 3, 1, 2])
+        return outputs
+
+    def forward(self, images):
+        """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""
+        return self.norm(self._stage_outputs(images)[-1]).mean(axis=[1, 2])
+
+    def feature_maps(self, images) -> list:
+        """Output of every stage, not normalised: [B, C_i, H / stride, W / stride]."""
+        return [x_bhwc.transpose([0, 3, 1, 2]) for x_bhwc in self._stage_outputs(images)]

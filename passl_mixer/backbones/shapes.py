@@ -1,0 +1,21 @@
+"""Networks laid out without their weights."""
+import contextlib
+
+import paddle
+
+
+@contextlib.contextmanager
+def shapes_only():
+    """Within it, layers are laid out in a throw-away static graph: shapes are known, nothing is allocated.
+
+    Nothing built inside may be touched outside: the graph is gone then, and Paddle 3 crashes on its tensors.
+    """
+    was_dynamic = paddle.in_dynamic_mode()
+    paddle.enable_static()
+    try:
+        with paddle.static.program_guard(paddle.static.Program(), paddle.static.Program()):
+            with paddle.utils.unique_name.guard():
+                yield
+    finally:
+        if was_dynamic:
+            paddle.disable_static()

@@ -1,0 +1,75 @@
+"""What the four-stage families Hire-MLP and Wave-MLP share: stem sizes, the loop over stages, weighted branches.
+
+Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is its layout.
+"""
+import paddle
+import paddle.nn.functional as F
+
+from passl_mixer.backbones.layers import activate, check_images, check_positive, check_same_length
+from passl_mixer.errors import BadInput
+
+# stem_stride: (kernel, padding) of the stem convolution; 7 x 7 with padding 2 is published.
+STEMS = {4: (7, 2), 2: (3, 1)}
+
+
+def check_stages(*, in_chans, stem_stride, embed_dims, depths, mlp_ratios) -> None:
+    """Raise ``BadInput`` unless the options that both families have fit each other.
+
+    Args:
+        in_chans, stem_stride, embed_dims, depths, mlp_ratios: as given to the backbone.
+    """
+    check_same_length(embed_dims=embed_dims, depths=depths, mlp_ratios=mlp_ratios)
+    check_positive(in_chans=in_chans, embed_dims=embed_dims, depths=depths, mlp_ratios=mlp_ratios)
+    if stem_stride not in STEMS:
+        raise BadInput(f"stem_stride is {stem_stride}, expected 4 (published) or 2 (for small images)")
+    if min(embed_dims) < 4:
+        raise BadInput(f"embed_dims is {list(embed_dims)}, expected widths of at least 4: the scores of the "
+                       "branches have a hidden layer of a quarter of the width")
+    if any(width * ratio < 1 for width, ratio in zip(embed_dims, mlp_ratios)):
+        raise BadInput(f"mlp_ratios {list(mlp_ratios)} leave no hidden unit at embed_dims {list(embed_dims)}; "
+                       "raise one of them")
+
+
+def stage_outputs(images, in_chans: int, stem, stages, downsamples) -> list:
+    """Output of every stage.
+
+    Args:
+        images: [B, in_chans, H, W].
+        in_chans: image channels that are expected.
+        stem: layer from images to [B, C_0, H_0, W_0].
+        stages: lists of blocks, each from [B, H_i, W_i, C_i] to the same.
+        downsamples: between stages, from [B, C_i, H_i, W_i] to [B, C_i+1, H_i+1, W_i+1].
+    Returns:
+        One [B, H_i, W_i, C_i] per stage, before down-sampling.
+    Raises:
+        BadInput: if ``images`` has another shape.
+    """
+    check_images(images, in_chans)
+    x_bchw, outputs = stem(images), []
+    for i, blocks in enumerate(stages):
+        if i > 0:
+            x_bchw = downsamples[i - 1](outputs[-1].transpose([0, 3, 1, 2]))
+        x_bhwc = x_bchw.transpose([0, 2, 3, 1])
+        for block in blocks:
+            x_bhwc = block(x_bhwc)
+        outputs.append(x_bhwc)
+    return outputs
+
+
+def weigh_branches(branches, reduce, score):
+    """Sum of branches, weighted per image and channel by a softmax over the branches.
+
+    Args:
+        branches: N tensors [B, H, W, C].
+        reduce: linear map from C to a hidden width, of the mean over positions of the branches' sum.
+        score: linear map from the hidden width, after GELU, to C * N scores; the branch is the fastest index.
+    Returns:
+        [B, H, W, C].
+    Source: the ``reweight`` of the official Hire-MLP, Wave-MLP and CycleMLP; ResNeSt's split attention
+        (Zhang et al. 2020, arXiv:2004.08955).
+    """
+    mean_bc = paddle.add_n(branches).mean(axis=[1, 2])
+    scores = score(activate(reduce(mean_bc), "gelu"))
+    scores = scores.reshape([-1, 1, 1, branches[0].shape[-1], len(branches)])
+    shares = F.softmax(scores, axis=-1).astype(branches[0].dtype).unbind(axis=-1)
+    return paddle.add_n([branch * share for branch, share in zip(branches, shares)])

@@ -1,0 +1,236 @@
+"""Swin Transformer: Hierarchical Vision Transformer using Shifted Windows (Liu et al. 2021, arXiv:2103.14030).
+
+The comparison backbone with local attention and stages. Official code: https://github.com/microsoft/Swin-Transformer
+(models/swin_transformer.py). Initialisation is the official one: truncated normal 0.02 for linear maps and bias
+tables, zero biases, PyTorch's default for the patch projection. Deviations, none of which changes the published
+network at 224 px: any image size goes, because images, windows and merged patches are padded at the bottom and
+right; attention never reaches the padding of windows (the official detection code lets it); an axis that fits
+into one window is not shifted there (official: neither axis is); the mask adds -1e4 instead of -100.
+The authors do not decay the bias tables: ``optim.exclude: ["*.bias", "*.bias_table"]``.
+
+Shapes: B images, H x W positions, C channels, W windows of N = side * side positions, h heads.
+"""
+from typing import Optional, Sequence
+
+import numpy
+import paddle
+from paddle import nn
+
+from passl_mixer.backbones.attention import SelfAttention, check_block
+from passl_mixer.backbones.layers import (
+    DropPath,
+    LayerNorm,
+    Linear,
+    Mlp,
+    attr,
+    check_images,
+    check_positive,
+    check_same_length,
+    linear_rates,
+    torch_uniform,
+)
+from passl_mixer.errors import BadInput
+
+MASKED = -1e4  # exp() of it is 0 in float32, and float16 can hold it
+
+
+def pad_to_multiple(x, side: int, layout: str = "NHWC"):
+    """Zeros at the bottom and right until H and W are multiples of ``side``; the same tensor where they are."""
+    height = layout.index("H")
+    bottom, right = (-length % side for length in x.shape[height:height + 2])
+    return nn.functional.pad(x, [0, right, 0, bottom], data_format=layout) if bottom or right else x  # width first
+
+
+def to_windows(x_bhwc, side: int):
+    """Cut [B, H, W, C], H and W multiples of ``side``, into windows [B, (H / side) * (W / side), side^2, C]."""
+    _, height, width, channels = x_bhwc.shape
+    rows, columns = height // side, width // side
+    cut = x_bhwc.reshape([-1, rows, side, columns, side, channels]).transpose([0, 1, 3, 2, 4, 5])
+    return cut.reshape([-1, rows * columns, side * side, channels])
+
+
+def from_windows(x_bwnc, height: int, width: int, side: int):
+    """Put the windows of ``to_windows`` back together, [B, height, width, C]."""
+    rows, columns, channels = height // side, width // side, x_bwnc.shape[-1]
+    cut = x_bwnc.reshape([-1, rows, columns, side, side, channels]).transpose([0, 1, 3, 2, 4, 5])
+    return cut.reshape([-1, height, width, channels])
+
+
+def _axis_regions(length: int, side: int, shift: int) -> numpy.ndarray:
+    padded = length + -length % side
+    source = (numpy.arange(padded) + shift) % padded  # where the rolled axis reads
+    return numpy.where(source >= length, 2, (source < shift).astype("int32"))  # 2: padding, 1: came round
+
+
+def window_regions(size: Sequence[int], side: int, shifts: Sequence[int]) -> Optional[numpy.ndarray]:
+    """Which positions of a window are neighbours in the image: those with the same number.
+
+    Args:
+        size: height and width before padding.
+        side: positions on a window's side.
+        shifts: how far the map was rolled up and left, in positions, each in [0, side).
+    Returns:
+        Integers [W, side^2], or None if every window is one region.
+    Source: section 3.2 and figure 4 of the paper.
+    """
+    rows, columns = (_axis_regions(length, side, shift) for length, shift in zip(size, shifts))
+    regions = 3 * rows[:, None] + columns[None, :]
+    if not regions.any():
+        return None
+    cut = regions.reshape(len(rows) // side, side, len(columns) // side, side).transpose(0, 2, 1, 3)
+    return cut.reshape(-1, side * side)
+
+
+def window_mask(regions: Optional[numpy.ndarray]):
+    """Scores' summand [W, 1, N, N]: 0 within a region, ``MASKED`` between two; None for None."""
+    if regions is None:
+        return None
+    regions_wn = paddle.to_tensor(regions.astype("float32"))
+    return ((regions_wn.unsqueeze(1) != regions_wn.unsqueeze(2)).astype("float32") * MASKED).unsqueeze(1)
+
+
+def relative_index(side: int) -> numpy.ndarray:
+    """Row of the bias table for every pair (query, key) of a window's positions, [N, N]."""
+    y, x = numpy.divmod(numpy.arange(side * side), side)
+    dy, dx = y[:, None] - y[None, :] + side - 1, x[:, None] - x[None, :] + side - 1
+    return dy * (2 * side - 1) + dx
+
+
+class WindowAttention(nn.Layer):
+    """Self-attention within windows, with a learned bias per head and relative position.
+
+    Args:
+        width: channels C in and out.
+        num_heads: number of heads; divides ``width``.
+        side: positions on a window's side.
+        shift: how far windows are shifted, in positions; 0 for none.
+    Source: Liu et al. 2021, arXiv:2103.14030, section 3.2 and equation 4.
+    """
+
+    def __init__(self, width: int, *, num_heads: int, side: int, shift: int):
+        super().__init__()
+        self.side, self.shift, self.num_heads = side, shift, num_heads
+        self.attention = SelfAttention(width, num_heads)
+        self.bias_table = self.create_parameter([(2 * side - 1) ** 2, num_heads],
+                                                attr=attr(nn.initializer.TruncatedNormal(std=0.02)))
+        self.index = relative_index(side).reshape(-1)
+
+    def _bias(self, mask):
+        positions = self.side ** 2
+        bias_nnh = paddle.gather(self.bias_table, paddle.to_tensor(self.index))
+        bias_hnn = bias_nnh.reshape([positions, positions, self.num_heads]).transpose([2, 0, 1])
+        return bias_hnn if mask is None else bias_hnn + mask
+
+    def forward(self, x_bhwc):
+        size = x_bhwc.shape[1:3]
+        shifts = [self.shift if length > self.side else 0 for length in size]
+        mask = window_mask(window_regions(size, self.side, shifts))
+        x_bhwc = pad_to_multiple(x_bhwc, self.side)
+        height, width = x_bhwc.shape[1:3]
+        if any(shifts):
+            x_bhwc = paddle.roll(x_bhwc, [-shift for shift in shifts], axis=[1, 2])
+        y_bwnc = self.attention(to_windows(x_bhwc, self.side), self._bias(mask))
+        y_bhwc = from_windows(y_bwnc, height, width, self.side)
+        if any(shifts):
+            y_bhwc = paddle.roll(y_bhwc, shifts, axis=[1, 2])
+        return y_bhwc[:, :size[0], :size[1]]
+
+
+class SwinBlock(nn.Layer):
+    """``x += attention(LN(x)); x += mlp(LN(x))`` (equation 3 of the paper)."""
+
+    def __init__(self, width: int, *, num_heads: int, side: int, shift: int, mlp_ratio: float, drop_path: float):
+        super().__init__()
+        self.norm1 = LayerNorm(width)
+        self.attention = WindowAttention(width, num_heads=num_heads, side=side, shift=shift)
+        self.norm2 = LayerNorm(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x_bhwc):
+        x_bhwc = x_bhwc + self.drop_path(self.attention(self.norm1(x_bhwc)))
+        return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
+
+
+class PatchMerging(nn.Layer):
+    """Concatenate 2 x 2 neighbours, normalise, map 4 C channels to 2 C without bias; halves H and W."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = LayerNorm(4 * width)
+        self.reduction = Linear(4 * width, 2 * width, bias=False)
+
+    def forward(self, x_bhwc):
+        x_bhwc = pad_to_multiple(x_bhwc, 2)
+        corners = [x_bhwc[:, y::2, x::2] for x in (0, 1) for y in (0, 1)]  # the official order: y is fastest
+        return self.reduction(self.norm(paddle.concat(corners, axis=-1)))
+
+
+class Swin(nn.Layer):
+    """Swin Transformer without a classifier; takes any image size.
+
+    Args:
+        in_chans: image channels.
+        patch_size: side of a patch in pixels, the stride of the first stage.
+        embed_dim: width of the first stage; doubles with every stage.
+        depths: blocks of each stage; every second one is shifted by half a window.
+        num_heads: attention heads of each stage; 32 channels each in the published networks.
+        window_size: positions on a window's side.
+        mlp_ratio: hidden width of the MLPs as a multiple of their stage's width.
+        drop_path_rate: stochastic-depth rate of the last block, rising linearly from 0 over all blocks, in
+            [0, 1); the authors train swin_t with 0.2.
+    Raises:
+        BadInput: if the options do not fit each other.
+    Source: Liu et al. 2021, arXiv:2103.14030, section 3.
+    """
+
+    img_size = None
+
+    def __init__(self, *, in_chans: int = 3, patch_size: int = 4, embed_dim: int = 96,
+                 depths: Sequence[int] = (2, 2, 6, 2), num_heads: Sequence[int] = (3, 6, 12, 24),
+                 window_size: int = 7, mlp_ratio: float = 4.0, drop_path_rate: float = 0.0):
+        super().__init__()
+        check_same_length(depths=depths, num_heads=num_heads)
+        check_positive(in_chans=in_chans, patch_size=patch_size, embed_dim=embed_dim, depths=depths,
+                       num_heads=num_heads, window_size=window_size, mlp_ratio=mlp_ratio)
+        widths = tuple(embed_dim * 2 ** i for i in range(len(depths)))
+        for width, heads in zip(widths, num_heads):
+            check_block(width, heads, mlp_ratio)
+        self.in_chans, self.patch_size, self.num_features = in_chans, patch_size, widths[-1]
+        self.feature_channels = widths
+        self.feature_strides = tuple(patch_size * 2 ** i for i in range(len(depths)))
+        stem_init = attr(torch_uniform(in_chans * patch_size ** 2))
+        self.stem = nn.Conv2D(in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=stem_init,
+                              bias_attr=stem_init)
+        self.stem_norm = LayerNorm(embed_dim)
+        rates = iter(linear_rates(drop_path_rate, sum(depths)))
+        self.stages = nn.LayerList([
+            nn.LayerList([SwinBlock(width, num_heads=heads, side=window_size, shift=i % 2 * (window_size // 2),
+                                    mlp_ratio=mlp_ratio, drop_path=next(rates)) for i in range(depth)])
+            for width, depth, heads in zip(widths, depths, num_heads)])
+        self.merges = nn.LayerList([PatchMerging(width) for width in widths[:-1]])
+        self.norm = LayerNorm(self.num_features)
+
+    def _stage_outputs(self, images) -> list:
+        check_images(images, self.in_chans)
+        if -1 in images.shape[2:]:
+            raise BadInput(f"images have shape {images.shape}: Swin cuts its windows when a program is exported, "
+                           "so height and width must be known; export with a fixed image size")
+        patches_bchw = self.stem(pad_to_multiple(images, self.patch_size, "NCHW"))
+        x_bhwc = self.stem_norm(patches_bchw.transpose([0, 2, 3, 1]))
+        outputs = []
+        for i, stage in enumerate(self.stages):
+            if i > 0:
+                x_bhwc = self.merges[i - 1](x_bhwc)
+            for block in stage:
+                x_bhwc = block(x_bhwc)
+            outputs.append(x_bhwc)
+        return outputs
+
+    def forward(self, images):
+        """Mean of the normalised positions of the last stage, [B, num_features]."""
+        return self.norm(self._stage_outputs(images)[-1]).mean(axis=[1, 2])
+
+    def feature_maps(self, images) -> list:
+        """Output of every stage before merging, not normalised: [B, C_i, H / stride, W / stride], rounded up."""
+        return [x_bhwc.transpose([0, 3, 1, 2]) for x_bhwc in self._stage_outputs(images)]

@@ -1,0 +1,224 @@
+"""Hire-MLP: its mixer against the definition with loops, regions and shifts, sizes, options."""
+import math
+
+import numpy
+import paddle
+import pytest
+
+from passl_mixer.backbones import build_backbone
+from passl_mixer.backbones.hire_mlp import HireMixer, RegionMlp, from_regions, to_regions
+from passl_mixer.backbones.layers import DropPath
+from passl_mixer.errors import BadInput
+from passl_mixer.macs import count_parameters, summary
+
+SMALL = {"name": "HireMLP", "embed_dims": [8, 12], "depths": [3, 2], "mlp_ratios": [2, 1.5],
+         "region_sizes": [3, 2], "shifts": [[0, 2], [0, 1]]}
+
+
+def small(**options):
+    return build_backbone({**SMALL, **options})
+
+
+def gelu(x):
+    return numpy.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x])
+
+
+def randomised(layer):
+    """The layer in evaluation mode, every parameter and statistic drawn anew (variances above zero)."""
+    rng = numpy.random.default_rng(0)
+    for name, value in layer.state_dict().items():
+        drawn = rng.normal(size=value.shape).astype("float32")
+        value.set_value(paddle.to_tensor(numpy.abs(drawn) + 0.5 if "_variance" in name else 0.5 * drawn))
+    layer.eval()
+    return layer
+
+
+def region_mlp_along_height(layer, x, size, shift):
+    """Definition for one image [H, W, C]: turn rows down, lay regions, go on with the first rows, mix, turn back."""
+    height, width, chans = x.shape
+    norm = layer.norm
+    turned = numpy.stack([x[(i - shift) % height] for i in range(height)])
+    mixed = numpy.zeros_like(turned)
+    for start in range(0, height, size):
+        for column in range(width):
+            region = numpy.concatenate([turned[(start + p) % height, column] for p in range(size)])
+            hidden = region @ layer.fc1.weight.numpy()
+            hidden = (hidden - norm._mean.numpy()) / numpy.sqrt(norm._variance.numpy() + 1e-5)
+            hidden = numpy.maximum(hidden * norm.weight.numpy() + norm.bias.numpy(), 0)
+            out = hidden @ layer.fc2.weight.numpy() + layer.fc2.bias.numpy()
+            for p in range(min(size, height - start)):
+                mixed[start + p, column] = out[p * chans:(p + 1) * chans]
+    return numpy.stack([mixed[(i + shift) % height] for i in range(height)])
+
+
+@pytest.mark.parametrize(("height", "width", "size", "shift"), [(6, 4, 2, 1), (7, 5, 3, 2), (2, 4, 4, 2), (1, 3, 4, 3)])
+def test_mixer_is_the_definition(height, width, size, shift):
+    mixer = randomised(HireMixer(8, size=size, shift=shift))
+    x = numpy.random.default_rng(1).normal(size=(height, width, 8)).astype("float32")
+    h = region_mlp_along_height(mixer.along_height, x, size, shift)
+    w = region_mlp_along_height(mixer.along_width, x.transpose(1, 0, 2), size, shift).transpose(1, 0, 2)
+    c = x @ mixer.channel.weight.numpy() + mixer.channel.bias.numpy()
+    mean = (h + w + c).reshape(-1, 8).mean(0)
+    hidden = gelu(mean @ mixer.reweight1.weight.numpy() + mixer.reweight1.bias.numpy())
+    scores = hidden @ mixer.reweight2.weight.numpy() + mixer.reweight2.bias.numpy()
+    summed = numpy.zeros_like(x)
+    for channel in range(8):
+        share = numpy.exp(scores[3 * channel:3 * channel + 3])
+        share /= share.sum()
+        summed[..., channel] = sum(s * branch[..., channel] for s, branch in zip(share, (h, w, c)))
+    expected = summed @ mixer.proj.weight.numpy() + mixer.proj.bias.numpy()
+    got = mixer(paddle.to_tensor(x[None])).numpy()[0]
+    numpy.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * numpy.abs(expected).max())
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 16])
+def test_regions_are_undone_by_their_inverse(axis, size):
+    x = paddle.randn([2, 5, 6, 3])
+    regions = to_regions(x, size, axis)
+    shape = [2, 5, 6, 3 * size]
+    shape[axis] = -(-shape[axis] // size)
+    assert regions.shape == shape
+    assert (from_regions(regions, size, axis, x.shape[axis]).numpy() == x.numpy()).all()
+    tail = paddle.moveaxis(regions, axis, 1)[:, -1].numpy()[..., -3:]
+    expected = paddle.moveaxis(x, axis, 1).numpy()[:, (shape[axis] * size - 1) % x.shape[axis]]
+    assert (tail == expected).all()  # goes on with the first positions
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_the_cross_region_shift_is_undone_by_its_inverse(axis):
+    shifted, plain = RegionMlp(4, size=3, shift=2, axis=axis), RegionMlp(4, size=3, shift=0, axis=axis)
+    plain.set_state_dict(shifted.state_dict())
+    shifted.eval()
+    plain.eval()
+    x = paddle.randn([2, 7, 7, 4])
+    there_and_back = paddle.roll(plain(paddle.roll(x, 2, axis=axis)), -2, axis=axis)
+    numpy.testing.assert_array_equal(shifted(x).numpy(), there_and_back.numpy())
+    for layer in (shifted, plain):  # with a linear map that changes nothing, positions stay where they were
+        layer.fc1, layer.norm, layer.fc2 = paddle.nn.Identity(), paddle.nn.Identity(), paddle.nn.Identity()
+        numpy.testing.assert_array_equal(layer(x).numpy(), numpy.maximum(x.numpy(), 0))
+
+
+def test_only_the_shift_lets_regions_talk():
+    paddle.seed(0)
+    for shift, reached in ((0, {4, 5, 6, 7}), (2, {2, 3, 4, 5})):
+        layer = RegionMlp(8, size=4, shift=shift, axis=1)
+        layer.eval()
+        x = paddle.randn([1, 12, 1, 8])
+        x.stop_gradient = False
+        (layer(x)[:, 4] * paddle.randn([1, 1, 8])).sum().backward()
+        assert set(numpy.flatnonzero(numpy.abs(x.grad.numpy()).sum((0, 2, 3)))) == reached
+
+
+def test_shifts_repeat_over_the_blocks_of_a_stage():
+    def shifts(name):
+        return [[block.mixer.along_width.shift for block in stage] for stage in build_backbone(name).stages]
+
+    assert shifts({**SMALL, "depths": [3, 2]}) == [[0, 2, 0], [0, 1]]
+    assert shifts({**SMALL, "depths": [1, 4], "shifts": [[0], [0, 1, 2]]}) == [[0], [0, 1, 2, 0]]
+
+
+def layer_sum(dims, depths, sizes=(4, 3, 3, 2), ratio=4):
+    """Trainable parameters of the published layers, one by one, with a 1000-class head."""
+    def dense(fan_in, out, kernel=1):
+        return fan_in * out * kernel ** 2 + out
+
+    total = dense(3, dims[0], 7) + 2 * dims[0]
+    total += sum(dense(a, b, 3) + 2 * b for a, b in zip(dims, dims[1:]))
+    for width, depth, size in zip(dims, depths, sizes):
+        region = width * size * (width // 2) + 2 * (width // 2) + dense(width // 2, width * size)
+        scores = dense(width, width // 4) + dense(width // 4, 3 * width)
+        mlp = dense(width, ratio * width) + dense(ratio * width, width)
+        total += depth * (2 * region + 2 * dense(width, width) + scores + mlp + 4 * width)
+    return total + 2 * dims[-1] + dense(dims[-1], 1000)
+
+
+@pytest.mark.parametrize(("name", "dims", "depths", "millions", "gflops"), [
+    ("hire_mlp_tiny", (64, 128, 320, 512), (2, 2, 4, 2), 18, 2.1),
+    ("hire_mlp_small", (64, 128, 320, 512), (3, 4, 10, 3), 33, 4.2),
+    ("hire_mlp_base", (64, 128, 320, 512), (4, 6, 24, 3), 58, 8.1),
+    ("hire_mlp_large", (96, 192, 384, 768), (4, 6, 24, 3), 96, 13.4),
+])
+def test_parameters_are_the_sum_of_the_published_layers(name, dims, depths, millions, gflops):
+    got = summary(name)
+    assert got["parameters"] == layer_sum(dims, depths)
+    assert got["parameters"] / 1e6 == pytest.approx(millions, rel=0.01)
+    assert got["macs"] / 1e9 == pytest.approx(gflops, abs=0.05)  # published with one digit
+
+
+@pytest.mark.parametrize("in_chans", [1, 3])
+def test_features_and_gradients(in_chans):
+    paddle.seed(0)
+    backbone = small(in_chans=in_chans)
+    features = backbone(paddle.randn([4, in_chans, 32, 32]))
+    assert features.shape == [4, 12]
+    (features * paddle.randn(features.shape)).sum().backward()
+    for name, parameter in backbone.named_parameters():
+        if not parameter.stop_gradient:
+            assert parameter.grad is not None, name
+            assert float(parameter.grad.abs().max()) > 0, name
+
+
+@pytest.mark.parametrize("size", [(28, 36), (33, 47), (7, 5)])
+def test_any_size(size):
+    backbone = small()
+    backbone.eval()
+    images = paddle.randn([3, 3, *size])
+    maps = backbone.feature_maps(images)
+    assert backbone.img_size is None
+    assert tuple(m.shape[1] for m in maps) == backbone.feature_channels == (8, 12)
+    for feature_map, stride in zip(maps, backbone.feature_strides):
+        assert all(abs(got - side / stride) <= 1 for got, side in zip(feature_map.shape[2:], size))
+    assert float((backbone(images)[1:2] - backbone(images[1:2])).abs().max()) < 1e-5  # images do not mix
+
+
+@pytest.mark.parametrize("size", [28, 32, 36])
+def test_nano(size):
+    backbone = build_backbone("hire_mlp_nano")
+    assert 300_000 <= count_parameters(backbone) <= 1_500_000
+    maps = backbone.feature_maps(paddle.randn([2, 3, size, size]))
+    assert [m.shape[2] for m in maps] == [-(-size // stride) for stride in (2, 4, 8)]
+
+
+def test_drop_path_rises_linearly_over_all_blocks():
+    backbone = small(drop_path_rate=0.2)
+    rates = [layer.rate for layer in backbone.sublayers() if isinstance(layer, DropPath)]
+    assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
+    backbone.eval()
+    images = paddle.randn([2, 3, 32, 32])
+    assert (backbone(images).numpy() == backbone(images).numpy()).all()
+
+
+def test_initial_weights():
+    paddle.seed(0)
+    backbone = build_backbone("hire_mlp_nano")
+    mixer = backbone.stages[1][0].mixer
+    for layer in (mixer.along_height.fc1, mixer.along_width.fc2, mixer.reweight2, backbone.downsamples[0][0]):
+        assert float(layer.weight.std()) == pytest.approx(0.02, rel=0.15)  # Paddle 2.6 cuts it
+        assert abs(float(layer.weight.mean())) < 1e-3
+        if layer.bias is not None:
+            assert float(layer.bias.abs().max()) == 0
+    assert mixer.along_height.fc1.bias is None
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"depths": [1]}, "depths has 1"),
+    ({"region_sizes": [2]}, "region_sizes has 1"),
+    ({"shifts": [[0], [0], [0]]}, "shifts has 3"),
+    ({"shifts": [[0], []]}, r"shifts is \[\[0\], \[\]\]"),
+    ({"shifts": [[0], [-1]]}, "0 \\(no shift\\) or above"),
+    ({"shifts": [0, 1]}, "expected a list of a list of an integer"),
+    ({"region_sizes": [2, 0]}, "region_sizes is"),
+    ({"embed_dims": [3, 8]}, "at least 4"),
+    ({"embed_dims": [4, 8], "mlp_ratios": [0.1, 1]}, "no hidden unit"),
+    ({"stem_stride": 8}, "stem_stride is 8"),
+    ({"drop_path_rate": 1.0}, "drop_path_rate is 1.0"),
+])
+def test_options_that_do_not_fit(options, words):
+    with pytest.raises(BadInput, match=words):
+        small(**options)
+
+
+def test_images_of_other_channels_are_refused():
+    with pytest.raises(BadInput, match=r"expected \[B, 3, H, W\]"):
+        small()(paddle.zeros([1, 4, 32, 32]))

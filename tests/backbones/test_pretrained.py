@@ -1,0 +1,116 @@
+"""``pretrained:`` of ``build_backbone``: every kind of file, and what is said of one that does not fit."""
+import numpy as np
+import paddle
+import pytest
+from safetensors.numpy import save_file
+
+from passl_mixer.backbones import build_backbone
+from passl_mixer.build import build_model, build_untrained
+from passl_mixer.checkpoint import arrays_of, save_checkpoint
+from passl_mixer.convert import import_file
+from passl_mixer.errors import BadInput
+from passl_mixer.weights import KEY_MAPS, export_state_dict
+
+SMALL = {"name": "MlpMixer", "img_size": 8, "patch_size": 4, "embed_dim": 12, "num_blocks": 2}
+
+
+def same(layer, arrays):
+    got = arrays_of(layer)
+    assert set(got) == set(arrays)
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
+
+
+def trained(cfg):
+    """Arrays of a backbone whose every number is its own."""
+    rng = np.random.default_rng(0)
+    return {name: rng.normal(size=tensor.shape).astype(np.float32)
+            for name, tensor in build_backbone(cfg).state_dict().items()}
+
+
+def write_run(folder, cfg, arrays):
+    (folder / "checkpoints").mkdir(parents=True)
+    path = folder / "checkpoints" / "step_00000003.safetensors"
+    model = {**{f"backbone.{name}": value for name, value in arrays.items()}, "head.fc.bias": np.zeros(2, np.float32)}
+    save_checkpoint(path, model, {}, {"step": 3, "epoch": 1, "config": {"model": {"backbone": cfg}}})
+    return path
+
+
+def test_our_runs_and_checkpoints(tmp_path):
+    arrays = trained(SMALL)
+    path = write_run(tmp_path / "run", SMALL, arrays)
+    for where in (tmp_path / "run", path, str(path)):
+        same(build_backbone({**SMALL, "pretrained": where}), arrays)
+    build_backbone({**SMALL, "pretrained": None})
+
+
+def test_a_state_dict_of_the_backbone_itself(tmp_path):
+    backbone = build_backbone(SMALL)
+    paddle.save(backbone.state_dict(), str(tmp_path / "w.pdparams"))
+    same(build_backbone({**SMALL, "pretrained": str(tmp_path / "w.pdparams")}), arrays_of(backbone))
+
+
+@pytest.mark.parametrize(("family", "source"), sorted(KEY_MAPS))
+def test_every_origin(tmp_path, family, source):
+    name = f"{family}_nano"
+    arrays = trained(name)
+    theirs = export_state_dict({"backbone": arrays}, family=family, target=source)
+    save_file(theirs, tmp_path / "w.safetensors")
+    np.savez(tmp_path / "w.npz", **theirs)
+    options = {"act": "gelu_tanh"} if source == "google" else {}
+    for file in ("w.safetensors", "w.npz"):
+        same(build_backbone({"name": name, "pretrained": str(tmp_path / file), **options}), arrays)
+
+
+def test_googles_activation_is_asked_for(tmp_path):
+    theirs = export_state_dict({"backbone": trained(SMALL)}, family="mlp_mixer", target="google")
+    np.savez(tmp_path / "w.npz", **theirs)
+    line = import_file(tmp_path / "w.npz", tmp_path / "ours.safetensors", allow=["head/*"])
+    assert "build the backbone with act: gelu_tanh" in line
+    for file in ("w.npz", "ours.safetensors"):
+        with pytest.raises(BadInput, match="add act: gelu_tanh"):
+            build_backbone({**SMALL, "pretrained": str(tmp_path / file)})
+        build_backbone({**SMALL, "act": "gelu_tanh", "pretrained": str(tmp_path / file)})
+
+
+def test_another_variant_is_named(tmp_path):
+    arrays = trained("cycle_mlp_nano")
+    ours = write_run(tmp_path / "run", {"name": "cycle_mlp_nano"}, arrays)
+    theirs = tmp_path / "w.safetensors"
+    save_file(export_state_dict({"backbone": arrays}, family="cycle_mlp", target="official"), theirs)
+    for path in (ours, theirs):
+        for name in ("cycle_mlp_b1", "mlp_mixer_nano"):
+            with pytest.raises(BadInput, match=rf"do not fit '{name}' .*; they fit name: cycle_mlp_nano$"):
+                build_backbone({"name": name, "pretrained": str(path)})
+    assert paddle.in_dynamic_mode()
+    with pytest.raises(BadInput, match="they fit no registered variant"):
+        build_backbone({"name": "mlp_mixer_nano", "pretrained": str(write_run(tmp_path / "2", SMALL, trained(SMALL)))})
+
+
+def test_another_image_size_is_named(tmp_path):
+    arrays = trained("mlp_mixer_nano")
+    path = write_run(tmp_path / "run", {"name": "mlp_mixer_nano"}, arrays)
+    with pytest.raises(BadInput, match=r"they fit name: mlp_mixer_nano at its own img_size \[32\]"):
+        build_backbone({"name": "mlp_mixer_nano", "img_size": 28, "pretrained": str(path)})
+
+
+def test_the_untrained_baseline_is_untrained(tmp_path, tiny):
+    cfg = {"name": "MlpMixer", "img_size": 16, "patch_size": 4, "embed_dim": 16, "num_blocks": 1}
+    arrays = trained(cfg)
+    path = write_run(tmp_path / "earlier", cfg, arrays)
+    config = tiny(f"model.backbone.pretrained={path}")
+    same(build_model(config).encoder, arrays)
+    path.unlink()
+    assert not np.array_equal(arrays_of(build_untrained(config).encoder)["stem.weight"], arrays["stem.weight"])
+
+
+def test_what_cannot_be_read_is_said(tmp_path):
+    with pytest.raises(BadInput, match="no checkpoint"):
+        build_backbone({**SMALL, "pretrained": str(tmp_path / "none")})
+    with pytest.raises(BadInput, match="option 'pretrained' is True"):
+        build_backbone({**SMALL, "pretrained": True})
+    np.savez(tmp_path / "w.npz", **{"fc.weight": np.zeros((2, 2), np.float32)})
+    with pytest.raises(BadInput, match=r"w\.npz: the state dict is of no family known here"):
+        build_backbone({**SMALL, "pretrained": str(tmp_path / "w.npz")})
+    with pytest.raises(BadInput, match="has no option 'dropath'"):
+        build_backbone({**SMALL, "dropath": 1, "pretrained": str(tmp_path / "w.npz")})

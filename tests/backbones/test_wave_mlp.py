@@ -1,0 +1,249 @@
+"""Wave-MLP: its mixer against the definition with loops over positions, taps and groups; phases; sizes; options."""
+import math
+
+import numpy
+import paddle
+import pytest
+
+from passl_mixer.backbones import build_backbone
+from passl_mixer.backbones.layers import DropPath
+from passl_mixer.backbones.wave_mlp import WaveMix, WaveMixer, norm_layer, unfold_wave
+from passl_mixer.errors import BadInput
+from passl_mixer.macs import count_parameters, summary
+
+SMALL = {"name": "WaveMLP", "embed_dims": [8, 12], "depths": [2, 3], "mlp_ratios": [2, 1.5]}
+
+
+def small(**options):
+    return build_backbone({**SMALL, **options})
+
+
+def gelu(x):
+    return numpy.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x])
+
+
+def randomised(layer):
+    """The layer in evaluation mode, every parameter and statistic drawn anew (variances above zero)."""
+    rng = numpy.random.default_rng(0)
+    for name, value in layer.state_dict().items():
+        drawn = rng.normal(size=value.shape).astype("float32")
+        value.set_value(paddle.to_tensor(numpy.abs(drawn) + 0.5 if "_variance" in name else 0.5 * drawn))
+    layer.eval()
+    return layer
+
+
+def phase_of(layer, x):
+    """Definition of one image's phases [H, W, C]."""
+    height, width, chans = x.shape
+    if layer.depthwise:
+        mapped = numpy.zeros_like(x)
+        for i, j, c in numpy.ndindex(height, width, chans):
+            for di, dj in numpy.ndindex(3, 3):
+                if 0 <= i + di - 1 < height and 0 <= j + dj - 1 < width:
+                    mapped[i, j, c] += layer.map.weight.numpy()[c, 0, di, dj] * x[i + di - 1, j + dj - 1, c]
+    else:
+        mapped = x @ layer.map.weight.numpy() + layer.map.bias.numpy()
+    norm = layer.norm
+    mapped = (mapped - norm._mean.numpy()) / numpy.sqrt(norm._variance.numpy() + 1e-5)
+    return numpy.maximum(mapped * norm.weight.numpy() + norm.bias.numpy(), 0)
+
+
+def mixed_along(layer, x, axis):
+    """Definition of phase-aware mixing: output j reads the parts 2 j and 2 j + 1 in 7 positions of its axis."""
+    chans = x.shape[2]
+    theta, amplitude = phase_of(layer.phase, x), x @ layer.amplitude.weight.numpy()
+    parts = [amplitude[..., c] * numpy.cos(theta[..., c]) for c in range(chans)]
+    parts += [amplitude[..., c] * numpy.sin(theta[..., c]) for c in range(chans)]
+    weight = layer.mix.weight.numpy().reshape(chans, 2, 7)
+    out = numpy.zeros_like(x)
+    for j, part, tap in numpy.ndindex(chans, 2, 7):
+        for position in range(x.shape[axis]):
+            read = position + tap - 3
+            if 0 <= read < x.shape[axis]:
+                index, source = ((position, slice(None)), (read, slice(None))) if axis == 0 else \
+                    ((slice(None), position), (slice(None), read))
+                out[(*index, j)] += weight[j, part, tap] * parts[2 * j + part][source]
+    return out
+
+
+@pytest.mark.parametrize("phase", ["fc", "depthwise"])
+@pytest.mark.parametrize(("height", "width", "chans"), [(9, 4, 8), (1, 8, 5)])
+def test_mixer_is_the_definition(phase, height, width, chans):
+    mixer = randomised(WaveMixer(chans, phase=phase))
+    x = numpy.random.default_rng(1).normal(size=(height, width, chans)).astype("float32")
+    w, h = mixed_along(mixer.along_width, x, 1), mixed_along(mixer.along_height, x, 0)
+    c = x @ mixer.channel.weight.numpy()
+    mean = (h + w + c).reshape(-1, chans).mean(0)
+    hidden = gelu(mean @ mixer.reweight1.weight.numpy() + mixer.reweight1.bias.numpy())
+    scores = hidden @ mixer.reweight2.weight.numpy() + mixer.reweight2.bias.numpy()
+    summed = numpy.zeros_like(x)
+    for channel in range(chans):
+        share = numpy.exp(scores[3 * channel:3 * channel + 3])
+        share /= share.sum()
+        summed[..., channel] = sum(s * branch[..., channel] for s, branch in zip(share, (w, h, c)))
+    expected = summed @ mixer.proj.weight.numpy() + mixer.proj.bias.numpy()
+    got = mixer(paddle.to_tensor(x[None])).numpy()[0]
+    numpy.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * numpy.abs(expected).max())
+
+
+def test_a_phase_turns_an_amplitude_and_keeps_its_size():
+    paddle.seed(0)
+    amplitude, phase = paddle.randn([2, 3, 3, 4]), 3 * paddle.rand([2, 3, 3, 4])
+    real, imaginary = (part.numpy() for part in unfold_wave(amplitude, phase).chunk(2, axis=-1))
+    numpy.testing.assert_allclose(real ** 2 + imaginary ** 2, amplitude.numpy() ** 2, rtol=1e-4, atol=1e-6)
+    expected = amplitude.numpy() * numpy.exp(1j * phase.numpy())
+    numpy.testing.assert_allclose(real + 1j * imaginary, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["fc", "depthwise"])
+def test_without_phases_the_sine_part_vanishes(kind):
+    layer = WaveMix(8, axis=2, phase=kind)
+    layer.eval()
+    x = paddle.randn([2, 4, 9, 8])
+    assert float(layer(x)[..., 4:].abs().max()) > 0
+    assert float(layer.phase(x).min()) == 0  # never negative
+    layer.phase.norm.weight.set_value(paddle.zeros([8]))  # the bias is zero from the start
+    assert float(layer.phase(x).abs().max()) == 0
+    amplitude = layer.amplitude(x)
+    real, imaginary = unfold_wave(amplitude, layer.phase(x)).chunk(2, axis=-1)
+    assert (real.numpy() == amplitude.numpy()).all()
+    assert (imaginary.numpy() == 0).all()
+    assert (layer(x)[..., 4:].numpy() == 0).all()  # the outputs that read sine parts
+    assert float(layer(x)[..., :4].abs().max()) > 0
+
+
+def test_mixing_reads_seven_positions_of_its_axis():
+    paddle.seed(0)
+    for axis in (1, 2):
+        layer = WaveMix(8, axis=axis, phase="fc")
+        layer.eval()
+        x = paddle.randn([1, 11, 11, 8])
+        x.stop_gradient = False
+        (layer(x)[0, 5, 5] * paddle.randn([8])).sum().backward()
+        rows, columns = numpy.nonzero(numpy.abs(x.grad.numpy()[0]).sum(-1))
+        along, across = (rows, columns) if axis == 1 else (columns, rows)
+        assert set(along) == set(range(2, 9))
+        assert set(across) == {5}
+
+
+@pytest.mark.parametrize("data_format", ["NHWC", "NCHW"])
+def test_group_norm_is_over_a_whole_image(data_format):
+    x = numpy.random.default_rng(2).normal(size=(2, 3, 5, 4)).astype("float32")
+    layer = norm_layer("group", 4, data_format)
+    scale = numpy.arange(1, 5, dtype="float32")
+    layer.weight.set_value(paddle.to_tensor(scale))
+    given = paddle.to_tensor(x if data_format == "NHWC" else x.transpose(0, 3, 1, 2).copy())
+    got = layer(given).numpy()
+    got = got if data_format == "NHWC" else got.transpose(0, 2, 3, 1)
+    mean, variance = x.mean((1, 2, 3), keepdims=True), x.var((1, 2, 3), keepdims=True)
+    numpy.testing.assert_allclose(got, (x - mean) / numpy.sqrt(variance + 1e-5) * scale, rtol=1e-3, atol=1e-5)
+
+
+def layer_sum(dims, depths, ratios, depthwise, conv_norms):
+    """Trainable parameters of the published layers, one by one, with a 1000-class head."""
+    def dense(fan_in, out, kernel=1):
+        return fan_in * out * kernel ** 2 + out
+
+    total = dense(3, dims[0], 7) + sum(dense(a, b, 3) for a, b in zip(dims, dims[1:]))
+    total += 2 * sum(dims) if conv_norms else 0
+    for width, depth, ratio in zip(dims, depths, ratios):
+        phase = (9 * width if depthwise else dense(width, width)) + 2 * width
+        scores = dense(width, width // 4) + dense(width // 4, 3 * width)
+        mlp = dense(width, ratio * width) + dense(ratio * width, width)
+        token_mixing = 2 * 7 * width
+        block = 2 * (phase + width * width + token_mixing) + width * width + scores + dense(width, width) + mlp
+        total += depth * (block + 4 * width)
+    return total + 2 * dims[-1] + dense(dims[-1], 1000)
+
+
+@pytest.mark.parametrize(("name", "layers", "millions", "gflops"), [
+    ("wave_mlp_t_star", ((64, 128, 320, 512), (2, 2, 4, 2), (4, 4, 4, 4), True, True), 15, 2.1),
+    ("wave_mlp_t", ((64, 128, 320, 512), (2, 2, 4, 2), (4, 4, 4, 4), False, True), 17, 2.4),
+    ("wave_mlp_s", ((64, 128, 320, 512), (2, 3, 10, 3), (4, 4, 4, 4), False, True), 30, 4.5),
+    ("wave_mlp_m", ((64, 128, 320, 512), (3, 4, 18, 3), (8, 8, 4, 4), False, False), 44, 7.9),
+    ("wave_mlp_b", ((96, 192, 384, 768), (2, 2, 18, 2), (4, 4, 4, 4), False, False), 63, 10.22),
+])
+def test_parameters_are_the_sum_of_the_published_layers(name, layers, millions, gflops):
+    got = summary(name)
+    assert got["parameters"] == layer_sum(*layers)
+    assert got["parameters"] // 10 ** 6 == millions  # published without the rest
+    assert got["macs"] / 1e9 == pytest.approx(gflops, abs=0.07)  # published with one digit, T* and T cut
+
+
+@pytest.mark.parametrize("options", [{}, {"norms": ["group", "none"], "in_chans": 1}, {"phase": "depthwise"}])
+def test_features_and_gradients(options):
+    paddle.seed(0)
+    backbone = small(**options)
+    features = backbone(paddle.randn([4, backbone.in_chans, 32, 32]))
+    assert features.shape == [4, 12]
+    (features * paddle.randn(features.shape)).sum().backward()
+    for name, parameter in backbone.named_parameters():
+        if not parameter.stop_gradient:  # a bias before BatchNorm has no effect, hence no gradient but rounding
+            assert name.endswith("phase.map.bias") or float(parameter.grad.abs().max()) > 0, name
+
+
+@pytest.mark.parametrize("norms", [["batch", "batch"], ["group", "group"]])
+@pytest.mark.parametrize("size", [(28, 36), (33, 47), (7, 5)])
+def test_any_size(size, norms):
+    backbone = small(norms=norms)
+    backbone.eval()
+    images = paddle.randn([3, 3, *size])
+    maps = backbone.feature_maps(images)
+    assert backbone.img_size is None
+    assert tuple(m.shape[1] for m in maps) == backbone.feature_channels == (8, 12)
+    for feature_map, stride in zip(maps, backbone.feature_strides):
+        assert all(abs(got - side / stride) <= 1 for got, side in zip(feature_map.shape[2:], size))
+    assert float((backbone(images)[1:2] - backbone(images[1:2])).abs().max()) < 1e-5  # images do not mix
+
+
+@pytest.mark.parametrize("size", [28, 32, 36])
+def test_nano(size):
+    backbone = build_backbone("wave_mlp_nano")
+    assert 300_000 <= count_parameters(backbone) <= 1_500_000
+    maps = backbone.feature_maps(paddle.randn([2, 3, size, size]))
+    assert [m.shape[2] for m in maps] == [-(-size // stride) for stride in (2, 4, 8)]
+
+
+def test_drop_path_rises_linearly_over_all_blocks():
+    backbone = small(drop_path_rate=0.2)
+    rates = [layer.rate for layer in backbone.sublayers() if isinstance(layer, DropPath)]
+    assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
+    backbone.eval()
+    images = paddle.randn([2, 3, 32, 32])
+    assert (backbone(images).numpy() == backbone(images).numpy()).all()
+
+
+def test_initial_weights_are_those_of_torch_convolutions():
+    paddle.seed(0)
+    backbone = build_backbone({"name": "WaveMLP", "embed_dims": [64, 96], "depths": [1, 1], "mlp_ratios": [4, 4],
+                               "phase": "depthwise"})
+    block = backbone.stages[0][0]
+    expected = ((block.fc1, 64), (block.fc2, 256), (block.mixer.channel, 64), (block.mixer.reweight2, 16),
+                (block.mixer.along_width.mix, 14), (block.mixer.along_height.phase.map, 9),
+                (backbone.stem[0], 147), (backbone.downsamples[0][0], 64 * 9))
+    for layer, fan_in in expected:
+        bound = 1 / math.sqrt(fan_in)
+        for values in (layer.weight, layer.bias):
+            if values is not None:
+                assert 0.9 * bound < float(values.abs().max()) <= bound * (1 + 1e-6)
+        assert float(layer.weight.std()) == pytest.approx(bound / math.sqrt(3), rel=0.07)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"depths": [1]}, "depths has 1"),
+    ({"embed_dims": [3, 8]}, "at least 4"),
+    ({"stem_stride": 8}, "stem_stride is 8"),
+    ({"phase": "depth"}, "unknown phase 'depth'.*did you mean 'depthwise'"),
+    ({"norms": ["batch"]}, "expected a pair"),
+    ({"norms": ["none", "batch"]}, r"norms is \['none', 'batch'\]"),
+    ({"norms": ["group", "layer"]}, "'batch', 'group' or 'none'"),
+    ({"drop_path_rate": 1.0}, "drop_path_rate is 1.0"),
+])
+def test_options_that_do_not_fit(options, words):
+    with pytest.raises(BadInput, match=words):
+        small(**options)
+
+
+def test_images_of_other_channels_are_refused():
+    with pytest.raises(BadInput, match=r"expected \[B, 3, H, W\]"):
+        small()(paddle.zeros([1, 4, 32, 32]))

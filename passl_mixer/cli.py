@@ -1,8 +1,9 @@
-"""The command line: ``passl-mixer train | eval | list | convert``; ``tools/*.py`` call the same functions.
+"""The command line: ``passl-mixer train | eval | list | convert | weights``; ``tools/*.py`` call the same functions.
 
 Exit codes: 0 done, 2 bad input, 3 numerical failure, 130 interrupted (checkpoint saved).
 """
 import argparse
+import fnmatch
 import importlib.util
 import os
 import sys
@@ -47,17 +48,17 @@ def _eval(arguments) -> int:
 def _list(arguments) -> int:
     _require_paddle()
     from passl_mixer import list_backbones
-    from passl_mixer.log import table
     from passl_mixer.macs import summary
     names = list_backbones(arguments.pattern)
     if not names:
         raise BadInput(f"no backbone matches {arguments.pattern!r}{nearest(arguments.pattern, list_backbones())}")
-    rows = []
-    for size in map(summary, names):
+    first = max(map(len, ["backbone", *names]))
+    columns = f"{{:<{first}}}  {{:>11}}  {{:>7}}  {{:>7}}  {{}}"
+    print(columns.format("backbone", "parameters", "GMACs", "at", "image size"))
+    for size in map(summary, names):                # each as soon as it is counted
         height, width = size["img_size"]
-        rows.append([size["name"], f"{size['parameters']:,}", f"{size['macs'] / 1e9:.2f}", f"{height}x{width}",
-                     "any" if size["any_size"] else "fixed when built"])
-    print(table(rows, ["backbone", "parameters", "GMACs", "at", "image size"]))
+        print(columns.format(size["name"], f"{size['parameters']:,}", f"{size['macs'] / 1e9:.2f}", f"{height}x{width}",
+                             "any" if size["any_size"] else "fixed when built"), flush=True)
     print("parameters and GMACs include a 1000-class linear head, as in the published tables")
     return 0
 
@@ -72,6 +73,26 @@ def _convert(arguments) -> int:
     else:
         said = export_file(arguments.input, arguments.output, family=arguments.family, target=arguments.to)
     print(said)
+    return 0
+
+
+def _weights(arguments) -> int:
+    from passl_mixer.log import table
+    from passl_mixer.weights.zoo import CHECKPOINTS
+    found = [c for c in CHECKPOINTS if fnmatch.fnmatchcase(c.backbone, arguments.pattern)]
+    if not found:
+        raise BadInput(f"no published checkpoint of {arguments.pattern!r} is known"
+                       f"{nearest(arguments.pattern, sorted({c.backbone for c in CHECKPOINTS}))}")
+    print(table([[c.backbone, c.trained_on, c.top1 or "-", c.reported_in or "-", c.file] for c in found],
+                ["backbone", "trained on", "top-1", "reported in", "file"]))
+    for c in found if len(found) < len(CHECKPOINTS) else []:
+        print(f"\n{c.file}: {c.img_size} px, mean {c.mean}, std {c.std}, crop {c.crop}, {c.interpolation}"
+              + (f", SHA-256 begins with {c.sha256}" if c.sha256 else ", no checksum published")
+              + (f"; {c.note}" if c.note else "")
+              + f"\n  curl -LO {c.url}\n  passl-mixer convert {c.file} {c.backbone}.safetensors --family {c.family} "
+              f"--source {c.source}" + (" --allow 'head.*'" if "no classifier" in c.note else ""))
+    print("\ntop-1 is as reported there, not measured here. Nothing is downloaded for you; a name or pattern, e.g. "
+          "passl-mixer weights mlp_mixer_b16, prints how to fetch and convert.")
     return 0
 
 
@@ -105,6 +126,11 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("pattern", nargs="?", default="*", help="shell pattern, e.g. 'cycle_mlp_*'")
     listing.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     listing.set_defaults(run=_list)
+
+    weights = commands.add_parser("weights", help="published checkpoints: where they are and how to convert them")
+    weights.add_argument("pattern", nargs="?", default="*", help="backbone or shell pattern, e.g. 'cycle_mlp_*'")
+    weights.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    weights.set_defaults(run=_weights)
 
     convert = commands.add_parser("convert", help="reference weights into a checkpoint of ours, or back")
     convert.add_argument("input", metavar="IN", help=".npz, .safetensors, .pth, .bin or .pdparams; with --to a run "

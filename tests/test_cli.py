@@ -153,7 +153,7 @@ def test_list_prints_every_backbone(capsys):
     code, out, _ = run(capsys, "list", "*_nano")
     assert code == 0
     from passl_mixer import list_backbones
-    assert [line.split()[0] for line in out.splitlines()[2:-1]] == list_backbones("*_nano")
+    assert [line.split()[0] for line in out.splitlines()[1:-1]] == list_backbones("*_nano")
     code, _, err = run(capsys, "list", "resnt18")
     assert code == 2
     assert "did you mean 'resnet18'?" in err

@@ -19,7 +19,8 @@ ALLOWED = {
     "evaluate": {"build", "checkpoint", "config", "data", "log", "probes", "runtime"},
     "trainer": {"build", "checkpoint", "config", "data", "distributed", "evaluate", "interruption", "log", "optim",
                 "runtime"},
-    "cli": {"", "backbones", "checkpoint", "config", "data", "evaluate", "log", "macs", "trainer", "convert"},
+    "cli": {"", "backbones", "weights", "checkpoint", "config", "convert", "data", "evaluate", "log", "macs",
+            "trainer"},
 }
 
 

@@ -6,6 +6,8 @@ from typing import Dict, Mapping, Optional
 import numpy
 
 from passl_mixer.backbones.shapes import shapes_only
+from passl_mixer.backbones.token_maps import adapt_token_arrays
+from passl_mixer.backbones.vip import ViP
 from passl_mixer.checkpoint import find_checkpoint, load_arrays
 from passl_mixer.errors import BadInput
 from passl_mixer.registry import BACKBONES
@@ -21,7 +23,8 @@ def load_pretrained(backbone, options: Mapping, path) -> None:
     Args:
         backbone: what was built.
         options: what it was built from: ``name`` and options.
-        path: run folder, checkpoint of ours, state dict of such a backbone, or a reference's weight file.
+        path: run folder, checkpoint of ours, state dict of such a backbone, or a reference's weight file. Token mixing
+            of another image size is adapted (``passl_mixer.backbones.token_maps``).
     Raises:
         BadInput: nothing readable there, weights of another network (a registered one that they fit is named), or
             weights that need another activation.
@@ -31,6 +34,8 @@ def load_pretrained(backbone, options: Mapping, path) -> None:
     file = find_checkpoint(path)
     own = {name: tuple(tensor.shape) for name, tensor in backbone.state_dict().items()}
     arrays, cls, words, needs = _backbone_arrays(file, type(backbone), own)
+    if cls is type(backbone):       # weights of another image size are adapted where that is possible
+        arrays = adapt_token_arrays(arrays, backbone, from_size=needs.get("img_size", _published_size(options)))
     shapes = {name: tuple(value.shape) for name, value in arrays.items()}
     if shapes != own:
         raise BadInput(f"{words}: these weights do not fit {options['name']!r} as it was built; "
@@ -42,13 +47,18 @@ def load_pretrained(backbone, options: Mapping, path) -> None:
     load_arrays(backbone, arrays, words)
 
 
+def _published_size(options: Mapping):
+    """Image size of a reference's weights where their shapes do not tell it (ViP): that of the registered variant."""
+    return _option({"name": options["name"]}, "img_size") if BACKBONES.entry(options["name"])[0] is ViP else None
+
+
 def _backbone_arrays(file: Path, built: type, own: Mapping) -> tuple:
     """``(arrays under our names, class they are of or None, words for messages, options they need)``."""
     arrays, facts = read_arrays(file), own_facts(file)
     if facts is not None:
         saved = facts["config"]["model"]["backbone"]
         found = {name[len(PREFIX):]: value for name, value in arrays.items() if name.startswith(PREFIX)}
-        needs = {key: saved[key] for key in ("act",) if key in saved}
+        needs = {key: saved[key] for key in ("act", "img_size") if key in saved}
         return found, _class_of(saved["name"]), f"{file} (backbone {saved['name']!r})", needs
     if set(arrays) == set(own):
         return arrays, built, str(file), {}

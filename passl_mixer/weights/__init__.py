@@ -31,15 +31,19 @@ KEY_MAPS = {
     ("mlp_mixer", "passl"): ports.in_paddle(mlp_mixer.rows, ports.PASSL_MIXER),
     ("conv_mixer", "timm"): conv_mixer.timm_rows,
     ("conv_mixer", "official"): conv_mixer.official_rows,
+    ("conv_mixer", "paddlevit"): ports.in_paddle(conv_mixer.official_rows),
     ("conv_mlp", "official"): conv_mlp.rows,
     ("conv_mlp", "paddlevit"): ports.in_paddle(conv_mlp.rows),
     ("cycle_mlp", "official"): cycle_mlp.rows,
     ("cycle_mlp", "paddlevit"): ports.in_paddle(cycle_mlp.rows),
     ("vip", "official"): vip.rows,
+    ("vip", "paddlevit"): ports.in_paddle(vip.rows),
     ("as_mlp", "official"): as_mlp.rows,
     ("resmlp", "timm"): resmlp.timm_rows,
     ("resmlp", "official"): resmlp.official_rows,
+    ("resmlp", "paddlevit"): ports.in_paddle(resmlp.timm_rows, ports.PADDLEVIT_MIXER),
     ("gmlp", "timm"): gmlp.rows,
+    ("gmlp", "paddlevit"): ports.in_paddle(gmlp.rows, ports.PADDLEVIT_MIXER),
 }
 
 # A name that only this family's state dict of this source has: what a foreign state dict is recognised by.
@@ -53,16 +57,19 @@ SIGNATURES = {
     "backbone.blocks.0.mlp_tokens.fc1.weight": ("mlp_mixer", "passl"),
     "blocks.0.linear_tokens.weight": ("resmlp", "timm"),
     "blocks.0.gamma_1": ("resmlp", "official"),
+    "mixer_layers.0.linear_tokens.weight": ("resmlp", "paddlevit"),
+    "mixer_layers.0.mlp_channels.gate.proj.weight": ("gmlp", "paddlevit"),
     "blocks.0.mlp_channels.gate.proj.weight": ("gmlp", "timm"),
     "network.0.0.attn.mlp_h.weight": ("vip", "official"),
     "layers.0.blocks.0.axial_shift.conv1.weight": ("as_mlp", "official"),
     "blocks.0.0.fn.0.weight": ("conv_mixer", "timm"),
-    "3.0.fn.0.weight": ("conv_mixer", "official"),
+    "2.running_mean": ("conv_mixer", "official"),
+    "2._mean": ("conv_mixer", "paddlevit"),
 }
 
 
 # A source whose state dicts have the names of another's: they differ in layout only.
-SAME_NAMES = {("cycle_mlp", "paddlevit"): ("cycle_mlp", "official")}
+SAME_NAMES = {("cycle_mlp", "paddlevit"): ("cycle_mlp", "official"), ("vip", "paddlevit"): ("vip", "official")}
 
 # Options of our backbone without which a source's weights compute something else.
 NEEDS = {("mlp_mixer", "google"): {"act": "gelu_tanh"}}

@@ -110,11 +110,15 @@ RENAMES: Dict[tuple, Callable[[List[str]], list]] = {
     ("cycle_mlp", "paddlevit"): lambda names: PADDLE + _cycle_mlp(names),
     ("as_mlp", "official"): lambda names: TORCH + _as_mlp(names),
     ("vip", "official"): lambda names: TORCH + _vip(names),
+    ("vip", "paddlevit"): lambda names: PADDLE + _vip(names),
     ("resmlp", "timm"): lambda names: TORCH + _resmlp_timm(names),
     ("resmlp", "official"): lambda names: TORCH + _resmlp_official(names),
+    ("resmlp", "paddlevit"): lambda names: PADDLE + _resmlp_timm(names) + _beginnings(PADDLEVIT_MIXER),
     ("gmlp", "timm"): lambda names: TORCH + _gmlp(names),
+    ("gmlp", "paddlevit"): lambda names: PADDLE + _gmlp(names) + _beginnings(PADDLEVIT_MIXER),
     ("conv_mixer", "timm"): lambda names: TORCH + _conv_mixer_timm(names),
     ("conv_mixer", "official"): lambda names: TORCH + _conv_mixer_official(names),
+    ("conv_mixer", "paddlevit"): lambda names: PADDLE + _conv_mixer_official(names),
 }
 
 

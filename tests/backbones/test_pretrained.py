@@ -9,6 +9,7 @@ from passl_mixer.build import build_model, build_untrained
 from passl_mixer.checkpoint import arrays_of, save_checkpoint
 from passl_mixer.convert import import_file
 from passl_mixer.errors import BadInput
+from passl_mixer.resolution import resize_tokens
 from passl_mixer.weights import KEY_MAPS, export_state_dict
 
 SMALL = {"name": "MlpMixer", "img_size": 8, "patch_size": 4, "embed_dim": 12, "num_blocks": 2}
@@ -88,10 +89,9 @@ def test_another_variant_is_named(tmp_path):
 
 
 def test_another_image_size_is_named(tmp_path):
-    arrays = trained("mlp_mixer_nano")
-    path = write_run(tmp_path / "run", {"name": "mlp_mixer_nano"}, arrays)
-    with pytest.raises(BadInput, match=r"they fit name: mlp_mixer_nano at its own img_size \[32\]"):
-        build_backbone({"name": "mlp_mixer_nano", "img_size": 28, "pretrained": str(path)})
+    path = write_run(tmp_path / "run", {"name": "vit_nano"}, trained("vit_nano"))
+    with pytest.raises(BadInput, match=r"they fit name: vit_nano at its own img_size \[32\]"):
+        build_backbone({"name": "vit_nano", "img_size": 28, "pretrained": str(path)})
 
 
 def test_the_untrained_baseline_is_untrained(tmp_path, tiny):
@@ -114,3 +114,30 @@ def test_what_cannot_be_read_is_said(tmp_path):
         build_backbone({**SMALL, "pretrained": str(tmp_path / "w.npz")})
     with pytest.raises(BadInput, match="has no option 'dropath'"):
         build_backbone({**SMALL, "dropath": 1, "pretrained": str(tmp_path / "w.npz")})
+
+
+@pytest.mark.parametrize("family", ["mlp_mixer", "resmlp", "gmlp"])
+def test_another_image_size_is_adapted(tmp_path, family):
+    """As ``resize_tokens`` does it, from our checkpoints and from a reference's files alike."""
+    name = f"{family}_nano"
+    small = build_backbone({"name": name, "img_size": 28})
+    expected = arrays_of(resize_tokens(small, 36))
+    run = write_run(tmp_path / "run", {"name": name, "img_size": 28}, arrays_of(small))
+    theirs = export_state_dict({"backbone": arrays_of(small)}, family=family, target="timm")
+    save_file(theirs, tmp_path / "timm.safetensors")
+    for path in (run, tmp_path / "timm.safetensors"):
+        got = arrays_of(build_backbone({"name": name, "img_size": 36, "pretrained": path}))
+        for key, value in expected.items():
+            np.testing.assert_allclose(got[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
+
+
+def test_a_vip_of_another_image_size_is_refused(tmp_path):
+    """Its shapes would fit, its function would not."""
+    arrays = arrays_of(build_backbone({"name": "vip_nano", "img_size": 32}))
+    path = write_run(tmp_path / "run", {"name": "vip_nano", "img_size": 32}, arrays)
+    same(build_backbone({"name": "vip_nano", "img_size": 32, "pretrained": path}), arrays)
+    theirs = export_state_dict({"backbone": arrays}, family="vip", target="official")
+    save_file(theirs, tmp_path / "official.safetensors")
+    for weights in (path, tmp_path / "official.safetensors"):
+        with pytest.raises(BadInput, match="a ViP cannot be resized"):
+            build_backbone({"name": "vip_nano", "img_size": 28, "pretrained": weights})

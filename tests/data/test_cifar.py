@@ -8,8 +8,8 @@ import pytest
 
 from passl_mixer.data import build_dataset, check_dataset
 from passl_mixer.data.cifar import parse_binary
-from passl_mixer.pickles import load_arrays
 from passl_mixer.errors import BadInput
+from passl_mixer.pickles import load_arrays
 
 COUNT = 10_000
 

@@ -104,6 +104,12 @@ def paddle_port(timm, beginnings):
     return {renamed(name): value.T if value.ndim == 2 else value for name, value in timm.items()}
 
 
+def official_conv_mixer(timm):
+    """A timm ConvMixer under the official, flat names."""
+    ours = convert_state_dict(timm, family="conv_mixer", source="timm")
+    return export_state_dict(ours, family="conv_mixer", target="official")
+
+
 PASSL = [("head.", "head.fc_cls."), ("", "backbone.")]
 PADDLEVIT = [("stem.proj", "patch_embed.patch_embed"), ("blocks", "mixer_layers")]
 
@@ -114,8 +120,13 @@ PADDLEVIT = [("stem.proj", "patch_embed.patch_embed"), ("blocks", "mixer_layers"
     ("mlp_mixer", "paddlevit", lambda timm: paddle_port(timm, PADDLEVIT)),
     ("mlp_mixer", "passl", lambda timm: paddle_port(timm, PASSL)),
     ("conv_mlp", "paddlevit", lambda official: paddle_port(official, [])),
-    ("cycle_mlp", "paddlevit", lambda official: paddle_port(official, []))],
-    ids=["google", "google_older", "mixer_paddlevit", "passl", "conv_mlp", "cycle_mlp"])
+    ("cycle_mlp", "paddlevit", lambda official: paddle_port(official, [])),
+    ("vip", "paddlevit", lambda official: paddle_port(official, [])),
+    ("resmlp", "paddlevit", lambda timm: paddle_port(timm, PADDLEVIT)),
+    ("gmlp", "paddlevit", lambda timm: paddle_port(timm, PADDLEVIT)),
+    ("conv_mixer", "paddlevit", lambda timm: paddle_port(official_conv_mixer(timm), []))],
+    ids=["google", "google_older", "mixer_paddlevit", "passl", "conv_mlp", "cycle_mlp", "vip", "resmlp", "gmlp",
+         "conv_mixer"])
 def test_ports_of_one_network_give_the_same_arrays(golden, family, source, port):
     config, reference, _ = golden(family)
     expected = convert_state_dict(reference, family=family, source=config["source"])

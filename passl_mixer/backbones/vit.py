@@ -79,7 +79,6 @@ class ViT(nn.Layer):
         self.grid = patch_grid(self.img_size, patch_size)
         self.in_chans, self.num_features, self.pool = in_chans, embed_dim, pool
         self.feature_strides, self.feature_channels = (patch_size,), (embed_dim,)
-        self.grid = tuple(side // patch_size for side in self.img_size)
         stem_init = attr(torch_uniform(in_chans * patch_size ** 2))
         self.stem = nn.Conv2D(in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=stem_init,
                               bias_attr=stem_init)

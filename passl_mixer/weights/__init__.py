@@ -20,6 +20,7 @@ from passl_mixer.weights import (
     ports,
     resmlp,
     vip,
+    vit,
 )
 from passl_mixer.weights.files import read_arrays
 
@@ -39,6 +40,7 @@ KEY_MAPS = {
     ("vip", "official"): vip.rows,
     ("vip", "paddlevit"): ports.in_paddle(vip.rows),
     ("as_mlp", "official"): as_mlp.rows,
+    ("vit", "timm"): vit.rows,
     ("resmlp", "timm"): resmlp.timm_rows,
     ("resmlp", "official"): resmlp.official_rows,
     ("resmlp", "paddlevit"): ports.in_paddle(resmlp.timm_rows, ports.PADDLEVIT_MIXER),
@@ -63,6 +65,7 @@ SIGNATURES = {
     "network.0.0.attn.mlp_h.weight": ("vip", "official"),
     "layers.0.blocks.0.axial_shift.conv1.weight": ("as_mlp", "official"),
     "blocks.0.0.fn.0.weight": ("conv_mixer", "timm"),
+    "blocks.0.attn.qkv.weight": ("vit", "timm"),
     "2.running_mean": ("conv_mixer", "official"),
     "2._mean": ("conv_mixer", "paddlevit"),
 }

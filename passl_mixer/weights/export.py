@@ -84,6 +84,11 @@ def _gmlp(names) -> list:
     return [(r"^stem\.", "stem.proj."), (r"\.(fc1|fc2|gate)\.", r".mlp_channels.\1."), (r"\.token_mixing\.", ".proj.")]
 
 
+def _vit(names) -> list:
+    return [(r"^stem\.", "patch_embed.proj."), (r"\.attention\.", ".attn."), (r"^class_token$", "cls_token"),
+            (r"^position$", "pos_embed")]
+
+
 CONV_MIXER = [(r"\.depthwise\.", ".0.fn.0."), (r"\.norm1\.", ".0.fn.2."), (r"\.pointwise\.", ".1."),
               (r"\.norm2\.", ".3.")]
 
@@ -109,6 +114,7 @@ RENAMES: Dict[tuple, Callable[[List[str]], list]] = {
     ("cycle_mlp", "official"): lambda names: TORCH + _cycle_mlp(names),
     ("cycle_mlp", "paddlevit"): lambda names: PADDLE + _cycle_mlp(names),
     ("as_mlp", "official"): lambda names: TORCH + _as_mlp(names),
+    ("vit", "timm"): lambda names: TORCH + _vit(names),
     ("vip", "official"): lambda names: TORCH + _vip(names),
     ("vip", "paddlevit"): lambda names: PADDLE + _vip(names),
     ("resmlp", "timm"): lambda names: TORCH + _resmlp_timm(names),

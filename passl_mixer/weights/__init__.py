@@ -19,6 +19,7 @@ from passl_mixer.weights import (
     mlp_mixer,
     ports,
     resmlp,
+    swin,
     vip,
     vit,
 )
@@ -41,6 +42,7 @@ KEY_MAPS = {
     ("vip", "paddlevit"): ports.in_paddle(vip.rows),
     ("as_mlp", "official"): as_mlp.rows,
     ("vit", "timm"): vit.rows,
+    ("swin", "timm"): swin.rows,
     ("resmlp", "timm"): resmlp.timm_rows,
     ("resmlp", "official"): resmlp.official_rows,
     ("resmlp", "paddlevit"): ports.in_paddle(resmlp.timm_rows, ports.PADDLEVIT_MIXER),
@@ -66,6 +68,7 @@ SIGNATURES = {
     "layers.0.blocks.0.axial_shift.conv1.weight": ("as_mlp", "official"),
     "blocks.0.0.fn.0.weight": ("conv_mixer", "timm"),
     "blocks.0.attn.qkv.weight": ("vit", "timm"),
+    "layers.0.blocks.0.attn.qkv.weight": ("swin", "timm"),
     "2.running_mean": ("conv_mixer", "official"),
     "2._mean": ("conv_mixer", "paddlevit"),
 }

@@ -89,6 +89,13 @@ def _vit(names) -> list:
             (r"^position$", "pos_embed")]
 
 
+def _swin() -> list:
+    return [(r"^stem\.", "patch_embed.proj."), (r"^stem_norm\.", "patch_embed.norm."),
+            (r"^stages\.(\d+)\.(\d+)\.", r"layers.\1.blocks.\2."), (r"\.attention\.attention\.", ".attn."),
+            (r"\.attention\.bias_table$", ".attn.relative_position_bias_table"),
+            (r"^merges\.(\d+)\.", lambda match: f"layers.{int(match.group(1)) + 1}.downsample.")]
+
+
 CONV_MIXER = [(r"\.depthwise\.", ".0.fn.0."), (r"\.norm1\.", ".0.fn.2."), (r"\.pointwise\.", ".1."),
               (r"\.norm2\.", ".3.")]
 
@@ -115,6 +122,7 @@ RENAMES: Dict[tuple, Callable[[List[str]], list]] = {
     ("cycle_mlp", "paddlevit"): lambda names: PADDLE + _cycle_mlp(names),
     ("as_mlp", "official"): lambda names: TORCH + _as_mlp(names),
     ("vit", "timm"): lambda names: TORCH + _vit(names),
+    ("swin", "timm"): lambda names: _swin(),
     ("vip", "official"): lambda names: TORCH + _vip(names),
     ("vip", "paddlevit"): lambda names: PADDLE + _vip(names),
     ("resmlp", "timm"): lambda names: TORCH + _resmlp_timm(names),

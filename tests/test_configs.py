@@ -11,11 +11,11 @@ from passl_mixer.trainer import train_step
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 EXPECTED = ["quickstart.yaml", "mlp_mixer/b16.yaml", "mlp_mixer/l16.yaml",
-            *(f"mlp_mixer/b16_{m}.yaml" for m in ("simclr", "moco", "byol", "linear")),
+            *(f"mlp_mixer/b16_{m}.yaml" for m in ("simclr", "moco", "byol", "simsiam", "moco_v3", "linear")),
             *(f"{folder}/{short}{end}.yaml" for folder, short in (("conv_mlp", "s"), ("cycle_mlp", "b1"))
-              for end in ("", "_simclr", "_moco", "_byol", "_linear")),
+              for end in ("", "_simclr", "_moco", "_byol", "_simsiam", "_moco_v3", "_linear")),
             *(f"cifar10/{b}_{m}.yaml" for b in ("mlp_mixer", "conv_mlp", "cycle_mlp", "resnet18")
-              for m in ("simclr", "moco", "byol"))]
+              for m in ("simclr", "moco", "byol", "simsiam", "moco_v3"))]
 
 
 def test_all_are_there():

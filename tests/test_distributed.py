@@ -48,7 +48,8 @@ rank, size = distributed.rank(), distributed.world_size()
 views = np.random.default_rng(0).normal(size=[2, 8, 3, 2, 2]).astype("float32")
 mine = [paddle.to_tensor(v[rank * 8 // size:(rank + 1) * 8 // size]) for v in views]
 out = {}
-for name, cfg in (("simclr", {"name": "simclr"}), ("moco", {"name": "moco", "queue_size": 16})):
+for name, cfg in (("simclr", {"name": "simclr"}), ("moco", {"name": "moco", "queue_size": 16}),
+                  ("simsiam", {"name": "simsiam"}), ("moco_v3", {"name": "moco_v3"})):
     paddle.seed(3 if rank == 0 else 4)
     method = build_method(cfg, Tiny(), build_head({"name": "mlp", "norm": None, "out": 4}, 6))
     for p in method.state_dict().values():

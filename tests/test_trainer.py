@@ -19,6 +19,8 @@ METHODS = {
     "simclr": [],
     "moco": ["model.method={name: moco, queue_size: 32, momentum: 0.9, temperature: 0.1}"],
     "byol": ["model.method={name: byol, momentum: 0.9}"],
+    "simsiam": ["model.method={name: simsiam}", "model.head.last_norm=true", "model.head.last_affine=false"],
+    "moco_v3": ["model.method={name: moco_v3, momentum: 0.9}"],
     "supervised": ["model.method={name: supervised, mixup_alpha: 0.5, label_smoothing: 0.1}",
                    "model.head={name: linear, num_classes: 4}", "data.train_views={name: inception, img_size: 16}",
                    "model.backbone.drop_path_rate=0.5",

@@ -51,4 +51,23 @@ def require_projector(head, method: str) -> None:
                        "set model.head to {name: mlp, layers: 2, out: 128}")
 
 
-__all__ = ["HEADS", "LinearHead", "MLPHead", "build_head", "require_projector"]
+def build_predictor(entry: dict, projector, method: str):
+    """Build the second head of a method, from the projector's embeddings to predictions of the same width.
+
+    Args:
+        entry: a head entry; ``name`` may be left out (mlp), and so may ``out``.
+        projector: the head whose embeddings it takes, ``out_features`` wide.
+        method: name of the method, for messages.
+    Raises:
+        BadInput: a classifier, unknown options, or an ``out`` that is not the projector's.
+    """
+    width = projector.out_features
+    predictor = build_head({"name": "mlp", "out": width, **entry}, in_features=width)
+    require_projector(predictor, method)
+    if predictor.out_features != width:
+        raise BadInput(f"{method}'s predictor has out {predictor.out_features}, the projector "
+                       f"{width}; make model.method.predictor.out equal to model.head.out")
+    return predictor
+
+
+__all__ = ["HEADS", "LinearHead", "MLPHead", "build_head", "build_predictor", "require_projector"]

@@ -9,10 +9,16 @@ The published heads, as configuration entries (``name: mlp`` beside each):
 | MoCo v1 | layers: 1, out: 128, norm: null |
 | MoCo v2 | layers: 2, out: 128, norm: null |
 | BYOL, both heads | layers: 2, hidden: 4096, out: 256, norm: bn, hidden_bias: true, last_bias: false |
+| SimSiam, projector | layers: 3, hidden: 2048, out: 2048, norm: bn, last_norm: true, last_affine: false |
+| SimSiam, predictor | layers: 2, hidden: 512, out: 2048, norm: bn |
+| MoCo v3 | hidden: 4096, out: 256, norm: bn, last_norm: true, last_affine: false, and |
+| ... ViT | layers: 3 (projector), 2 (predictor) |
+| ... ResNet | layers: 2 (both); predictor last_norm: false, last_bias: false in place of the last norm |
 
 Sources: SimCLR arXiv:2002.05709 and google-research/simclr ``model_util.py``; MoCo arXiv:1911.05722,
 2003.04297 and facebookresearch/moco ``builder.py``; BYOL arXiv:2006.07733 and deepmind-research
-``byol/utils/networks.py``.
+``byol/utils/networks.py``; SimSiam arXiv:2011.10566 and facebookresearch/simsiam ``builder.py``; MoCo v3
+arXiv:2104.02057 and facebookresearch/moco-v3 ``builder.py``.
 """
 from typing import Optional
 
@@ -31,18 +37,21 @@ class MLPHead(nn.Layer):
         out: width of the result.
         norm: what stands before each ReLU: "bn" (batch), "ln" (layer) or null (nothing).
         last_norm: normalise the result too, with a scale but no shift (SimCLR).
+        last_affine: whether that norm has its scale; false: neither scale nor shift (SimSiam, MoCo v3).
         hidden_bias: biases of all linear maps but the last; null: only where no norm follows, as its shift
             does the same.
         last_bias: bias of the last linear map; null: only without ``last_norm``.
         init_std: weights from N(0, init_std^2) and zero biases (SimCLR: 0.01); null: weights and biases
             uniform in +-1/sqrt(fan_in), the PyTorch default that MoCo uses.
     Raises:
-        BadInput: impossible sizes, an unknown norm, or ``last_norm`` without ``norm``.
+        BadInput: impossible sizes, an unknown norm, ``last_norm`` without ``norm``, or ``last_affine: false``
+            without ``last_norm``.
     """
 
     def __init__(self, in_features: int, *, layers: int = 2, hidden: Optional[int] = None, out: int = 128,
-                 norm: Optional[str] = "bn", last_norm: bool = False, hidden_bias: Optional[bool] = None,
-                 last_bias: Optional[bool] = None, init_std: Optional[float] = None):
+                 norm: Optional[str] = "bn", last_norm: bool = False, last_affine: bool = True,
+                 hidden_bias: Optional[bool] = None, last_bias: Optional[bool] = None,
+                 init_std: Optional[float] = None):
         super().__init__()
         hidden = in_features if hidden is None else hidden
         if min(in_features, layers, hidden, out) < 1:
@@ -52,6 +61,8 @@ class MLPHead(nn.Layer):
             raise BadInput(f"an mlp head's norm is 'bn', 'ln' or null, got {norm!r}")
         if last_norm and norm is None:
             raise BadInput("an mlp head with last_norm: true needs norm: bn or norm: ln")
+        if not last_affine and not last_norm:
+            raise BadInput("an mlp head with last_affine: false needs last_norm: true")
         if init_std is not None and init_std <= 0:
             raise BadInput(f"an mlp head's init_std is positive or null, got {init_std}")
         self.in_features, self.hidden, self.out_features, self.norm = in_features, hidden, out, norm
@@ -65,7 +76,7 @@ class MLPHead(nn.Layer):
             steps.append(nn.ReLU())
             width = hidden
         steps.append(_linear(width, out, last_bias, init_std))
-        steps += [_norm(norm, out, shift=False)] if last_norm else []
+        steps += [_norm(norm, out, scale=last_affine, shift=False)] if last_norm else []
         self.bias_options = {"hidden_bias": hidden_bias, "last_bias": last_bias}
         self.mlp = nn.Sequential(*steps)
 
@@ -83,7 +94,6 @@ def _linear(width_in: int, width_out: int, bias: bool, std: Optional[float]) -> 
     return nn.Linear(width_in, width_out, weight_attr=weight_attr, bias_attr=bias_attr if bias else False)
 
 
-def _norm(kind: str, width: int, shift: bool = True) -> nn.Layer:
-    bias_attr = None if shift else False
+def _norm(kind: str, width: int, scale: bool = True, shift: bool = True) -> nn.Layer:
     cls = nn.BatchNorm1D if kind == "bn" else nn.LayerNorm
-    return cls(width, bias_attr=bias_attr)
+    return cls(width, weight_attr=None if scale else False, bias_attr=None if shift else False)

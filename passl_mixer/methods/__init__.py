@@ -6,7 +6,9 @@ from passl_mixer.errors import BadInput, nearest
 from passl_mixer.heads import build_head
 from passl_mixer.methods.byol import BYOL
 from passl_mixer.methods.moco import MoCo
+from passl_mixer.methods.moco_v3 import MoCoV3
 from passl_mixer.methods.simclr import SimCLR
+from passl_mixer.methods.simsiam import SimSiam
 from passl_mixer.methods.supervised import Supervised
 from passl_mixer.registry import METHODS
 
@@ -14,6 +16,8 @@ METHODS.add("supervised", Supervised)
 METHODS.add("simclr", SimCLR)
 METHODS.add("moco", MoCo)
 METHODS.add("byol", BYOL)
+METHODS.add("simsiam", SimSiam)
+METHODS.add("moco_v3", MoCoV3)
 
 
 def build_method(cfg, backbone=None, head=None):
@@ -48,4 +52,4 @@ def build_method(cfg, backbone=None, head=None):
     return METHODS.build(cfg, backbone=backbone, head=head)
 
 
-__all__ = ["BYOL", "METHODS", "MoCo", "SimCLR", "Supervised", "build_method"]
+__all__ = ["BYOL", "METHODS", "MoCo", "MoCoV3", "SimCLR", "SimSiam", "Supervised", "build_method"]

@@ -12,7 +12,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from passl_mixer.errors import BadInput
-from passl_mixer.heads import build_head, require_projector
+from passl_mixer.heads import build_predictor, require_projector
 from passl_mixer.methods.ema import ema_update, frozen_copy
 from passl_mixer.metrics import feature_std
 
@@ -65,7 +65,9 @@ class BYOL(nn.Layer):
         if not 0 <= momentum <= 1:
             raise BadInput(f"byol's momentum must be in [0, 1], got {momentum}")
         self.backbone, self.head = backbone, head
-        self.predictor = _build_predictor(predictor, head)
+        if predictor is None:
+            predictor = {"layers": 2, "hidden": head.hidden, "norm": head.norm, **head.bias_options}
+        self.predictor = build_predictor(predictor, head, "byol")
         self.target_backbone, self.target_head = frozen_copy(backbone), frozen_copy(head)
         self.momentum = momentum
 
@@ -96,15 +98,3 @@ class BYOL(nn.Layer):
     def trainable_parameters(self) -> list:
         """``[(structured name, parameter)]`` for the optimiser: the online network's and the predictor's."""
         return [(name, p) for name, p in self.named_parameters() if p.trainable]
-
-
-def _build_predictor(entry, head):
-    if entry is None:
-        entry = {"layers": 2, "hidden": head.hidden, "norm": head.norm, **head.bias_options}
-    entry = {"name": "mlp", "out": head.out_features, **entry}
-    predictor = build_head(entry, in_features=head.out_features)
-    require_projector(predictor, "byol")
-    if predictor.out_features != head.out_features:
-        raise BadInput(f"byol's predictor has out {predictor.out_features}, the projector "
-                       f"{head.out_features}; make model.method.predictor.out equal to model.head.out")
-    return predictor

@@ -33,6 +33,10 @@ PUBLISHED = {
     "moco_v2": ({"layers": 2, "out": 128, "norm": None}, ["Linear", "ReLU", "Linear"], [True, True]),
     "byol": ({"layers": 2, "hidden": 64, "out": 16, "norm": "bn", "hidden_bias": True, "last_bias": False},
              ["Linear", "BatchNorm1D", "ReLU", "Linear"], [True, False]),
+    "simsiam": ({"layers": 3, "hidden": 64, "out": 64, "norm": "bn", "last_norm": True, "last_affine": False},
+                ["Linear", "BatchNorm1D", "ReLU"] * 2 + ["Linear", "BatchNorm1D"], [False] * 3),
+    "moco_v3_resnet": ({"layers": 2, "hidden": 64, "out": 16, "norm": "bn", "last_bias": False},
+                       ["Linear", "BatchNorm1D", "ReLU", "Linear"], [False, False]),
     "layer_norm": ({"norm": "ln", "last_norm": True}, ["Linear", "LayerNorm", "ReLU", "Linear", "LayerNorm"],
                    [False, False]),
 }
@@ -48,7 +52,7 @@ def test_published_forms(form):
     assert list(head(paddle.rand([4, 24])).shape) == [4, head.out_features]
     if options.get("last_norm"):
         assert head.mlp[-1].bias is None
-        assert head.mlp[-1].weight is not None
+        assert (head.mlp[-1].weight is not None) == options.get("last_affine", True)
 
 
 def test_mlp_is_its_formula():
@@ -94,6 +98,7 @@ def test_width_comes_from_the_backbone_or_the_configuration():
     ({"name": "mlp", "layers": 0}, ">= 1"),
     ({"name": "mlp", "norm": "batch"}, "'bn', 'ln' or null"),
     ({"name": "mlp", "norm": None, "last_norm": True}, "last_norm: true needs norm"),
+    ({"name": "mlp", "last_affine": False}, "last_affine: false needs last_norm: true"),
     ({"name": "mlp", "init_std": -1.0}, "init_std"),
 ])
 def test_bad_options(cfg, words):

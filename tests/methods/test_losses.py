@@ -7,7 +7,9 @@ import pytest
 
 from passl_mixer.methods.byol import regression_loss, target_momentum
 from passl_mixer.methods.moco import info_nce
+from passl_mixer.methods.moco_v3 import contrastive_loss
 from passl_mixer.methods.simclr import nt_xent
+from passl_mixer.methods.simsiam import negative_cosine
 from passl_mixer.methods.supervised import smooth_one_hot, soft_cross_entropy
 from passl_mixer.metrics import feature_std, top_k_accuracy
 
@@ -39,6 +41,18 @@ def slow_regression(p1, z2, p2, z1):
     return sum(4 - 2 * cos(a, b) - 2 * cos(c, d) for a, b, c, d in zip(p1, z2, p2, z1)) / len(p1)
 
 
+def slow_negative_cosine(p1, z2, p2, z1):
+    return sum(-(cos(a, b) + cos(c, d)) / 2 for a, b, c, d in zip(p1, z2, p2, z1)) / len(p1)
+
+
+def slow_contrastive(q, k, temperature):
+    total = 0.0
+    for i in range(len(q)):
+        among = sum(math.exp(cos(q[i], row) / temperature) for row in k)
+        total -= math.log(math.exp(cos(q[i], k[i]) / temperature) / among)
+    return 2 * temperature * total / len(q)
+
+
 def slow_soft_cross_entropy(scores, targets):
     total = 0.0
     for s, t in zip(scores, targets):
@@ -64,6 +78,9 @@ def cases():
         "nt_xent_cold": (nt_xent, slow_nt_xent, draw((5, 4), (5, 4)), (0.07,), (0, 1)),
         "info_nce": (info_nce, slow_info_nce, [query, key, unit(queue)], (0.2,), (0, 1)),
         "regression": (regression_loss, slow_regression, draw(*four), (), (0, 1, 2, 3)),
+        "negative_cosine": (negative_cosine, slow_negative_cosine, draw(*four), (), (0, 1, 2, 3)),
+        "contrastive": (contrastive_loss, slow_contrastive, draw((5, 4), (5, 4)), (0.2,), (0,)),
+        "contrastive_warm": (contrastive_loss, slow_contrastive, draw((5, 4), (5, 4)), (1.0,), (0,)),
         "soft_cross_entropy": (soft_cross_entropy, slow_soft_cross_entropy,
                                [scores, np.exp(weights) / np.exp(weights).sum(1, keepdims=True)], (), (0,)),
     }
@@ -97,12 +114,22 @@ def test_known_values():
     np.testing.assert_allclose(float(info_nce(same, same, queue, 0.07)), math.log(10), rtol=1e-5)
     np.testing.assert_allclose(float(regression_loss(same, 2 * same, same, 5 * same)), 0.0, atol=1e-5)
     np.testing.assert_allclose(float(regression_loss(same, -same, same, -same)), 8.0, rtol=1e-5)
+    np.testing.assert_allclose(float(negative_cosine(same, 2 * same, same, 5 * same)), -1.0, rtol=1e-5)
+    np.testing.assert_allclose(float(contrastive_loss(same, 2 * same, 0.3)), 0.6 * math.log(6), rtol=1e-5)
+
+
+def test_keys_of_contrastive_loss_carry_no_gradient():
+    q, k = (paddle.to_tensor(a.astype("float32"), stop_gradient=False) for a in draw((5, 4), (5, 4)))
+    contrastive_loss(q, k, 0.2).backward()
+    assert k.grad is None
+    assert np.abs(q.grad.numpy()).max() > 0
 
 
 def test_low_precision_inputs_give_float32_losses():
     arrays = draw((4, 8), (4, 8), (6, 8))
     z1, z2, queue = (paddle.to_tensor(a.astype("float32")).astype("bfloat16") for a in arrays)
-    for loss in (nt_xent(z1, z2, 0.1), info_nce(z1, z2, queue, 0.1), regression_loss(z1, z2, z2, z1)):
+    for loss in (nt_xent(z1, z2, 0.1), info_nce(z1, z2, queue, 0.1), regression_loss(z1, z2, z2, z1),
+                 negative_cosine(z1, z2, z2, z1), contrastive_loss(z1, z2, 0.1)):
         assert loss.dtype == paddle.float32
         assert np.isfinite(float(loss))
 
@@ -117,6 +144,10 @@ def test_low_precision_inputs_give_float32_losses():
     lambda a, b: info_nce(a, a, paddle.ones([5, 9]), 0.1),
     lambda a, b: info_nce(a, a, a, 0.0),
     lambda a, b: regression_loss(a, a, b, b),
+    lambda a, b: negative_cosine(a, a, b, b),
+    lambda a, b: contrastive_loss(a, b, 0.1),
+    lambda a, b: contrastive_loss(a[0], a[0], 0.1),
+    lambda a, b: contrastive_loss(a, a, 0.0),
     lambda a, b: soft_cross_entropy(a, b),
 ])
 def test_wrong_shapes_and_temperatures(call):

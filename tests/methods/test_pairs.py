@@ -13,6 +13,8 @@ METHODS = {
     "simclr": ({"name": "mlp", "out": 16}, {}),
     "moco": ({"name": "mlp", "out": 16, "norm": None}, {"queue_size": 8, "momentum": 0.9}),
     "byol": ({"name": "mlp", "out": 16}, {"momentum": 0.9}),
+    "simsiam": ({"name": "mlp", "out": 16, "last_norm": True, "last_affine": False}, {}),
+    "moco_v3": ({"name": "mlp", "out": 16, "last_norm": True, "last_affine": False}, {"momentum": 0.9}),
 }
 
 
@@ -43,7 +45,10 @@ def test_one_step(backbone, method):
     still = [k for k in before if np.array_equal(before[k], m.state_dict()[k].numpy())]
     # A bias before a normalisation has no gradient beyond rounding; all else must have moved.
     assert [k for k in still if k in trained and not k.endswith(".bias")] == []
-    followers = {"moco": ("key_",), "byol": ("target_",)}.get(method, ())
+    followers = {"moco": ("key_",), "byol": ("target_",), "moco_v3": ("key_",)}.get(method, ())
     weights = [k for k in before if followers and k.startswith(followers) and k.endswith(".weight")]
+    if method == "moco_v3" and backbone["name"].startswith("mlp_mixer"):
+        assert "backbone.stem.weight" in still
+        weights.remove("key_backbone.stem.weight")
     assert bool(weights) == bool(followers)
     assert not set(weights) & set(still)

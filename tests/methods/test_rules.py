@@ -6,10 +6,11 @@ import paddle
 import pytest
 from paddle import nn
 
-from passl_mixer import build_method
+from passl_mixer import build_backbone, build_method
 from passl_mixer.errors import BadInput
 from passl_mixer.heads import build_head
 from passl_mixer.methods.ema import ema_update, frozen_copy
+from passl_mixer.methods.moco_v3 import patch_projection
 from passl_mixer.optim import build_optimizer
 
 MLP = {"name": "mlp", "hidden": 6, "out": 5}
@@ -215,6 +216,122 @@ def test_byol_predictor():
         method({"name": "byol", "predictor": {"hiden": 4}})
 
 
+def test_simsiam_step():
+    m = method({"name": "simsiam"}, batch_norm=True)
+    before = values(m)
+    assert {n.split(".")[0] for n in before} == {"backbone", "head", "predictor"}
+    optimiser = build_optimizer({"name": "sgd"}, m.trainable_parameters())
+    train_step(m, optimiser, [batch(0), batch(1)])
+    now = values(m)
+    for key in ("backbone.fc.weight", "head.mlp.0.weight", "predictor.mlp.0.weight"):
+        assert not np.array_equal(now[key], before[key])
+    m.after_step(0.5)
+    assert all(np.array_equal(values(m)[k], now[k]) for k in now)
+
+
+def test_simsiam_stops_the_gradient_of_the_embeddings():
+    m = method({"name": "simsiam"}, head={**MLP, "norm": "ln"})
+    views = batch(0)
+    fixed = [unit(m.head(m.backbone(v)).numpy()) for v in views]
+    m(views)["loss"].backward()
+    found = {n: p.grad.numpy().copy() for n, p in m.trainable_parameters()}
+    for _, p in m.trainable_parameters():
+        p.clear_gradient(False)
+    p1, p2 = (nn.functional.normalize(m.predictor(m.head(m.backbone(v))), axis=1) for v in views)
+    expected = -0.5 * ((p1 * paddle.to_tensor(fixed[1])).sum(1) + (p2 * paddle.to_tensor(fixed[0])).sum(1)).mean()
+    expected.backward()
+    np.testing.assert_allclose(float(m(views)["loss"]), float(expected), rtol=1e-5)
+    for name, p in m.trainable_parameters():
+        np.testing.assert_allclose(found[name], p.grad.numpy(), rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_simsiam_predictor():
+    def linear(head, index):
+        return head.mlp[index].bias is not None
+    default = method({"name": "simsiam"}, head={**MLP, "out": 20}).predictor
+    assert (default.in_features, default.hidden, default.out_features, default.norm) == (20, 5, 20, "bn")
+    assert [type(p).__name__ for p in default.mlp] == ["Linear", "BatchNorm1D", "ReLU", "Linear"]
+    assert (linear(default, 0), linear(default, 3)) == (False, True)
+    chosen = method({"name": "simsiam", "predictor": {"norm": "ln"}}, head={**MLP, "out": 20}).predictor
+    assert (chosen.hidden, chosen.norm) == (5, "ln")
+    with pytest.raises(BadInput, match="simsiam's predictor has out 4, the projector 5"):
+        method({"name": "simsiam", "predictor": {"out": 4}})
+
+
+def test_moco_v3_step():
+    m = method({"name": "moco_v3", "momentum": 0.9}, batch_norm=True)
+    before = values(m)
+    for ours, twin in (("backbone.", "key_backbone."), ("head.", "key_head.")):
+        assert all(np.array_equal(before[k], before[twin + k[len(ours):]]) for k in before if k.startswith(ours))
+    assert {n.split(".")[0] for n, _ in m.trainable_parameters()} == {"backbone", "head", "predictor"}
+    optimiser = build_optimizer({"name": "sgd"}, m.trainable_parameters())
+    m(batch(0))["loss"].backward()
+    m(batch(1))["loss"].backward()
+    assert all(p.grad is not None for _, p in m.trainable_parameters())
+    assert all(p.grad is None for n, p in m.named_parameters() if n.startswith("key_"))
+    assert np.array_equal(values(m)["key_backbone.fc.weight"], before["key_backbone.fc.weight"])
+    optimiser.step(0.1)
+    m.after_step(0.25)
+    now, tau = values(m), 1 - 0.1 * (math.cos(math.pi / 4) + 1) / 2
+    for key in ("backbone.fc.weight", "head.mlp.0.weight"):
+        assert not np.array_equal(now[key], before[key])
+        np.testing.assert_allclose(now["key_" + key], tau * before["key_" + key] + (1 - tau) * now[key], rtol=1e-5,
+                                   atol=1e-6)
+
+
+def test_moco_v3_queries_find_the_keys_of_the_other_view():
+    m = method({"name": "moco_v3", "temperature": 0.5}, head={**MLP, "norm": "ln"})
+    views, expected = batch(0), 0.0
+    q = [unit(m.predictor(m.head(m.backbone(v))).numpy().astype("float64")) for v in views]
+    k = [unit(m.key_head(m.key_backbone(v)).numpy().astype("float64")) for v in views]
+    for logits in (q[0] @ k[1].T / 0.5, q[1] @ k[0].T / 0.5):
+        expected -= np.mean(np.diag(logits) - np.log(np.exp(logits).sum(1)))
+    loss = float(m(views)["loss"])
+    np.testing.assert_allclose(loss, 2 * 0.5 * expected, rtol=1e-5)
+    assert math.isclose(loss, float(m(views[::-1])["loss"]), rel_tol=1e-5)
+
+
+MIXER = {"name": "MlpMixer", "img_size": 4, "patch_size": 2, "embed_dim": 8, "num_blocks": 1}
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_moco_v3_freezes_the_patch_projection(freeze):
+    paddle.seed(0)
+    m = build_method({"backbone": MIXER, "head": MLP, "method": {"name": "moco_v3", "freeze_stem": freeze}})
+    before, names = values(m), [n for n, _ in m.trainable_parameters()]
+    assert ("backbone.stem.weight" in names, "backbone.stem.bias" in names) == (not freeze, not freeze)
+    optimiser = build_optimizer({"name": "adamw", "weight_decay": 0.1}, m.trainable_parameters())
+    train_step(m, optimiser, [batch(0), batch(1)])
+    now = values(m)
+    for part in ("backbone.stem.weight", "backbone.stem.bias", "key_backbone.stem.weight"):
+        assert np.array_equal(now[part], before[part]) == freeze, part
+    moved = ("backbone.norm.weight", "backbone.blocks.0.channel_mlp.fc1.weight", "head.mlp.0.weight")
+    assert not any(np.array_equal(now[k], before[k]) for k in moved)
+    m.backbone.stem.weight.set_value(paddle.full_like(m.backbone.stem.weight, 0.5))  # as train.init_from does
+    assert np.array_equal(m.key_backbone.stem.weight.numpy(), m.backbone.stem.weight.numpy()) == freeze
+
+
+@pytest.mark.parametrize(("name", "has_patches"), [
+    ("mlp_mixer_nano", True), ("resmlp_nano", True), ("gmlp_nano", True), ("vit_nano", True),
+    ("s2_mlp_v1_nano", True), ("vip_nano", True), ("as_mlp_nano", True), ("conv_mixer_nano", True), ("swin_nano", True),
+    ("conv_mlp_nano", False), ("cycle_mlp_nano", False), ("hire_mlp_nano", False), ("wave_mlp_nano", False),
+    ("s2_mlp_v2_nano", False), ("resnet18", False)])
+def test_which_backbones_have_a_patch_projection(name, has_patches):
+    assert (patch_projection(build_backbone(name)) is not None) == has_patches
+
+
+def test_moco_v3_predictor():
+    default = method({"name": "moco_v3"}).predictor
+    assert (default.in_features, default.hidden, default.out_features, default.norm) == (5, 6, 5, "bn")
+    assert [type(p).__name__ for p in default.mlp] == ["Linear", "BatchNorm1D", "ReLU", "Linear", "BatchNorm1D"]
+    assert default.mlp[-1].weight is None
+    assert default.mlp[-1].bias is None
+    plain = method({"name": "moco_v3"}, head={**MLP, "norm": None}).predictor
+    assert [type(p).__name__ for p in plain.mlp] == ["Linear", "ReLU", "Linear"]
+    with pytest.raises(BadInput, match="moco_v3's predictor has out 4, the projector 5"):
+        method({"name": "moco_v3", "predictor": {"out": 4}})
+
+
 def test_simclr_sees_both_views_in_one_batch():
     m = method({"name": "simclr"}, batch_norm=True)
     views = batch(0)
@@ -283,6 +400,8 @@ def test_state_of_moco_goes_on_bitwise():
 @pytest.mark.parametrize(("cfg", "size", "words"), [
     ({"name": "simclr"}, 1, "no negatives"),
     ({"name": "byol"}, 1, "too small"),
+    ({"name": "simsiam"}, 1, "too small"),
+    ({"name": "moco_v3"}, 1, "no negatives"),
     ({"name": "moco", "queue_size": 16}, 1, "too small"),
     ({"name": "moco", "queue_size": 100}, 32, "queue_size 100 is not a multiple of the batch of 32.*to 96"),
     ({"name": "moco", "queue_size": 8}, 32, "to 32"),
@@ -299,6 +418,10 @@ def test_batches_that_cannot_work(cfg, size, words):
     ({"name": "moco", "momentum": 1.0}, r"momentum in \[0, 1\)"),
     ({"name": "moco", "queue_size": 0}, "queue_size and bn_splits >= 1"),
     ({"name": "byol", "momentum": 1.5}, r"momentum must be in \[0, 1\]"),
+    ({"name": "simsiam", "momentum": 0.9}, "no option 'momentum'"),
+    ({"name": "moco_v3", "momentum": 1.5}, r"momentum in \[0, 1\]"),
+    ({"name": "moco_v3", "temperature": 0}, "temperature > 0"),
+    ({"name": "moco_v3", "freeze_stm": True}, "did you mean 'freeze_stem'"),
     ({"name": "supervised", "label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
     ({"name": "supervised", "mixup_alpha": -0.1}, "mixup_alpha must be >= 0"),
     ({"name": "simclar"}, "did you mean 'simclr'"),
@@ -310,7 +433,7 @@ def test_bad_options(cfg, words):
 
 def test_bad_parts():
     classifier = {"name": "linear", "num_classes": 3}
-    for name in ("simclr", "moco", "byol"):
+    for name in ("simclr", "moco", "byol", "simsiam", "moco_v3"):
         with pytest.raises(BadInput, match=f"'{name}' needs a projector"):
             method(name, head=classifier)
     with pytest.raises(BadInput, match="needs labels"):

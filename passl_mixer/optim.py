@@ -14,7 +14,9 @@ import paddle
 from passl_mixer.errors import BadInput, nearest
 
 # Options of each optimiser and what they are when the configuration leaves them out.
-SHARED = {"weight_decay": 0.0, "clip_norm": None, "exclude": ("*.bias",)}
+# Not decayed beside vectors: ViT's embeddings (DeiT) and Swin's bias tables (its authors).
+EXCLUDE = ("*.bias", "*.position", "*.class_token", "*.bias_table")
+SHARED = {"weight_decay": 0.0, "clip_norm": None, "exclude": EXCLUDE}
 OPTIONS = {
     "adamw": {**SHARED, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},  # arXiv:1711.05101
     "sgd": {**SHARED, "momentum": 0.9},

@@ -6,6 +6,7 @@ import paddle
 import pytest
 from paddle import nn
 
+from passl_mixer import build_backbone
 from passl_mixer.errors import BadInput
 from passl_mixer.optim import build_optimizer, learning_rate, scaled_lr
 
@@ -189,3 +190,13 @@ def test_learning_rate():
     assert all(at(s) > at(s + 1) for s in range(4, 14))
     assert learning_rate(0, base=1.0, total_steps=1) == 1.0
     assert scaled_lr(0.3, 512, 256) == 0.6
+
+
+def test_embeddings_of_the_comparison_backbones_are_not_decayed():
+    """As DeiT and Swin train, whatever configuration they are swapped into."""
+    for name, excluded in (("vit_nano", ["position", "class_token"]), ("swin_nano", ["bias_table"])):
+        named = [(f"backbone.{n}", p) for n, p in build_backbone(name).named_parameters()]
+        optimizer = build_optimizer({"name": "adamw", "weight_decay": 0.1}, named)
+        matrices = {n for n, p in named if p.ndim > 1}
+        assert {n for n in matrices if n.endswith(tuple(excluded))} == matrices & optimizer.excluded
+        assert matrices - optimizer.excluded

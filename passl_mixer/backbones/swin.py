@@ -6,7 +6,7 @@ tables, zero biases, PyTorch's default for the patch projection. Deviations, non
 network at 224 px: any image size goes, because images, windows and merged patches are padded at the bottom and
 right; attention never reaches the padding of windows (the official detection code lets it); an axis that fits
 into one window is not shifted there (official: neither axis is); the mask adds -1e4 instead of -100.
-The authors do not decay the bias tables: ``optim.exclude: ["*.bias", "*.bias_table"]``.
+As the authors do, the bias tables are not decayed (``optim.py``).
 
 Shapes: B images, H x W positions, C channels, W windows of N = side * side positions, h heads.
 """

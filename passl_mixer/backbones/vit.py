@@ -4,8 +4,8 @@ The comparison backbone with global attention. Reference code: https://github.co
 (timm/models/vision_transformer.py), used unchanged by https://github.com/facebookresearch/deit (Touvron et al.
 2020, arXiv:2012.12877), whose "tiny" and "small" sizes these are. Initialisation is DeiT's: truncated normal 0.02
 for linear maps, position embedding and class token (timm today: N(0, 1e-6) for the token), zero biases, PyTorch's
-default for the patch projection. No dropout. DeiT does not decay position embedding and class token:
-``optim.exclude: ["*.bias", "*position", "*class_token"]``.
+default for the patch projection. No dropout. As in DeiT, position embedding and class token are
+not decayed (``optim.py``).
 
 Shapes: B images, S = (H / patch) * (W / patch) patches in row-major order, N = S + 1 tokens, C = embed_dim.
 """

@@ -191,6 +191,27 @@ def patch_grid(img_size: Tuple[int, int], patch_size: int) -> Tuple[int, int]:
     return img_size[0] // patch_size, img_size[1] // patch_size
 
 
+def mixed_tokens(backbone, images):
+    """Tokens of a network of one resolution (Mixer, ResMLP, gMLP): its stem, blocks and final norm.
+
+    Args:
+        backbone: has ``stem``, ``blocks``, ``norm``, ``in_chans`` and ``img_size``.
+        images: [B, in_chans, H, W].
+    Returns:
+        [B, S, C], row-major over the patches.
+    """
+    check_images(images, backbone.in_chans, backbone.img_size)
+    x_bsc = backbone.stem(images).flatten(2).transpose([0, 2, 1])
+    for block in backbone.blocks:
+        x_bsc = block(x_bsc)
+    return backbone.norm(x_bsc)
+
+
+def token_map(tokens_bsc, grid: Tuple[int, int]):
+    """Tokens [B, S, C] in row-major order as a map [B, C, h, w] over their ``grid`` (h, w)."""
+    return tokens_bsc.transpose([0, 2, 1]).reshape([-1, tokens_bsc.shape[2], *grid])
+
+
 def check_positive(**options) -> None:
     """Raise ``BadInput`` for an option (a number or a list of numbers) that is empty or not above zero."""
     for name, value in options.items():

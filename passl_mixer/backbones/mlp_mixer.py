@@ -23,12 +23,13 @@ from passl_mixer.backbones.layers import (
     activate,
     attr,
     check_act,
-    check_images,
     check_positive,
     image_pair,
     linear_rates,
+    mixed_tokens,
     patch_grid,
     scaled_truncated_normal,
+    token_map,
 )
 from passl_mixer.errors import BadInput
 
@@ -114,11 +115,7 @@ class MlpMixer(nn.Layer):
 
     def tokens(self, images):
         """Normalised tokens of the last block, [B, S, C], from images [B, in_chans, H, W]."""
-        check_images(images, self.in_chans, self.img_size)
-        x_bsc = self.stem(images).flatten(2).transpose([0, 2, 1])
-        for block in self.blocks:
-            x_bsc = block(x_bsc)
-        return self.norm(x_bsc)
+        return mixed_tokens(self, images)
 
     def forward(self, images):
         """Mean of the normalised tokens, [B, embed_dim]."""
@@ -126,5 +123,4 @@ class MlpMixer(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """One map [B, embed_dim, H / patch, W / patch]: the normalised tokens, whose mean is ``forward``."""
-        tokens_bcs = self.tokens(images).transpose([0, 2, 1])
-        return [tokens_bcs.reshape([-1, self.num_features, *self.grid])]
+        return [token_map(self.tokens(images), self.grid)]

@@ -20,10 +20,11 @@ from passl_mixer.backbones.layers import (
     Mlp,
     TokenLinear,
     attr,
-    check_images,
     check_positive,
     image_pair,
+    mixed_tokens,
     patch_grid,
+    token_map,
     torch_uniform,
 )
 from passl_mixer.errors import BadInput
@@ -107,11 +108,7 @@ class ResMLP(nn.Layer):
 
     def tokens(self, images):
         """Tokens of the last block after the final affine map, [B, S, C], from images [B, in_chans, H, W]."""
-        check_images(images, self.in_chans, self.img_size)
-        x_bsc = self.stem(images).flatten(2).transpose([0, 2, 1])
-        for block in self.blocks:
-            x_bsc = block(x_bsc)
-        return self.norm(x_bsc)
+        return mixed_tokens(self, images)
 
     def forward(self, images):
         """Mean of the tokens, [B, embed_dim]."""
@@ -119,5 +116,4 @@ class ResMLP(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """One map [B, embed_dim, H / patch, W / patch]: the tokens, whose mean is ``forward``."""
-        tokens_bcs = self.tokens(images).transpose([0, 2, 1])
-        return [tokens_bcs.reshape([-1, self.num_features, *self.grid])]
+        return [token_map(self.tokens(images), self.grid)]

@@ -25,6 +25,7 @@ from passl_mixer.backbones.layers import (
     image_pair,
     linear_rates,
     patch_grid,
+    token_map,
     torch_uniform,
 )
 from passl_mixer.errors import BadInput, nearest
@@ -109,5 +110,4 @@ class ViT(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """One map [B, embed_dim, H / patch, W / patch]: the normalised patch tokens, without the class token."""
-        patches_bcs = self.tokens(images)[:, 1:].transpose([0, 2, 1])
-        return [patches_bcs.reshape([-1, self.num_features, *self.grid])]
+        return [token_map(self.tokens(images)[:, 1:], self.grid)]

@@ -15,7 +15,8 @@ Source: Tolstikhin et al. 2021, arXiv:2105.01601, section 2, which calls the Mix
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones.layers import ChannelNorm, activate, check_images
+from passl_mixer.backbones.checks import check_images
+from passl_mixer.backbones.layers import ChannelNorm, activate
 from passl_mixer.errors import BadInput
 
 

@@ -13,8 +13,9 @@ from paddle import nn
 
 from passl_mixer.backbones import build_backbone
 from passl_mixer.backbones.attention import Attend
+from passl_mixer.backbones.checks import image_pair
 from passl_mixer.backbones.cycle_mlp import CycleFC
-from passl_mixer.backbones.layers import TokenLinear, image_pair
+from passl_mixer.backbones.layers import TokenLinear
 from passl_mixer.backbones.shapes import shapes_only
 
 # Size at which the named variants were published; a free-form size-free backbone is counted at it too.

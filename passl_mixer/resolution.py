@@ -10,7 +10,7 @@ from typing import Sequence, Union
 import numpy as np
 import paddle
 
-from passl_mixer.backbones.layers import image_pair, patch_grid
+from passl_mixer.backbones.checks import image_pair, patch_grid
 from passl_mixer.backbones.token_maps import REFUSALS, TOKEN_ARRAYS, adapt
 from passl_mixer.errors import BadInput
 

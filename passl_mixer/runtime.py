@@ -79,7 +79,8 @@ def _openmp_of_paddle():
 def tune_cpu() -> dict:
     """Set threads, MKL's code path and the allocator up, once per process.
 
-    A thread count that the user chose (``OMP_NUM_THREADS`` or ``MKL_NUM_THREADS``) is left alone.
+    A thread count that the user chose (``OMP_NUM_THREADS`` or ``MKL_NUM_THREADS``) is left alone. Processes that
+    ``paddle.distributed.launch`` started on one machine share its cores.
 
     Returns:
         What was done: ``{"tuned": bool, "threads": int or None, "mkl_path": str or None, "allocator": bool}``.
@@ -92,7 +93,7 @@ def tune_cpu() -> dict:
         # MKL older than 2020.1, which Paddle bundles, reads this and then uses its AVX2 kernels on AMD
         report["mkl_path"] = os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
     if not _threads_chosen():
-        report["threads"] = _set_threads(available_cores())
+        report["threads"] = _set_threads(max(1, available_cores() // _local_processes()))
     report["allocator"] = _keep_freed_memory()
     return report
 
@@ -100,11 +101,19 @@ def tune_cpu() -> dict:
 def _threads_chosen() -> bool:
     """Whether the user set the number of threads; the OMP_NUM_THREADS=1 that Paddle sets itself does not count."""
     chosen = {k: os.environ[k] for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if k in os.environ}
-    if "paddle" in sys.modules and chosen.get("OMP_NUM_THREADS") == "1":
+    if chosen.get("OMP_NUM_THREADS") == "1" and "PADDLE_LOCAL_SIZE" in os.environ:
+        del chosen["OMP_NUM_THREADS"]                   # the launcher imported Paddle, which set it for its children
+    elif "paddle" in sys.modules and chosen.get("OMP_NUM_THREADS") == "1":
         environment = Path("/proc/self/environ")        # as the process was started
         if environment.exists() and b"OMP_NUM_THREADS=" not in environment.read_bytes():
             del chosen["OMP_NUM_THREADS"]
     return bool(chosen)
+
+
+def _local_processes() -> int:
+    """Processes of this training on this machine, as the launcher says."""
+    said = os.environ.get("PADDLE_LOCAL_SIZE", "")
+    return int(said) if said.isdigit() and int(said) > 0 else 1
 
 
 def _cpu_vendor() -> str:
@@ -203,10 +212,11 @@ def versions() -> dict:
     import paddle
 
     import passl_mixer
+    from passl_mixer import native
 
     return {"passl_mixer": passl_mixer.__version__, "git_commit": _git_commit(), "python": platform.python_version(),
             "paddle": paddle.__version__, "numpy": numpy.__version__, "opencv": cv2.__version__,
-            "platform": platform.platform(), "cpu_tuning": tune_cpu()}
+            "platform": platform.platform(), "cpu_tuning": tune_cpu(), "native_kernels": native.status()}
 
 
 def _git_commit() -> Optional[str]:

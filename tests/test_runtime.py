@@ -47,6 +47,14 @@ def test_threads_the_user_chose_stay():
     assert json.loads(out)[0]["threads"] is None
 
 
+def test_processes_of_one_launch_share_the_cores():
+    """The launcher imports Paddle, whose OMP_NUM_THREADS=1 its children inherit."""
+    out, _ = in_new_process(REPORT, OMP_NUM_THREADS="1", PADDLE_LOCAL_SIZE="2")
+    assert json.loads(out)[0]["threads"] in (None, max(1, runtime.available_cores() // 2))
+    out, _ = in_new_process(REPORT, OMP_NUM_THREADS="3", PADDLE_LOCAL_SIZE="2")
+    assert json.loads(out)[0]["threads"] is None
+
+
 def test_importing_the_package_does_not_import_paddle():
     out, _ = in_new_process("import sys, passl_mixer; print('paddle' in sys.modules)")
     assert out == "False"

@@ -148,6 +148,10 @@ BACKBONES.add("resnet50", ResNet, depth=50)
 BACKBONES.add("vit_ti_16", ViT, embed_dim=192, num_blocks=12, num_heads=3, patch_size=16)
 BACKBONES.add("vit_s_16", ViT, embed_dim=384, num_blocks=12, num_heads=6, patch_size=16)
 BACKBONES.add("vit_b_16", ViT, embed_dim=768, num_blocks=12, num_heads=12, patch_size=16)
+BACKBONES.add("vit_b_32", ViT, embed_dim=768, num_blocks=12, num_heads=12, patch_size=32)
+# Radford et al. 2021, arXiv:2103.00020, table 19: the image tower of CLIP ViT-B/32, without its projection.
+BACKBONES.add("vit_b_32_clip", ViT, embed_dim=768, num_blocks=12, num_heads=12, patch_size=32, act="quick_gelu",
+              pre_norm=True, stem_bias=False)
 BACKBONES.add("vit_nano", ViT, embed_dim=96, num_blocks=5, num_heads=3, patch_size=4, img_size=32)
 
 # Liu et al. 2021, arXiv:2103.14030, section 3.3.

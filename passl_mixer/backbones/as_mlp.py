@@ -16,16 +16,9 @@ from paddle import nn
 from paddle.autograd import PyLayer
 
 from passl_mixer.backbones import ops
-from passl_mixer.backbones.layers import (
-    DropPath,
-    Linear,
-    activate,
-    attr,
-    check_images,
-    check_positive,
-    linear_rates,
-    torch_uniform,
-)
+from passl_mixer.backbones.checks import check_images, check_positive
+from passl_mixer.backbones.layers import Conv2D, DropPath, Linear, activate, attr, linear_rates, torch_uniform
+from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput
 
 
@@ -99,8 +92,8 @@ class AxialShift(nn.Layer):
 
     def forward(self, x_bhwc):
         y = activate(self.norm1(self.enter(x_bhwc)), "gelu")
-        w = activate(self.along_width(axial_shift(y, 2, self.shift_size)), "gelu")
-        h = activate(self.along_height(axial_shift(y, 1, self.shift_size)), "gelu")
+        w = self.along_width(axial_shift(y, 2, self.shift_size), "gelu")
+        h = self.along_height(axial_shift(y, 1, self.shift_size), "gelu")
         return self.proj(self.norm2(w + h))
 
 
@@ -119,7 +112,7 @@ class AxialShiftBlock(nn.Layer):
 
     def forward(self, x_bhwc):
         x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
-        return x_bhwc + self.drop_path(self.fc2(activate(self.fc1(self.norm2(x_bhwc)), "gelu")))
+        return x_bhwc + self.drop_path(self.fc2(self.fc1(self.norm2(x_bhwc), "gelu")))
 
 
 class PatchMerging(nn.Layer):
@@ -170,7 +163,7 @@ class ASMLP(nn.Layer):
         self.feature_channels = tuple(widths)
         self.feature_strides = tuple(patch_size * 2 ** i for i in range(len(depths)))
         init = attr(torch_uniform(in_chans * patch_size ** 2))
-        self.stem = nn.Conv2D(in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=init, bias_attr=init)
+        self.stem = Conv2D(in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=init, bias_attr=init)
         self.stem_norm = image_norm(embed_dim)
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
         self.stages = nn.LayerList([
@@ -198,7 +191,7 @@ class ASMLP(nn.Layer):
             if i > 0:
                 x_bhwc = self.downsamples[i - 1](x_bhwc)
             for block in stage:
-                x_bhwc = block(x_bhwc)
+                x_bhwc = apply_block(block, x_bhwc)
             outputs.append(x_bhwc)
         return outputs
 

@@ -9,15 +9,17 @@ Shapes: B images, C = embed_dim; maps are [B, C, H // patch, W // patch] through
 """
 from paddle import nn
 
-from passl_mixer.backbones.layers import activate, attr, check_act, check_images, check_positive, torch_uniform
+from passl_mixer.backbones.checks import check_act, check_images, check_positive
+from passl_mixer.backbones.layers import Conv2D, activate, attr, torch_uniform
+from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput
 
 
 def conv(in_chans: int, out_chans: int, kernel: int, *, stride: int = 1, padding: int = 0,
-         groups: int = 1) -> nn.Conv2D:
+         groups: int = 1) -> Conv2D:
     """Convolution with PyTorch's default initialisation."""
     init = attr(torch_uniform(in_chans // groups * kernel ** 2))
-    return nn.Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding, groups=groups, weight_attr=init,
+    return Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding, groups=groups, weight_attr=init,
                      bias_attr=init)
 
 
@@ -85,5 +87,5 @@ class ConvMixer(nn.Layer):
                            f"{self.patch_size} x {self.patch_size} or a smaller patch_size")
         x_bchw = self.stem_norm(activate(self.stem(images), self.act))
         for block in self.blocks:
-            x_bchw = block(x_bchw)
+            x_bchw = apply_block(block, x_bchw)
         return [x_bchw]

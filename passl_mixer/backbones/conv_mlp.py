@@ -12,17 +12,9 @@ from typing import Sequence
 import paddle.nn.functional as F
 from paddle import nn
 
-from passl_mixer.backbones.layers import (
-    DropPath,
-    LayerNorm,
-    Mlp,
-    attr,
-    check_images,
-    check_positive,
-    check_same_length,
-    linear_rates,
-    torch_uniform,
-)
+from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
+from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Mlp, attr, linear_rates, torch_uniform
+from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput
 
 # stem_stride: (stride of the first convolution, stride of the max-pool or None)
@@ -33,7 +25,7 @@ def conv(in_chans: int, out_chans: int, kernel: int, *, stride: int = 1, bias: b
     """Convolution that keeps H / stride, with the official initialisation."""
     init = nn.initializer.Normal(0.0, math.sqrt(2.0 / (out_chans * kernel ** 2)))
     bias_attr = attr(torch_uniform(in_chans * kernel ** 2)) if bias else False
-    return nn.Conv2D(in_chans, out_chans, kernel, stride=stride, padding=kernel // 2, groups=groups,
+    return Conv2D(in_chans, out_chans, kernel, stride=stride, padding=kernel // 2, groups=groups,
                      weight_attr=attr(init), bias_attr=bias_attr)
 
 
@@ -80,7 +72,7 @@ class ConvMlpStage(nn.Layer):
     def forward(self, x_bchw):
         x_bhwc = x_bchw.transpose([0, 2, 3, 1])
         for block in self.blocks:
-            x_bhwc = block(x_bhwc)
+            x_bhwc = apply_block(block, x_bhwc)
         return x_bhwc.transpose([0, 3, 1, 2])
 
 
@@ -143,7 +135,7 @@ class ConvMLP(nn.Layer):
         if self.pool_stride:
             x_bchw = F.max_pool2d(x_bchw, 3, stride=self.pool_stride, padding=1)
         for block in self.conv_blocks:
-            x_bchw = x_bchw + block(x_bchw)
+            x_bchw = x_bchw + apply_block(block, x_bchw)
         x_bchw, maps = self.downsample(x_bchw), []
         for stage in self.stages:
             maps.append(stage(x_bchw))

@@ -12,20 +12,21 @@ from typing import Sequence
 import paddle
 from paddle import nn
 
+from passl_mixer.backbones import map_ops, ops
+from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
 from passl_mixer.backbones.layers import (
+    Conv2D,
     DropPath,
     LayerNorm,
     Linear,
     Mlp,
-    activate,
     attr,
-    check_images,
-    check_positive,
-    check_same_length,
     linear,
     linear_rates,
     torch_uniform,
 )
+from passl_mixer.backbones.recompute import apply_block
+from passl_mixer.backbones.stages import weigh_branches
 from passl_mixer.errors import BadInput
 
 # stem_stride: (kernel, padding) of the stem convolution; 7 x 7 with padding 2 is published.
@@ -66,6 +67,8 @@ class CycleFC(nn.Layer):
         self.bias = self.create_parameter([width], is_bias=True)
 
     def forward(self, x_bhwc):
+        if ops.compiled(x_bhwc):
+            return linear(map_ops.cycle_shift(x_bhwc, self.axis), self.weight, self.bias)
         rows = paddle.concat([self.weight[k::3] for k in range(3)])  # in the channel order of cycle_shift
         return linear(cycle_shift(x_bhwc, self.axis), rows, self.bias)
 
@@ -84,12 +87,8 @@ class CycleMixer(nn.Layer):
         self.proj = Linear(width, width)
 
     def forward(self, x_bhwc):
-        w, h, c = self.along_width(x_bhwc), self.along_height(x_bhwc), self.channel(x_bhwc)
-        mean_bc = (w + h + c).mean(axis=[1, 2])
-        # The branch is the fastest index of the 3 C scores.
-        scores = self.reweight2(activate(self.reweight1(mean_bc), "gelu")).reshape([-1, 1, 1, self.width, 3])
-        share_w, share_h, share_c = nn.functional.softmax(scores, axis=-1).astype(w.dtype).unbind(axis=-1)
-        return self.proj(w * share_w + h * share_h + c * share_c)
+        branches = [self.along_width(x_bhwc), self.along_height(x_bhwc), self.channel(x_bhwc)]
+        return self.proj(weigh_branches(branches, self.reweight1, self.reweight2))
 
 
 class CycleBlock(nn.Layer):
@@ -108,10 +107,10 @@ class CycleBlock(nn.Layer):
         return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
 
 
-def conv(in_chans: int, out_chans: int, kernel: int, *, stride: int, padding: int) -> nn.Conv2D:
+def conv(in_chans: int, out_chans: int, kernel: int, *, stride: int, padding: int) -> Conv2D:
     """Convolution with PyTorch's default initialisation."""
     init = attr(torch_uniform(in_chans * kernel ** 2))
-    return nn.Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding, weight_attr=init,
+    return Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding, weight_attr=init,
                      bias_attr=init)
 
 
@@ -165,7 +164,7 @@ class CycleMLP(nn.Layer):
                 x_bchw = self.downsamples[i - 1](outputs[-1].transpose([0, 3, 1, 2]))
             x_bhwc = x_bchw.transpose([0, 2, 3, 1])
             for block in stage:
-                x_bhwc = block(x_bhwc)
+                x_bhwc = apply_block(block, x_bhwc)
             outputs.append(x_bhwc)
         return outputs
 

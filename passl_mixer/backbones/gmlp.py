@@ -13,18 +13,15 @@ from typing import Sequence, Union
 
 from paddle import nn
 
+from passl_mixer.backbones.checks import check_act, check_positive, image_pair, patch_grid
 from passl_mixer.backbones.layers import (
+    Conv2D,
     DropPath,
     LayerNorm,
     Linear,
     TokenLinear,
-    activate,
     attr,
-    check_act,
-    check_positive,
-    image_pair,
     mixed_tokens,
-    patch_grid,
     scaled_truncated_normal,
     token_map,
 )
@@ -65,7 +62,7 @@ class GmlpBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bsc):
-        hidden_bse = activate(self.fc1(self.norm(x_bsc)), self.act)
+        hidden_bse = self.fc1(self.norm(x_bsc), self.act)
         return x_bsc + self.drop_path(self.fc2(self.gate(hidden_bse)))
 
 
@@ -103,7 +100,7 @@ class GMLP(nn.Layer):
         self.feature_strides, self.feature_channels = (patch_size,), (embed_dim,)
         self.grid = patch_grid(self.img_size, patch_size)
         stem_init = scaled_truncated_normal(1.0 / math.sqrt(in_chans * patch_size ** 2))
-        self.stem = nn.Conv2D(in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=attr(stem_init),
+        self.stem = Conv2D(in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=attr(stem_init),
                               bias_attr=attr(nn.initializer.Constant(0.0)))
         self.blocks = nn.LayerList([
             GmlpBlock(self.grid[0] * self.grid[1], embed_dim, hidden=hidden, act=act, drop_path=drop_path_rate)

@@ -21,15 +21,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from passl_mixer.backbones.layers import (
-    DropPath,
-    Linear,
-    Mlp,
-    attr,
-    check_positive,
-    check_same_length,
-    linear_rates,
-)
+from passl_mixer.backbones.checks import check_positive, check_same_length
+from passl_mixer.backbones.layers import Conv2D, DropPath, Linear, Mlp, attr, linear_rates
 from passl_mixer.backbones.stages import STEMS, check_stages, stage_outputs, weigh_branches
 from passl_mixer.errors import BadInput
 
@@ -147,7 +140,7 @@ class HireBlock(nn.Layer):
 
 def conv_bn_relu(in_chans: int, out_chans: int, kernel: int, *, stride: int, padding: int) -> nn.Layer:
     """Convolution with bias, BatchNorm and ReLU on [B, C, H, W], with the official initialisation."""
-    conv = nn.Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding,
+    conv = Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding,
                      weight_attr=attr(nn.initializer.TruncatedNormal(std=0.02)),
                      bias_attr=attr(nn.initializer.Constant(0.0)))
     return nn.Sequential(conv, nn.BatchNorm2D(out_chans), nn.ReLU())

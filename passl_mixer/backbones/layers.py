@@ -1,4 +1,4 @@
-"""What two or more backbone families use: linear maps, GELU, LayerNorm, channel MLP, drop path, checks.
+"""What two or more backbone families use: linear maps, GELU, LayerNorm, channel MLP, convolution, drop path.
 
 Every backbone sends its linear maps, activations and LayerNorms through ``linear``, ``token_linear``,
 ``activate`` and ``layer_norm`` below, so a faster operator for one device is put in one place.
@@ -7,16 +7,16 @@ Shapes: B images, H x W pixels, S tokens, C channels; the suffix of a tensor's n
 """
 import inspect
 import math
-from typing import Callable, Optional, Sequence, Tuple, Union
+from typing import Callable, Optional, Tuple
 
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from passl_mixer.backbones import ops
-from passl_mixer.errors import BadInput, nearest
-
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
+from passl_mixer.backbones import map_ops, ops
+from passl_mixer.backbones.checks import check_act, check_images
+from passl_mixer.backbones.recompute import apply_block
+from passl_mixer.errors import BadInput
 
 
 def linear(x, weight, bias=None):
@@ -42,17 +42,14 @@ def token_linear(x_bsc, weight, bias):
 
 
 def activate(x, act: str):
-    """Apply a named activation: "gelu" (erf), "gelu_tanh" (its tanh approximation) or "relu"."""
+    """Apply a named activation: "gelu" (erf), "gelu_tanh", "quick_gelu" (its approximations) or "relu"."""
     if act == "relu":
         return F.relu(x)
+    if act == "quick_gelu":  # openai/CLIP model.py
+        return x * F.sigmoid(1.702 * x)
+    if ops.compiled(x):
+        return ops.gelu(x, act)
     return F.gelu(x, approximate=act == "gelu_tanh")
-
-
-def check_act(act: str) -> str:
-    """Return ``act`` if it is a known activation name, else raise ``BadInput`` naming the nearest one."""
-    if act not in ACTIVATIONS:
-        raise BadInput(f"unknown act {act!r}{nearest(act, ACTIVATIONS)}")
-    return act
 
 
 def attr(init: Optional[Callable]):
@@ -91,8 +88,12 @@ class Linear(nn.Linear):
         super().__init__(in_features, out_features, weight_attr=attr(init),
                          bias_attr=attr(bias_init or nn.initializer.Constant(0.0)) if bias else False)
 
-    def forward(self, x):
-        return linear(x, self.weight, self.bias)
+    def forward(self, x, act: Optional[str] = None):
+        """The linear map of ``x``, and the activation ``act`` of that where one is named (one pass on the CPU)."""
+        if act in ops.GELUS and self.bias is not None and ops.compiled(x):
+            return ops.linear_gelu(x, self.weight, self.bias, act)
+        y = linear(x, self.weight, self.bias)
+        return y if act is None else activate(y, act)
 
 
 class TokenLinear(nn.Layer):
@@ -111,8 +112,33 @@ class TokenLinear(nn.Layer):
         self.weight = self.create_parameter([out_tokens, in_tokens], attr=attr(init))
         self.bias = self.create_parameter([out_tokens], attr=attr(bias_init), is_bias=True)
 
-    def forward(self, x_bsc):
-        return token_linear(x_bsc, self.weight, self.bias)
+    def forward(self, x_bsc, act: Optional[str] = None):
+        """As ``Linear.forward``, over the tokens."""
+        if act in ops.GELUS and ops.compiled(x_bsc):
+            return ops.token_linear_gelu(x_bsc, self.weight, self.bias, act)
+        y_boc = token_linear(x_bsc, self.weight, self.bias)
+        return y_boc if act is None else activate(y_boc, act)
+
+
+class Conv2D(nn.Conv2D):
+    """``nn.Conv2D`` with zeros around the image; on the CPU one that uses every core, where there are no groups.
+
+    Args:
+        in_chans, out_chans: channels in and out.
+        kernel: side of the kernel, or (height, width).
+        stride, padding, groups, weight_attr, bias_attr: as in ``nn.Conv2D``.
+    """
+
+    def __init__(self, in_chans: int, out_chans: int, kernel, *, stride: int = 1, padding=0, groups: int = 1,
+                 weight_attr=None, bias_attr=None):
+        super().__init__(in_chans, out_chans, kernel, stride=stride, padding=padding, groups=groups,
+                         weight_attr=weight_attr, bias_attr=bias_attr)
+        self.stride, self.padding, self.groups = stride, padding, groups
+
+    def forward(self, x_bchw):
+        if isinstance(self.padding, int) and map_ops.convolves(x_bchw, self.groups):
+            return map_ops.conv2d(x_bchw, self.weight, self.bias, stride=self.stride, padding=self.padding)
+        return super().forward(x_bchw)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -143,7 +169,7 @@ class Mlp(nn.Layer):
         self.fc2 = Linear(hidden, width, init=init, bias_init=bias_init)
 
     def forward(self, x):
-        return self.fc2(activate(self.fc1(x), self.act))
+        return self.fc2(self.fc1(x, self.act))
 
 
 class DropPath(nn.Layer):
@@ -174,23 +200,6 @@ def linear_rates(rate: float, count: int) -> list:
     return [rate * i / max(count - 1, 1) for i in range(count)]
 
 
-def image_pair(img_size: Union[int, Sequence[int]]) -> Tuple[int, int]:
-    """``(height, width)`` of an ``img_size`` option, which is one integer or a pair."""
-    pair = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-    if len(pair) != 2 or min(pair) < 1:
-        raise BadInput(f"img_size is {img_size!r}, expected one positive integer or [height, width]")
-    return pair
-
-
-def patch_grid(img_size: Tuple[int, int], patch_size: int) -> Tuple[int, int]:
-    """Rows and columns of patches in an image of ``img_size`` (height, width); ``BadInput`` if they do not fit."""
-    if any(side % patch_size for side in img_size):
-        fits = " x ".join(str(max(round(side / patch_size), 1) * patch_size) for side in img_size)
-        raise BadInput(f"img_size {img_size[0]} x {img_size[1]} is not a multiple of patch_size {patch_size}; "
-                       f"change img_size (to {fits}, say) or patch_size")
-    return img_size[0] // patch_size, img_size[1] // patch_size
-
-
 def mixed_tokens(backbone, images):
     """Tokens of a network of one resolution (Mixer, ResMLP, gMLP): its stem, blocks and final norm.
 
@@ -203,43 +212,10 @@ def mixed_tokens(backbone, images):
     check_images(images, backbone.in_chans, backbone.img_size)
     x_bsc = backbone.stem(images).flatten(2).transpose([0, 2, 1])
     for block in backbone.blocks:
-        x_bsc = block(x_bsc)
+        x_bsc = apply_block(block, x_bsc)
     return backbone.norm(x_bsc)
 
 
 def token_map(tokens_bsc, grid: Tuple[int, int]):
     """Tokens [B, S, C] in row-major order as a map [B, C, h, w] over their ``grid`` (h, w)."""
     return tokens_bsc.transpose([0, 2, 1]).reshape([-1, tokens_bsc.shape[2], *grid])
-
-
-def check_positive(**options) -> None:
-    """Raise ``BadInput`` for an option (a number or a list of numbers) that is empty or not above zero."""
-    for name, value in options.items():
-        values = list(value) if isinstance(value, (list, tuple)) else [value]
-        if not values or min(values) <= 0:
-            words = "a number" if values == [value] else "a list of numbers"
-            raise BadInput(f"{name} is {value!r}, expected {words} above 0")
-
-
-def check_same_length(**options) -> None:
-    """Raise ``BadInput`` unless the list options have one entry per stage each."""
-    lengths = {name: len(value) for name, value in options.items()}
-    if len(set(lengths.values())) != 1:
-        words = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise BadInput(f"{words} entries; give each of them one entry per stage")
-
-
-def check_images(images, in_chans: int, img_size=None) -> None:
-    """Raise ``BadInput`` unless ``images`` is [B, in_chans, H, W] (of ``img_size`` where one is given).
-
-    Unknown sizes (-1, in an exported program) pass.
-    """
-    shape = list(images.shape)
-    if len(shape) != 4 or shape[1] not in (in_chans, -1):
-        raise BadInput(f"images have shape {shape}, expected [B, {in_chans}, H, W]; "
-                       f"set in_chans of the backbone for another number of channels")
-    if img_size is None:
-        return
-    if any(got not in (want, -1) for got, want in zip(shape[2:], img_size)):
-        raise BadInput(f"images are {shape[2]} x {shape[3]} pixels, the backbone was built for img_size "
-                       f"{img_size[0]} x {img_size[1]}; give the backbone and the views the same img_size")

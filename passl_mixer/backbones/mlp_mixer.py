@@ -15,19 +15,16 @@ from typing import Optional, Sequence, Union
 
 from paddle import nn
 
+from passl_mixer.backbones.checks import check_act, check_positive, image_pair, patch_grid
 from passl_mixer.backbones.layers import (
+    Conv2D,
     DropPath,
     LayerNorm,
     Mlp,
     TokenLinear,
-    activate,
     attr,
-    check_act,
-    check_positive,
-    image_pair,
     linear_rates,
     mixed_tokens,
-    patch_grid,
     scaled_truncated_normal,
     token_map,
 )
@@ -45,7 +42,7 @@ class TokenMlp(nn.Layer):
         self.fc2 = TokenLinear(hidden, num_tokens, init=xavier, bias_init=tiny)
 
     def forward(self, x_bsc):
-        return self.fc2(activate(self.fc1(x_bsc), self.act))
+        return self.fc2(self.fc1(x_bsc, self.act))
 
 
 class MixerBlock(nn.Layer):
@@ -101,7 +98,7 @@ class MlpMixer(nn.Layer):
         self.feature_strides, self.feature_channels = (patch_size,), (embed_dim,)
         self.grid = patch_grid(self.img_size, patch_size)
         stem_init = scaled_truncated_normal(1.0 / math.sqrt(in_chans * patch_size ** 2))
-        self.stem = nn.Conv2D(in_chans, embed_dim, patch_size, stride=patch_size,
+        self.stem = Conv2D(in_chans, embed_dim, patch_size, stride=patch_size,
                               weight_attr=attr(stem_init),
                               bias_attr=attr(nn.initializer.Constant(0.0)))
         # The token MLP's hidden width is a fraction of the channels, not of the tokens (the paper's table 1).

@@ -62,11 +62,28 @@ def _backbone_arrays(file: Path, built: type, own: Mapping) -> tuple:
         return found, _class_of(saved["name"]), f"{file} (backbone {saved['name']!r})", needs
     if set(arrays) == set(own):
         return arrays, built, str(file), {}
+    inside = _inside_a_model(arrays, own)
+    if inside:
+        return inside, built, str(file), {}
     try:
         arrays, family, source = convert_backbone(arrays)
     except BadInput as error:
         raise BadInput(f"{file}: {error}") from error
     return arrays, _class_of(family), f"{file} ({family}, {source})", NEEDS.get((family, source), {})
+
+
+def _inside_a_model(arrays: Mapping, own: Mapping) -> Dict[str, numpy.ndarray]:
+    """Our backbone's arrays inside a whole model that another framework saved (PASSL); empty where there is none.
+
+    Of several such (MoCo's two encoders) the one whose prefix starts with ``backbone.`` is taken, if there is one.
+    """
+    ending = min(own)
+    prefixes = [name[:-len(ending)] for name in arrays if name.endswith(f".{ending}")]
+    found = {prefix: {name[len(prefix):]: value for name, value in arrays.items() if name.startswith(prefix)}
+             for prefix in prefixes}
+    whole = [prefix for prefix in prefixes if set(found[prefix]) == set(own)]
+    whole = [prefix for prefix in whole if prefix.startswith(PREFIX)] or whole
+    return found[whole[0]] if len(whole) == 1 else {}
 
 
 def _class_of(name: str) -> Optional[type]:

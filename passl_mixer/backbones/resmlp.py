@@ -15,15 +15,14 @@ from typing import Sequence, Union
 
 from paddle import nn
 
+from passl_mixer.backbones.checks import check_positive, image_pair, patch_grid
 from passl_mixer.backbones.layers import (
+    Conv2D,
     DropPath,
     Mlp,
     TokenLinear,
     attr,
-    check_positive,
-    image_pair,
     mixed_tokens,
-    patch_grid,
     token_map,
     torch_uniform,
 )
@@ -98,7 +97,7 @@ class ResMLP(nn.Layer):
         self.feature_strides, self.feature_channels = (patch_size,), (embed_dim,)
         self.grid = patch_grid(self.img_size, patch_size)
         stem_init = attr(torch_uniform(in_chans * patch_size ** 2))
-        self.stem = nn.Conv2D(in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=stem_init,
+        self.stem = Conv2D(in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=stem_init,
                               bias_attr=stem_init)
         self.blocks = nn.LayerList([
             ResMlpBlock(self.grid[0] * self.grid[1], embed_dim, mlp_ratio=mlp_ratio, act=act,

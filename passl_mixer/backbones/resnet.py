@@ -1,17 +1,21 @@
 """ResNet (He et al. 2015, arXiv:1512.03385): the comparison backbone, from ``paddle.vision.models``.
 
 Deviation: ``stem: cifar`` is the 3 x 3 first convolution without max-pool of the CIFAR experiments of SimCLR
-(arXiv:2002.05709, appendix B.9). Weights are random; nothing is downloaded. Initialisation is Paddle's.
+(arXiv:2002.05709, appendix B.9); ``stem: no_pool`` is the ImageNet stem without its max-pool, four times the
+work (PASSL's SimCLR). Weights are random; nothing is downloaded. Initialisation is Paddle's.
 """
+import paddle
 from paddle import nn
 from paddle.vision import models
 
-from passl_mixer.backbones.layers import check_images, check_positive
+from passl_mixer.backbones.checks import check_images, check_positive
+from passl_mixer.backbones.layers import Conv2D
+from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput, nearest
 
 BLOCKS = {18: "BasicBlock", 34: "BasicBlock", 50: "BottleneckBlock", 101: "BottleneckBlock",
           152: "BottleneckBlock"}
-STEMS = ("imagenet", "cifar")
+STEMS = ("imagenet", "cifar", "no_pool")
 
 
 class ResNet(nn.Layer):
@@ -19,8 +23,10 @@ class ResNet(nn.Layer):
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        stem: "imagenet" (7 x 7 stride 2 and max-pool) or "cifar" (3 x 3 stride 1, no max-pool).
+        stem: "imagenet" (7 x 7 stride 2 and max-pool), "cifar" (3 x 3 stride 1, no max-pool) or "no_pool" (7 x 7
+            stride 2, no max-pool).
         in_chans: image channels.
+        zero_init_residual: start every block as the identity, its last norm's scale at 0 (arXiv:1706.02677, 5.1).
     Raises:
         BadInput: unknown depth or stem.
     Source: He et al. 2015, arXiv:1512.03385, table 1.
@@ -28,7 +34,8 @@ class ResNet(nn.Layer):
 
     img_size = None
 
-    def __init__(self, *, depth: int = 50, stem: str = "imagenet", in_chans: int = 3):
+    def __init__(self, *, depth: int = 50, stem: str = "imagenet", in_chans: int = 3,
+                 zero_init_residual: bool = False):
         super().__init__()
         check_positive(in_chans=in_chans)
         if depth not in BLOCKS:
@@ -37,16 +44,21 @@ class ResNet(nn.Layer):
             raise BadInput(f"unknown stem {stem!r}{nearest(stem, STEMS)}")
         block = getattr(models.resnet, BLOCKS[depth])
         net = models.ResNet(block, depth, num_classes=0, with_pool=False)
-        kernel, stride = (7, 2) if stem == "imagenet" else (3, 1)
+        kernel, stride = (3, 1) if stem == "cifar" else (7, 2)
         self.in_chans = in_chans
-        self.conv1 = nn.Conv2D(in_chans, 64, kernel, stride=stride, padding=kernel // 2, bias_attr=False)
+        self.conv1 = Conv2D(in_chans, 64, kernel, stride=stride, padding=kernel // 2, bias_attr=False)
         self.bn1 = net.bn1
         self.pool = nn.MaxPool2D(3, stride=2, padding=1) if stem == "imagenet" else None
         self.stages = nn.LayerList([net.layer1, net.layer2, net.layer3, net.layer4])
-        first = 4 if stem == "imagenet" else 1
+        first = {"imagenet": 4, "no_pool": 2, "cifar": 1}[stem]
         self.feature_strides = tuple(first * 2 ** i for i in range(4))
         self.feature_channels = tuple(64 * 2 ** i * block.expansion for i in range(4))
         self.num_features = self.feature_channels[-1]
+        if zero_init_residual:
+            for part in net.sublayers():
+                if isinstance(part, block):
+                    last = part.bn2 if BLOCKS[depth] == "BasicBlock" else part.bn3
+                    last.weight.set_value(paddle.zeros_like(last.weight))
 
     def forward(self, images):
         """Mean over the positions of the last stage, [B, num_features]."""
@@ -60,6 +72,7 @@ class ResNet(nn.Layer):
             x_bchw = self.pool(x_bchw)
         maps = []
         for stage in self.stages:
-            x_bchw = stage(x_bchw)
+            for block in stage.children():
+                x_bchw = apply_block(block, x_bchw)
             maps.append(x_bchw)
         return maps

@@ -13,19 +13,9 @@ from typing import Sequence
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones.layers import (
-    DropPath,
-    LayerNorm,
-    Linear,
-    Mlp,
-    activate,
-    attr,
-    check_act,
-    check_images,
-    check_positive,
-    linear_rates,
-    torch_uniform,
-)
+from passl_mixer.backbones.checks import check_act, check_images, check_positive
+from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Linear, Mlp, attr, linear_rates, torch_uniform
+from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput
 
 # Axes of [B, H, W, C] along which the four quarters of the channels move, by +1, -1, +1, -1.
@@ -68,10 +58,10 @@ def spatial_shift(x_bhwc, axes: Sequence[int]):
     return paddle.concat(moved, axis=-1)
 
 
-def patch_conv(in_chans: int, out_chans: int, patch: int) -> nn.Conv2D:
+def patch_conv(in_chans: int, out_chans: int, patch: int) -> Conv2D:
     """Convolution over whole patches with PyTorch's default initialisation."""
     init = attr(torch_uniform(in_chans * patch ** 2))
-    return nn.Conv2D(in_chans, out_chans, patch, stride=patch, weight_attr=init, bias_attr=init)
+    return Conv2D(in_chans, out_chans, patch, stride=patch, weight_attr=init, bias_attr=init)
 
 
 def check_quarters(**widths) -> None:
@@ -116,7 +106,7 @@ class S2Block(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bhwc):
-        shifted = spatial_shift(activate(self.fc1(self.norm1(x_bhwc)), self.act), HEIGHT_FIRST)
+        shifted = spatial_shift(self.fc1(self.norm1(x_bhwc), self.act), HEIGHT_FIRST)
         x_bhwc = x_bhwc + self.drop_path(self.fc2(shifted))
         return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
 
@@ -160,7 +150,7 @@ class S2MLPv1(nn.Layer):
         check_multiple(images, self.feature_strides[0])
         x_bhwc = self.stem(images).transpose([0, 2, 3, 1])
         for block in self.blocks:
-            x_bhwc = block(x_bhwc)
+            x_bhwc = apply_block(block, x_bhwc)
         return self.norm(x_bhwc)
 
     def forward(self, images):

@@ -14,18 +14,9 @@ from typing import Sequence
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones.layers import (
-    DropPath,
-    LayerNorm,
-    Linear,
-    Mlp,
-    activate,
-    check_act,
-    check_images,
-    check_positive,
-    check_same_length,
-    linear_rates,
-)
+from passl_mixer.backbones.checks import check_act, check_images, check_positive, check_same_length
+from passl_mixer.backbones.layers import DropPath, LayerNorm, Linear, Mlp, activate, linear_rates
+from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.backbones.s2_mlp_v1 import (
     HEIGHT_FIRST,
     WIDTH_FIRST,
@@ -140,7 +131,7 @@ class S2MLPv2(nn.Layer):
         for stem, stage in zip(self.stems, self.stages):
             x_bhwc = stem(x_bchw).transpose([0, 2, 3, 1])
             for block in stage:
-                x_bhwc = block(x_bhwc)
+                x_bhwc = apply_block(block, x_bhwc)
             outputs.append(x_bhwc)
             x_bchw = x_bhwc.transpose([0, 3, 1, 2])
         return outputs

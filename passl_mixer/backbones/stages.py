@@ -1,11 +1,14 @@
-"""What the four-stage families Hire-MLP and Wave-MLP share: stem sizes, the loop over stages, weighted branches.
+"""What families of stages share: Hire-MLP and Wave-MLP stem sizes and the loop over stages, others weighted branches.
 
 Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is its layout.
 """
 import paddle
 import paddle.nn.functional as F
 
-from passl_mixer.backbones.layers import activate, check_images, check_positive, check_same_length
+from passl_mixer.backbones import map_ops, ops
+from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
+from passl_mixer.backbones.layers import activate
+from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput
 
 # stem_stride: (kernel, padding) of the stem convolution; 7 x 7 with padding 2 is published.
@@ -51,7 +54,7 @@ def stage_outputs(images, in_chans: int, stem, stages, downsamples) -> list:
             x_bchw = downsamples[i - 1](outputs[-1].transpose([0, 3, 1, 2]))
         x_bhwc = x_bchw.transpose([0, 2, 3, 1])
         for block in blocks:
-            x_bhwc = block(x_bhwc)
+            x_bhwc = apply_block(block, x_bhwc)
         outputs.append(x_bhwc)
     return outputs
 
@@ -70,6 +73,8 @@ def weigh_branches(branches, reduce, score):
     """
     mean_bc = paddle.add_n(branches).mean(axis=[1, 2])
     scores = score(activate(reduce(mean_bc), "gelu"))
-    scores = scores.reshape([-1, 1, 1, branches[0].shape[-1], len(branches)])
-    shares = F.softmax(scores, axis=-1).astype(branches[0].dtype).unbind(axis=-1)
-    return paddle.add_n([branch * share for branch, share in zip(branches, shares)])
+    shares = F.softmax(scores.reshape([-1, branches[0].shape[-1], len(branches)]), axis=-1).astype(branches[0].dtype)
+    shares_bc = shares.unbind(axis=-1)
+    if len(branches) == 3 and ops.compiled(branches[0]):
+        return map_ops.weigh_branches(branches, shares_bc)
+    return paddle.add_n([branch * share.unsqueeze([1, 2]) for branch, share in zip(branches, shares_bc)])

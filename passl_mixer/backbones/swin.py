@@ -17,18 +17,9 @@ import paddle
 from paddle import nn
 
 from passl_mixer.backbones.attention import SelfAttention, check_block
-from passl_mixer.backbones.layers import (
-    DropPath,
-    LayerNorm,
-    Linear,
-    Mlp,
-    attr,
-    check_images,
-    check_positive,
-    check_same_length,
-    linear_rates,
-    torch_uniform,
-)
+from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
+from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Linear, Mlp, attr, linear_rates, torch_uniform
+from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput
 
 MASKED = -1e4  # exp() of it is 0 in float32, and float16 can hold it
@@ -200,7 +191,7 @@ class Swin(nn.Layer):
         self.feature_channels = widths
         self.feature_strides = tuple(patch_size * 2 ** i for i in range(len(depths)))
         stem_init = attr(torch_uniform(in_chans * patch_size ** 2))
-        self.stem = nn.Conv2D(in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=stem_init,
+        self.stem = Conv2D(in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=stem_init,
                               bias_attr=stem_init)
         self.stem_norm = LayerNorm(embed_dim)
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
@@ -223,7 +214,7 @@ class Swin(nn.Layer):
             if i > 0:
                 x_bhwc = self.merges[i - 1](x_bhwc)
             for block in stage:
-                x_bhwc = block(x_bhwc)
+                x_bhwc = apply_block(block, x_bhwc)
             outputs.append(x_bhwc)
         return outputs
 

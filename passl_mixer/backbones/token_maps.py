@@ -21,7 +21,7 @@ from typing import Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from passl_mixer.backbones.layers import image_pair, patch_grid
+from passl_mixer.backbones.checks import image_pair, patch_grid
 from passl_mixer.errors import BadInput, nearest
 
 Grid = Tuple[int, int]

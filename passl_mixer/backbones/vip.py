@@ -16,20 +16,10 @@ from typing import List, Optional, Sequence, Union
 
 from paddle import nn
 
-from passl_mixer.backbones.layers import (
-    DropPath,
-    LayerNorm,
-    Linear,
-    Mlp,
-    activate,
-    attr,
-    check_images,
-    check_positive,
-    check_same_length,
-    image_pair,
-    linear_rates,
-    torch_uniform,
-)
+from passl_mixer.backbones.checks import check_images, check_positive, check_same_length, image_pair
+from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Linear, Mlp, attr, linear_rates, torch_uniform
+from passl_mixer.backbones.recompute import apply_block
+from passl_mixer.backbones.stages import weigh_branches
 from passl_mixer.errors import BadInput
 
 # Axes of [B, row, column, group, channel of the group] after the exchange of rows (1) or columns (2) with groups.
@@ -70,11 +60,7 @@ class PermuteMixer(nn.Layer):
         h = exchange(self.along_height(exchange(x_bhwc, 1, self.segment_dim)), 1, self.segment_dim)
         w = exchange(self.along_width(exchange(x_bhwc, 2, self.segment_dim)), 2, self.segment_dim)
         c = self.channel(x_bhwc)
-        mean_bc = (h + w + c).mean(axis=[1, 2])
-        # The branch is the fastest index of the 3 C scores.
-        scores = self.reweight2(activate(self.reweight1(mean_bc), "gelu")).reshape([-1, 1, 1, self.width, 3])
-        share_h, share_w, share_c = nn.functional.softmax(scores, axis=-1).astype(h.dtype).unbind(axis=-1)
-        return self.proj(h * share_h + w * share_w + c * share_c)
+        return self.proj(weigh_branches([h, w, c], self.reweight1, self.reweight2))
 
 
 class PermutatorBlock(nn.Layer):
@@ -93,10 +79,10 @@ class PermutatorBlock(nn.Layer):
         return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
 
 
-def patch_conv(in_chans: int, out_chans: int, side: int) -> nn.Conv2D:
+def patch_conv(in_chans: int, out_chans: int, side: int) -> Conv2D:
     """Convolution of ``side`` x ``side`` patches side by side, with PyTorch's default initialisation."""
     init = attr(torch_uniform(in_chans * side ** 2))
-    return nn.Conv2D(in_chans, out_chans, side, stride=side, weight_attr=init, bias_attr=init)
+    return Conv2D(in_chans, out_chans, side, stride=side, weight_attr=init, bias_attr=init)
 
 
 def segments(side: int, patch_size: int, embed_dims: Sequence[int], transitions: Sequence[bool]) -> Optional[List[int]]:
@@ -191,7 +177,7 @@ class ViP(nn.Layer):
             if i > 0 and not isinstance(self.downsamples[i - 1], nn.Identity):
                 x_bhwc = self.downsamples[i - 1](x_bhwc.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
             for block in stage:
-                x_bhwc = block(x_bhwc)
+                x_bhwc = apply_block(block, x_bhwc)
             outputs.append(x_bhwc)
         return outputs
 

@@ -7,6 +7,10 @@ for linear maps, position embedding and class token (timm today: N(0, 1e-6) for 
 default for the patch projection. No dropout. As in DeiT, position embedding and class token are
 not decayed (``optim.py``).
 
+CLIP's image tower (Radford et al. 2021, arXiv:2103.00020; openai/CLIP ``model.py``) is this network with a norm before
+the first block, no bias in the patch projection and QuickGELU. It differs there from the official one in its initial
+weights, which are DeiT's, and in the norms' epsilon, 1e-6 where CLIP has 1e-5.
+
 Shapes: B images, S = (H / patch) * (W / patch) patches in row-major order, N = S + 1 tokens, C = embed_dim.
 """
 from typing import Sequence, Union
@@ -15,19 +19,9 @@ import paddle
 from paddle import nn
 
 from passl_mixer.backbones.attention import SelfAttention, check_block
-from passl_mixer.backbones.layers import (
-    DropPath,
-    LayerNorm,
-    Mlp,
-    attr,
-    check_images,
-    check_positive,
-    image_pair,
-    linear_rates,
-    patch_grid,
-    token_map,
-    torch_uniform,
-)
+from passl_mixer.backbones.checks import check_images, check_positive, image_pair, patch_grid
+from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Mlp, attr, linear_rates, token_map, torch_uniform
+from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput, nearest
 
 POOLS = ("token", "mean")
@@ -36,12 +30,12 @@ POOLS = ("token", "mean")
 class VitBlock(nn.Layer):
     """``x += attention(LN(x)); x += mlp(LN(x))`` (equations 2 and 3 of the paper)."""
 
-    def __init__(self, width: int, *, num_heads: int, mlp_ratio: float, drop_path: float):
+    def __init__(self, width: int, *, num_heads: int, mlp_ratio: float, drop_path: float, act: str = "gelu"):
         super().__init__()
         self.norm1 = LayerNorm(width, epsilon=1e-6)
         self.attention = SelfAttention(width, num_heads)
         self.norm2 = LayerNorm(width, epsilon=1e-6)
-        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.mlp = Mlp(width, int(width * mlp_ratio), act=act)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bnc):
@@ -61,6 +55,9 @@ class ViT(nn.Layer):
         num_heads: attention heads; 64 channels each in the published networks.
         mlp_ratio: hidden width of the MLPs as a multiple of ``embed_dim``.
         drop_path_rate: stochastic-depth rate of the last block, rising linearly from 0, in [0, 1); DeiT uses 0.1.
+        act: "gelu", or "quick_gelu" as in CLIP ("gelu_tanh", "relu").
+        pre_norm: a LayerNorm before the first block, as in CLIP.
+        stem_bias: whether the patch projection has a bias; CLIP's has none.
         pool: "token" is the class token, "mean" the mean of the patch tokens, both after the final norm.
     Raises:
         BadInput: if the options do not fit each other.
@@ -69,7 +66,8 @@ class ViT(nn.Layer):
 
     def __init__(self, *, img_size: Union[int, Sequence[int]] = 224, patch_size: int = 16, in_chans: int = 3,
                  embed_dim: int = 384, num_blocks: int = 12, num_heads: int = 6, mlp_ratio: float = 4.0,
-                 drop_path_rate: float = 0.0, pool: str = "token"):
+                 drop_path_rate: float = 0.0, pool: str = "token", act: str = "gelu", pre_norm: bool = False,
+                 stem_bias: bool = True):
         super().__init__()
         self.img_size = image_pair(img_size)
         check_positive(patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, num_blocks=num_blocks,
@@ -81,13 +79,14 @@ class ViT(nn.Layer):
         self.in_chans, self.num_features, self.pool = in_chans, embed_dim, pool
         self.feature_strides, self.feature_channels = (patch_size,), (embed_dim,)
         stem_init = attr(torch_uniform(in_chans * patch_size ** 2))
-        self.stem = nn.Conv2D(in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=stem_init,
-                              bias_attr=stem_init)
+        self.stem = Conv2D(in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=stem_init,
+                              bias_attr=stem_init if stem_bias else False)
         small = attr(nn.initializer.TruncatedNormal(std=0.02))
         self.class_token = self.create_parameter([1, 1, embed_dim], attr=small)
         self.position = self.create_parameter([1, 1 + self.grid[0] * self.grid[1], embed_dim], attr=small)
+        self.pre_norm = LayerNorm(embed_dim, epsilon=1e-6) if pre_norm else None
         self.blocks = nn.LayerList([
-            VitBlock(embed_dim, num_heads=num_heads, mlp_ratio=mlp_ratio, drop_path=rate)
+            VitBlock(embed_dim, num_heads=num_heads, mlp_ratio=mlp_ratio, drop_path=rate, act=act)
             for rate in linear_rates(drop_path_rate, num_blocks)])
         self.norm = LayerNorm(embed_dim, epsilon=1e-6)
 
@@ -99,8 +98,9 @@ class ViT(nn.Layer):
         x_bnc = nn.functional.pad(patches_bsc, [1, 0], data_format="NLC")
         added = paddle.concat([self.class_token + self.position[:, :1], self.position[:, 1:]], axis=1)
         x_bnc = x_bnc + added.astype(x_bnc.dtype)
+        x_bnc = x_bnc if self.pre_norm is None else self.pre_norm(x_bnc)
         for block in self.blocks:
-            x_bnc = block(x_bnc)
+            x_bnc = apply_block(block, x_bnc)
         return self.norm(x_bnc)
 
     def forward(self, images):

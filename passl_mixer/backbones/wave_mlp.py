@@ -25,7 +25,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from passl_mixer.backbones.layers import DropPath, Linear, activate, attr, linear_rates, torch_uniform
+from passl_mixer.backbones.layers import Conv2D, DropPath, Linear, attr, linear_rates, torch_uniform
 from passl_mixer.backbones.stages import STEMS, check_stages, stage_outputs, weigh_branches
 from passl_mixer.errors import BadInput, nearest
 
@@ -38,7 +38,7 @@ def conv(in_chans: int, out_chans: int, kernel, *, stride: int = 1, padding=0, g
     """Convolution with PyTorch's default initialisation."""
     height, width = kernel
     init = attr(torch_uniform(in_chans // groups * height * width))
-    return nn.Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding, groups=groups, weight_attr=init,
+    return Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding, groups=groups, weight_attr=init,
                      bias_attr=init if bias else False)
 
 
@@ -148,7 +148,7 @@ class WaveBlock(nn.Layer):
 
     def forward(self, x_bhwc):
         x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
-        return x_bhwc + self.drop_path(self.fc2(activate(self.fc1(self.norm2(x_bhwc)), "gelu")))
+        return x_bhwc + self.drop_path(self.fc2(self.fc1(self.norm2(x_bhwc), "gelu")))
 
 
 class WaveMLP(nn.Layer):

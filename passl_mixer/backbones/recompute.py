@@ -1,0 +1,101 @@
+"""Blocks whose activations are computed again in the backward pass instead of being kept (``train.recompute``).
+
+Of every block only its input is kept between forward and backward, so that memory grows with the blocks' inputs and
+not with all that is computed inside of them, for the price of a second forward pass. Loss and gradients are the same
+bit for bit: the second pass draws the same random numbers (drop path) under the same autocast, and leaves the running
+statistics of BatchNorm alone.
+
+Source: Chen et al. 2016, arXiv:1604.06174, section 4.1.
+"""
+import contextlib
+
+import paddle
+from paddle import nn
+from paddle.autograd import PyLayer
+
+
+def set_recompute(backbone, on: bool) -> None:
+    """Say whether the blocks of a backbone are computed again in the backward pass.
+
+    Args:
+        backbone: any backbone of this package; ``apply_block`` looks at what is noted here on every layer in it.
+        on: false, as built, keeps every activation.
+    """
+    for layer in backbone.sublayers():
+        layer.recompute = on
+
+
+def apply_block(block, x):
+    """``block(x)``, which every backbone's loop over blocks calls.
+
+    Where ``set_recompute`` turned it on, and the block is training with gradients in dynamic mode, its activations are
+    not kept.
+
+    Args:
+        block: a layer from one tensor to one tensor.
+        x: its input.
+    """
+    if not (getattr(block, "recompute", False) and block.training and paddle.in_dynamic_mode()
+            and paddle.is_grad_enabled()):
+        return block(x)
+    parameters = [p for p in block.parameters() if not p.stop_gradient]
+    if x.stop_gradient and not parameters:
+        return block(x)
+    return _Recompute.apply(x, *parameters, block)
+
+
+class _Recompute(PyLayer):
+    """The parameters are inputs too: their gradients go the way of all others, also where ``x`` needs none."""
+
+    @staticmethod
+    def forward(ctx, x, *parameters_and_block):
+        *parameters, ctx.block = parameters_and_block
+        ctx.wanted = [not x.stop_gradient, *(True for _ in parameters)]
+        ctx.save_for_backward(x, *parameters)
+        ctx.random, ctx.autocast = paddle.get_rng_state(), _autocast_now()
+        return ctx.block(x)         # Paddle calls this without recording
+
+    @staticmethod
+    def backward(ctx, grad):
+        kept, *parameters = ctx.saved_tensor()
+        x = kept.detach()
+        x.stop_gradient = not ctx.wanted[0]
+        after = paddle.get_rng_state()
+        paddle.set_rng_state(ctx.random)
+        try:
+            with paddle.enable_grad(), _autocast_as(ctx.autocast), _still_statistics(ctx.block):
+                y = ctx.block(x)
+        finally:
+            paddle.set_rng_state(after)
+        inputs = [t for t, wanted in zip((x, *parameters), ctx.wanted) if wanted]
+        found = iter(paddle.grad([y], inputs, grad_outputs=[grad], allow_unused=True))
+        return tuple(next(found) if wanted else None for wanted in ctx.wanted)
+
+
+def _autocast_now():
+    """What ``_autocast_as`` needs to restore the autocast of this moment."""
+    tracer = paddle.base.framework._dygraph_tracer()
+    level = {paddle.base.core.AmpLevel.O1: "O1", paddle.base.core.AmpLevel.O2: "O2"}.get(tracer._amp_level)
+    return level, tracer._amp_dtype
+
+
+def _autocast_as(state):
+    level, dtype = state
+    if level is None:
+        return paddle.amp.auto_cast(enable=False)
+    return paddle.amp.auto_cast(enable=True, level=level, dtype=dtype)
+
+
+@contextlib.contextmanager
+def _still_statistics(block):
+    """The running statistics keep their values: a momentum of 1 is what the first forward pass has left of them."""
+    norms = [layer for layer in block.sublayers(include_self=True)
+             if isinstance(layer, nn.layer.norm._BatchNormBase)]
+    momenta = [norm._momentum for norm in norms]
+    for norm in norms:
+        norm._momentum = 1.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta):
+            norm._momentum = momentum

@@ -1,0 +1,90 @@
+"""The compiled operators on maps give what Paddle's own give, forward and backward."""
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+
+from passl_mixer import native
+from passl_mixer.backbones import map_ops
+from passl_mixer.backbones.cycle_mlp import cycle_shift
+from passl_mixer.backbones.layers import Conv2D
+
+pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no compiled kernels: {native.status()}")
+RNG = np.random.default_rng(0)
+
+
+def both(ours, theirs, arrays, frozen=()):
+    """``[(ours, theirs)]`` for the output and for the gradient of every input that is not frozen."""
+    found = []
+    for function in (ours, theirs):
+        inputs = [paddle.to_tensor(a, stop_gradient=i in frozen) for i, a in enumerate(arrays)]
+        output = function(*inputs)
+        projection = np.random.default_rng(1).standard_normal(output.shape).astype("float32")
+        (output * paddle.to_tensor(projection)).sum().backward()
+        found.append([output.numpy(), *(t.grad.numpy() for i, t in enumerate(inputs) if i not in frozen)])
+    return list(zip(*found))
+
+
+def close(pairs, tolerance=2e-6):
+    for got, want in pairs:
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max())
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("shape", [(2, 5, 4, 7), (1, 1, 3, 9), (3, 2, 1, 2)])
+def test_cycle_shift(shape, axis):
+    def theirs(x):      # sorted by shift there, in the order of the channels here
+        order = np.argsort(np.concatenate([np.arange(k, shape[3], 3) for k in range(3)]))
+        return cycle_shift(x, axis).index_select(paddle.to_tensor(order), axis=3)
+
+    close(both(lambda x: map_ops.cycle_shift(x, axis), theirs, [RNG.standard_normal(shape).astype("float32")]), 0)
+
+
+@pytest.mark.parametrize("frozen", [(), (1, 4)])
+def test_weighted_branches(frozen):
+    arrays = [RNG.standard_normal((2, 3, 5, 8)).astype("float32") for _ in range(3)]
+    arrays += [RNG.standard_normal((2, 8)).astype("float32") for _ in range(3)]
+
+    def theirs(x, y, z, a, b, c):
+        return x * a.unsqueeze([1, 2]) + y * b.unsqueeze([1, 2]) + z * c.unsqueeze([1, 2])
+
+    close(both(lambda *t: map_ops.weigh_branches(t[:3], t[3:]), theirs, arrays, frozen))
+
+
+@pytest.mark.skipif(native.load() is None or not native.load().has_products(), reason="this Paddle brings no MKL")
+class TestConvolution:
+    # chans, out_chans, kernel, stride, padding, height, width
+    SHAPES = [(3, 5, (3, 3), 2, 1, 9, 8), (4, 6, (3, 3), 1, 1, 7, 7), (5, 4, (1, 1), 1, 0, 6, 5),
+              (5, 4, (1, 1), 2, 0, 6, 5),
+              (3, 8, (4, 4), 4, 0, 8, 12), (3, 4, (7, 7), 4, 2, 17, 19), (2, 3, (1, 3), 1, 2, 4, 4),
+              (64, 8, (3, 3), 1, 1, 70, 60), (3, 4, (5, 5), 1, 4, 2, 3)]
+
+    @pytest.mark.parametrize("bias", [True, False])
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_same_as_paddle(self, shape, bias):
+        chans, out, kernel, stride, padding, height, width = shape
+        arrays = [RNG.standard_normal(s).astype("float32")
+                  for s in [(3, chans, height, width), (out, chans, *kernel), (out,)][:3 if bias else 2]]
+        close(both(lambda x, w, b=None: map_ops.conv2d(x, w, b, stride=stride, padding=padding),
+                   lambda x, w, b=None: F.conv2d(x, w, b, stride=stride, padding=padding), arrays), 5e-6)
+
+    def test_images_without_gradient_and_frozen_weights(self):
+        arrays = [RNG.standard_normal(s).astype("float32") for s in [(2, 3, 8, 8), (4, 3, 3, 3), (4,)]]
+        for frozen in [(0,), (1,), (1, 2), (0, 2)]:
+            close(both(lambda *t: map_ops.conv2d(*t, stride=1, padding=1), lambda *t: F.conv2d(*t, padding=1), arrays,
+                       frozen), 5e-6)
+
+    def test_the_layer_uses_it_only_without_groups(self):
+        x = paddle.to_tensor(RNG.standard_normal((2, 4, 6, 6)).astype("float32"))
+        for groups in (1, 2, 4):
+            layer = Conv2D(4, 8, 3, padding=1, groups=groups)
+            want = F.conv2d(x, layer.weight, layer.bias, padding=1, groups=groups)
+            np.testing.assert_allclose(layer(x).numpy(), want.numpy(), atol=1e-5)
+            assert map_ops.convolves(x, groups) == (groups == 1)
+
+
+def test_a_view_with_strides_is_read_as_it_looks():
+    x = paddle.to_tensor(RNG.standard_normal((2, 6, 4, 5)).astype("float32")).transpose([0, 2, 3, 1])
+    copy = paddle.to_tensor(x.numpy())
+    np.testing.assert_array_equal(map_ops.cycle_shift(x, 1).numpy(), map_ops.cycle_shift(copy, 1).numpy())

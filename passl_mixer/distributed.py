@@ -1,4 +1,4 @@
-"""Processes that train together: rank, size and the three exchanges methods need. Identity on one process."""
+"""Processes that train together: rank, size and the exchanges of methods and training. Identity on one process."""
 import paddle
 import paddle.distributed as dist
 
@@ -59,15 +59,6 @@ def all_gather_no_grad(x):
     return paddle.concat(parts)
 
 
-def all_reduce_mean(x):
-    """Mean of ``x`` over processes, without gradient; ``x`` is left as it is."""
-    if world_size() == 1:
-        return x.detach()
-    total = x.detach().clone()
-    dist.all_reduce(total)
-    return total / world_size()
-
-
 def broadcast(x, source: int = 0):
     """Overwrite ``x`` in place with the value of process ``source``; returns ``x``."""
     if world_size() > 1:
@@ -83,12 +74,38 @@ def broadcast_state(layer) -> None:
             broadcast(value)
 
 
+BUCKET = 8 * 2 ** 20      # numbers that travel together: 32 MiB of float32
+
+
 @paddle.no_grad()
 def average_gradients(parameters) -> None:
-    """Replace every gradient by its mean over processes, in place; nothing on one process."""
+    """Replace every gradient by its mean over processes, in place; nothing on one process.
+
+    Gradients travel in buckets, since a network has hundreds of small ones and every exchange waits for all processes.
+    """
     if world_size() == 1:
         return
+    bucket, size = [], 0
     for parameter in parameters:
-        if parameter.grad is not None:
-            dist.all_reduce(parameter.grad)
-            parameter.grad.scale_(1.0 / world_size())
+        if parameter.grad is None:
+            continue
+        if bucket and (size + parameter.size > BUCKET or parameter.grad.dtype != bucket[0].dtype):
+            _average(bucket)
+            bucket, size = [], 0
+        bucket.append(parameter.grad)
+        size += parameter.size
+    if bucket:
+        _average(bucket)
+
+
+def _average(gradients: list) -> None:
+    """Mean over processes of tensors of one dtype, in place, by one exchange."""
+    if len(gradients) == 1:
+        dist.all_reduce(gradients[0])
+        gradients[0].scale_(1.0 / world_size())
+        return
+    flat = paddle.concat([gradient.reshape([-1]) for gradient in gradients])
+    dist.all_reduce(flat)
+    flat.scale_(1.0 / world_size())
+    for gradient, mean in zip(gradients, flat.split([gradient.size for gradient in gradients])):
+        gradient.copy_(mean.reshape(gradient.shape), False)

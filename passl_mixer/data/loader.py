@@ -43,7 +43,8 @@ class Loader:
     """Iterates over a dataset in batches of views.
 
     Args:
-        dataset: has ``len()``, ``image(index)`` and ``labels``.
+        dataset: has ``len()``, ``image(index)`` and ``labels``; it may have ``reduced(index, reduction)``, which is
+            called instead where the recipe can say how small the image may be (``reduction``).
         views: a views recipe.
         batch_size: images per batch **of this process**; the global batch is ``batch_size * world_size``.
         seed: of the order and of the augmentation.
@@ -66,6 +67,7 @@ class Loader:
             raise BadInput(f"rank is {rank}, expected 0 to {world_size - 1} (world_size {world_size})")
         self.dataset, self.views, self.batch_size, self.seed = dataset, views, batch_size, seed
         self.num_workers, self.shuffle, self.rank, self.world_size = num_workers, shuffle, rank, world_size
+        self._reduces = hasattr(dataset, "reduced") and hasattr(views, "reduction")
         self._global = batch_size * world_size
         full, rest = divmod(len(dataset), self._global)
         self._batches = full + (rest > 0 and not drop_last)
@@ -129,10 +131,19 @@ class Loader:
 
     def _fill(self, arrays, indices, epoch, start, stop):
         for position in range(start, stop):
-            index = int(indices[position])
-            images = self.views(self.dataset.image(index), rng(self.seed, epoch, index))
-            for array, image in zip(arrays, images):
+            for array, image in zip(arrays, self._views_of(int(indices[position]), epoch)):
                 array[position] = image
+
+    def _views_of(self, index, epoch):
+        if not self._reduces:
+            return self.views(self.dataset.image(index), rng(self.seed, epoch, index))
+
+        def reduction(height, width):
+            # Its own generator in the same state: the boxes drawn here are drawn again when the views are made.
+            return self.views.reduction(height, width, rng(self.seed, epoch, index))
+
+        image, size = self.dataset.reduced(index, reduction)
+        return self.views(image, rng(self.seed, epoch, index), size)
 
     @staticmethod
     def _collect(batch):

@@ -5,30 +5,38 @@ differences are small: results are rounded to the nearest integer where PIL trun
 ``contrast`` is not rounded; hue is shifted in OpenCV's 8-bit HSV, 256 steps per turn as in PIL, with
 OpenCV's rounding; ``resized_crop`` averages areas when it halves both sides or more, where plain sampling
 would alias, and samples otherwise (PIL always widens its filter when it reduces).
+
+Speed: each is one to three passes of OpenCV over bytes. The blur leaves out weights that cannot change a level.
 """
+import math
+
 import cv2
 import numpy as np
 
 GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma of R, G, B
-_SOLARIZE = np.array([[v if v < 128 else 255 - v for v in range(256)]], dtype=np.uint8)
+_NO_BLUR = 0.25  # sigma, pixels: under it the neighbours' weights add up to less than half of one level in 255
 
 
-def resized_crop(image, box, size: int, interpolation: int) -> np.ndarray:
+def resized_crop(image, box, size: int, interpolation: int, reduction: int = 1) -> np.ndarray:
     """Cut a box and resize it to a square, in one step.
 
     Args:
         image: uint8 [H, W, 3].
-        box: (top, left, height, width) in pixels, inside the image.
+        box: (top, left, height, width) in pixels of the whole image, inside it.
         size: side of the result in pixels.
-        interpolation: an OpenCV flag, e.g. ``cv2.INTER_CUBIC``; unused when both sides shrink to half.
+        interpolation: an OpenCV flag, e.g. ``cv2.INTER_CUBIC``; unused when both sides of the box shrink to half.
+        reduction: how many times smaller per side ``image`` is than the whole image; the box's edges are multiples
+            of it or the image's edges.
     Returns:
         uint8 [size, size, 3].
     """
     top, left, height, width = box
-    cut = image[top:top + height, left:left + width]
+    bottom, right = top + height, left + width
+    if reduction > 1:
+        top, left, bottom, right = top // reduction, left // reduction, -(-bottom // reduction), -(-right // reduction)
     if height >= 2 * size and width >= 2 * size:
         interpolation = cv2.INTER_AREA
-    return cv2.resize(cut, (size, size), interpolation=interpolation)
+    return cv2.resize(image[top:bottom, left:right], (size, size), interpolation=interpolation)
 
 
 def center_crop(image, size: int, resize: int) -> np.ndarray:
@@ -46,8 +54,8 @@ def flip(image) -> np.ndarray:
 
 
 def brightness(image, factor: float) -> np.ndarray:
-    """``factor * image``, clipped to 0..255."""
-    return cv2.addWeighted(image, factor, image, 0.0, 0.0)
+    """``factor * image``, clipped to 0..255; ``factor`` is 0 or more."""
+    return cv2.convertScaleAbs(image, alpha=factor)
 
 
 def contrast(image, factor: float) -> np.ndarray:
@@ -64,7 +72,8 @@ def grayscale(image) -> np.ndarray:
 
 def saturation(image, factor: float) -> np.ndarray:
     """``factor * image + (1 - factor) * grayscale(image)``, clipped."""
-    return cv2.addWeighted(image, factor, grayscale(image), 1.0 - factor, 0.0)
+    gray = grayscale(image)
+    return cv2.addWeighted(image, factor, gray, 1.0 - factor, 0.0, dst=gray)
 
 
 def hue(image, turns: float) -> np.ndarray:
@@ -73,7 +82,10 @@ def hue(image, turns: float) -> np.ndarray:
     if shift == 0:
         return image
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-    hsv[..., 0] += np.uint8(shift)  # wraps at 256, a full turn
+    row = np.zeros(3 * image.shape[1], np.uint8)
+    row[::3] = shift
+    rows = hsv.reshape(len(hsv), -1)  # adding whole rows of bytes is quicker than to every third byte
+    rows += row                       # wraps at 256, a full turn
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
@@ -84,11 +96,17 @@ def blur_kernel_size(side: int) -> int:
 
 
 def gaussian_blur(image, sigma: float) -> np.ndarray:
-    """Gaussian blur, kernel a tenth of the image side, borders mirrored; ``sigma`` in pixels."""
-    kernel = cv2.getGaussianKernel(blur_kernel_size(image.shape[0]), sigma)
+    """Gaussian blur, kernel a tenth of the image side, borders mirrored; ``sigma`` in pixels.
+
+    The kernel ends at four sigma where a tenth of the side is more: what it leaves out is under 1e-4 of the weight.
+    """
+    if sigma < _NO_BLUR:
+        return image
+    side = min(blur_kernel_size(image.shape[0]), 2 * math.ceil(4 * sigma) + 1)
+    kernel = cv2.getGaussianKernel(side, sigma)
     return cv2.sepFilter2D(image, -1, kernel, kernel)
 
 
 def solarize(image) -> np.ndarray:
     """Invert the values of 128 and above."""
-    return cv2.LUT(image, _SOLARIZE)
+    return cv2.min(image, cv2.bitwise_not(image))

@@ -1,5 +1,7 @@
 """Named augmentation recipes: ``recipe(image, rng)`` gives ``num_views`` square uint8 RGB images.
 
+Each random recipe draws a plan of every view, a crop box and steps in the order of its paper (``plans.py``).
+
 Each class states the paper its defaults come from; every strength is an option. ``mean`` and ``std`` (of
 pixels scaled to 0..1; a number, or one per channel) travel with the recipe because evaluation must
 normalise as training did: give both the same values. Defaults by paper: SimCLR none, MoCo and BYOL
@@ -16,10 +18,12 @@ from typing import Optional, Union
 import cv2
 
 from passl_mixer.data import sampling, transforms
-from passl_mixer.errors import BadInput
+from passl_mixer.data.plans import Recipe
+from passl_mixer.errors import BadInput, nearest
 from passl_mixer.registry import VIEWS
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 PerChannel = Union[float, Sequence[float]]
 
 
@@ -81,41 +85,55 @@ class CenterCrop:
         return [transforms.center_crop(image, self.img_size, self._resize)]
 
 
-class Inception:
+class Inception(Recipe):
     """One view: a random crop and a flip; the basic supervised recipe.
 
-    Source: Szegedy et al. 2015, arXiv:1409.4842, section 6; the Mixer paper's pre-processing
-        (arXiv:2105.01601).
+    Args:
+        crop_ratio: longest side of a crop over its shortest, at most; 1 for squares.
+        interpolation: "bilinear" or "bicubic".
+    Source: Szegedy et al. 2015, arXiv:1409.4842, section 6; the Mixer paper's pre-processing (arXiv:2105.01601).
     """
 
     num_views = 1
 
     def __init__(self, *, img_size: int = 224, crop_min: float = 0.08, flip_p: float = 0.5,
+                 crop_ratio: float = sampling.RATIO_MAX, interpolation: str = "bilinear",
                  mean: PerChannel = 0.5, std: PerChannel = 0.5):
         _check(img_size, crop_min=crop_min, flip_p=flip_p)
-        self.img_size, self._crop_min, self._flip_p = img_size, crop_min, flip_p
+        if interpolation not in INTERPOLATIONS:
+            raise BadInput(f"views option 'interpolation' is {interpolation!r}{nearest(interpolation, INTERPOLATIONS)}")
+        if crop_ratio < 1:
+            raise BadInput(f"views option 'crop_ratio' is {crop_ratio}, expected 1 or more")
+        self.img_size, self._interpolation = img_size, INTERPOLATIONS[interpolation]
+        self._crop = (crop_min, flip_p, crop_ratio)
         self.mean, self.std = _normalisation(mean, std)
 
-    def __call__(self, image, rng) -> list:
-        return [_crop_flip(image, rng, self.img_size, self._crop_min, cv2.INTER_LINEAR, self._flip_p)]
+    def _plans(self, height, width, rng) -> list:
+        return [_crop_flip(height, width, rng, *self._crop)]
 
 
-def _crop_flip(image, rng, size, crop_min, interpolation, flip_p):
-    box = sampling.crop_box(image.shape[0], image.shape[1], crop_min, rng)
-    image = transforms.resized_crop(image, box, size, interpolation)
-    return transforms.flip(image) if rng.random() < flip_p else image
+def _crop_flip(height, width, rng, crop_min, flip_p, crop_ratio=sampling.RATIO_MAX) -> tuple:
+    """(box, steps): where a plan starts."""
+    box = sampling.crop_box(height, width, crop_min, rng, crop_ratio)
+    return box, [(transforms.flip,)] if rng.random() < flip_p else []
 
 
-def _distort(image, rng, jitter, jitter_p, gray_p, blur_p):
-    """Colour jitter, gray, blur: the part SimCLR, MoCo v2 and BYOL have in common."""
-    if rng.random() < jitter_p:
-        image = sampling.color_jitter(image, jitter, rng)
+def _distort(rng, jitter, jitter_p, gray_p, blur_p) -> list:
+    """Colour jitter, gray, blur: the steps SimCLR, MoCo v2 and BYOL have in common."""
+    steps = sampling.color_jitter(jitter, rng) if rng.random() < jitter_p else []
     if rng.random() < gray_p:
-        image = transforms.grayscale(image)
-    return sampling.blur(image, rng) if rng.random() < blur_p else image
+        steps.append((transforms.grayscale,))
+    if rng.random() < blur_p:
+        steps.append(sampling.blur(rng))
+    return steps
 
 
-class SimCLR:
+def _crop_flip_distort(height, width, rng, crop, colors) -> tuple:
+    box, steps = _crop_flip(height, width, rng, *crop)
+    return box, steps + _distort(rng, *colors)
+
+
+class SimCLR(Recipe):
     """Two views: crop, flip, colour jitter, gray, blur.
 
     Args:
@@ -133,17 +151,16 @@ class SimCLR:
                  jitter_p: float = 0.8, gray_p: float = 0.2, blur_p: float = 0.5,
                  mean: PerChannel = 0.0, std: PerChannel = 1.0):
         jitter = tuple(jitter_strength * v for v in _several("jitter", jitter, 4))
-        _check(img_size, jitter, crop_min=crop_min, flip_p=flip_p, jitter_p=jitter_p, gray_p=gray_p,
-               blur_p=blur_p)
-        self.img_size, self._crop = img_size, (img_size, crop_min, cv2.INTER_CUBIC, flip_p)
+        _check(img_size, jitter, crop_min=crop_min, flip_p=flip_p, jitter_p=jitter_p, gray_p=gray_p, blur_p=blur_p)
+        self.img_size, self._interpolation, self._crop = img_size, cv2.INTER_CUBIC, (crop_min, flip_p)
         self._colors = (jitter, jitter_p, gray_p, blur_p)
         self.mean, self.std = _normalisation(mean, std)
 
-    def __call__(self, image, rng) -> list:
-        return [_distort(_crop_flip(image, rng, *self._crop), rng, *self._colors) for _ in range(2)]
+    def _plans(self, height, width, rng) -> list:
+        return [_crop_flip_distort(height, width, rng, self._crop, self._colors) for _ in range(2)]
 
 
-class MoCoV1:
+class MoCoV1(Recipe):
     """Two views: crop, gray, colour jitter, flip; no blur.
 
     Source: He et al. 2020, arXiv:1911.05722, section 3.3 (technical details), order of ``main_moco.py``.
@@ -156,21 +173,21 @@ class MoCoV1:
                  mean: PerChannel = IMAGENET_MEAN, std: PerChannel = IMAGENET_STD):
         self._jitter = _several("jitter", jitter, 4)
         _check(img_size, self._jitter, crop_min=crop_min, flip_p=flip_p, jitter_p=jitter_p, gray_p=gray_p)
-        self.img_size, self._crop = img_size, (img_size, crop_min, cv2.INTER_LINEAR, flip_p)
+        self.img_size, self._interpolation, self._crop = img_size, cv2.INTER_LINEAR, (crop_min, flip_p)
         self._gray_p, self._jitter_p = gray_p, jitter_p
         self.mean, self.std = _normalisation(mean, std)
 
-    def __call__(self, image, rng) -> list:
-        return [self._view(image, rng) for _ in range(2)]
+    def _plans(self, height, width, rng) -> list:
+        return [self._plan(height, width, rng) for _ in range(2)]
 
-    def _view(self, image, rng):
-        image = _crop_flip(image, rng, *self._crop)
+    def _plan(self, height, width, rng) -> tuple:
+        box, steps = _crop_flip(height, width, rng, *self._crop)
         if rng.random() < self._gray_p:
-            image = transforms.grayscale(image)
-        return sampling.color_jitter(image, self._jitter, rng) if rng.random() < self._jitter_p else image
+            steps.append((transforms.grayscale,))
+        return box, steps + (sampling.color_jitter(self._jitter, rng) if rng.random() < self._jitter_p else [])
 
 
-class MoCoV2:
+class MoCoV2(Recipe):
     """Two views: crop, flip, colour jitter, gray, blur.
 
     Source: Chen et al. 2020, arXiv:2003.04297, table 1 ("aug+"), values of ``main_moco.py --aug-plus``.
@@ -182,17 +199,16 @@ class MoCoV2:
                  jitter: Sequence[float] = (0.4, 0.4, 0.4, 0.1), jitter_p: float = 0.8, gray_p: float = 0.2,
                  blur_p: float = 0.5, mean: PerChannel = IMAGENET_MEAN, std: PerChannel = IMAGENET_STD):
         jitter = _several("jitter", jitter, 4)
-        _check(img_size, jitter, crop_min=crop_min, flip_p=flip_p, jitter_p=jitter_p, gray_p=gray_p,
-               blur_p=blur_p)
-        self.img_size, self._crop = img_size, (img_size, crop_min, cv2.INTER_LINEAR, flip_p)
+        _check(img_size, jitter, crop_min=crop_min, flip_p=flip_p, jitter_p=jitter_p, gray_p=gray_p, blur_p=blur_p)
+        self.img_size, self._interpolation, self._crop = img_size, cv2.INTER_LINEAR, (crop_min, flip_p)
         self._colors = (jitter, jitter_p, gray_p, blur_p)
         self.mean, self.std = _normalisation(mean, std)
 
-    def __call__(self, image, rng) -> list:
-        return [_distort(_crop_flip(image, rng, *self._crop), rng, *self._colors) for _ in range(2)]
+    def _plans(self, height, width, rng) -> list:
+        return [_crop_flip_distort(height, width, rng, self._crop, self._colors) for _ in range(2)]
 
 
-class BYOL:
+class BYOL(Recipe):
     """Two views that differ: the first always blurred, the second rarely blurred and sometimes solarised.
 
     Args:
@@ -212,17 +228,17 @@ class BYOL:
         for blur, solarize in zip(blur_p, solarize_p):
             _check(img_size, self._jitter, crop_min=crop_min, flip_p=flip_p, jitter_p=jitter_p, gray_p=gray_p,
                    blur_p=blur, solarize_p=solarize)
-        self.img_size, self._crop = img_size, (img_size, crop_min, cv2.INTER_CUBIC, flip_p)
+        self.img_size, self._interpolation, self._crop = img_size, cv2.INTER_CUBIC, (crop_min, flip_p)
         self._jitter_p, self._gray_p, self._pair = jitter_p, gray_p, tuple(zip(blur_p, solarize_p))
         self.mean, self.std = _normalisation(mean, std)
 
-    def __call__(self, image, rng) -> list:
-        return [self._view(image, rng, *probabilities) for probabilities in self._pair]
+    def _plans(self, height, width, rng) -> list:
+        return [self._plan(height, width, rng, *probabilities) for probabilities in self._pair]
 
-    def _view(self, image, rng, blur_p, solarize_p):
-        image = _crop_flip(image, rng, *self._crop)
-        image = _distort(image, rng, self._jitter, self._jitter_p, self._gray_p, blur_p)
-        return transforms.solarize(image) if rng.random() < solarize_p else image
+    def _plan(self, height, width, rng, blur_p, solarize_p) -> tuple:
+        colors = (self._jitter, self._jitter_p, self._gray_p, blur_p)
+        box, steps = _crop_flip_distort(height, width, rng, self._crop, colors)
+        return box, steps + ([(transforms.solarize,)] if rng.random() < solarize_p else [])
 
 
 VIEWS.add("center_crop", CenterCrop)

@@ -59,7 +59,15 @@ def test_gaussian_blur_is_a_weighted_mean_of_neighbours():
     weights = np.outer(weights, weights) / weights.sum() ** 2
     padded = np.pad(image.astype(float), ((radius, radius), (radius, radius), (0, 0)), mode="reflect")
     expected = sum(weights[i, j] * padded[i:i + 60, j:j + 60] for i in range(7) for j in range(7))
-    assert_near(transforms.gaussian_blur(image, sigma), expected, 2)
+    assert_near(transforms.gaussian_blur(image, sigma), expected, 1.5)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.24, 0.26, 0.5, 1.0, 2.0])
+def test_a_shorter_blur_kernel_changes_no_level(sigma):
+    image = rng(0, 0, 0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    kernel = cv2.getGaussianKernel(23, sigma)
+    whole = cv2.sepFilter2D(image.astype(np.float64), -1, kernel, kernel)  # mirrors the border as well
+    assert_near(transforms.gaussian_blur(image, sigma), whole, 0.53)       # rounding alone is 0.5
 
 
 def test_solarize_inverts_128_and_above_and_flip_mirrors(image):
@@ -74,6 +82,19 @@ def test_resized_crop_cuts_the_box_and_averages_on_large_reductions():
     assert np.array_equal(transforms.resized_crop(image, (10, 4, 20, 20), 20, cv2.INTER_CUBIC), cut)
     means = cut.reshape(5, 4, 5, 4, 3).mean(axis=(1, 3))
     assert_near(transforms.resized_crop(image, (10, 4, 20, 20), 5, cv2.INTER_CUBIC), means)
+
+
+def test_resized_crop_of_an_image_decoded_smaller_cuts_the_same_part():
+    small = rng(0, 0, 1).integers(0, 256, (10, 9, 3), dtype=np.uint8)
+    whole = np.repeat(np.repeat(small, 4, axis=0), 4, axis=1)[:38, :35]    # 38 / 4 and 35 / 4, rounded up
+    for box in ((4, 8, 16, 24), (24, 20, 14, 15), (0, 0, 38, 35)):
+        top, left, height, width = box
+        cut = small[top // 4:-(-(top + height) // 4), left // 4:-(-(left + width) // 4)]
+        assert np.array_equal(transforms.resized_crop(small, box, 3, cv2.INTER_CUBIC, 4),
+                              cv2.resize(cut, (3, 3), interpolation=cv2.INTER_AREA))
+        if not (height % 4 or width % 4):
+            assert_near(transforms.resized_crop(small, box, 4, cv2.INTER_CUBIC, 4),
+                        transforms.resized_crop(whole, box, 4, cv2.INTER_CUBIC))
 
 
 def test_center_crop_keeps_the_middle():
@@ -107,14 +128,25 @@ def test_a_long_image_falls_back_to_the_central_box(size, box):
     assert sampling.crop_box(1, 1, 0.5, rng(0, 0, 0)) == (0, 0, 1, 1)
 
 
+def jittered(image, strengths, generator):
+    for transform, amount in sampling.color_jitter(strengths, generator):
+        image = transform(image, amount)
+    return image
+
+
 def test_color_jitter_draws_uniform_factors_in_every_order():
     gray = np.full((1, 1, 3), 100, np.uint8)
-    factors = [sampling.color_jitter(gray, (0.4, 0, 0, 0), rng(0, 0, i))[0, 0, 0] / 100 for i in range(1500)]
+    factors = [jittered(gray, (0.4, 0, 0, 0), rng(0, 0, i))[0, 0, 0] / 100 for i in range(1500)]
     assert min(factors) >= 0.6
     assert max(factors) <= 1.4
     assert abs(np.mean(factors) - 1) < 0.02
     assert abs(np.std(factors) - 0.8 / 12**0.5) < 0.01
-    orders = {sampling._ORDERS[int(rng(0, 0, i).random() * 24)] for i in range(500)}
+    orders = {tuple(t for t, _ in sampling.color_jitter((0.4, 0.4, 0.4, 0.1), rng(0, 0, i))) for i in range(500)}
     assert len(orders) == 24
-    image = rng(0, 0, 1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    assert np.array_equal(sampling.color_jitter(image, (0, 0, 0, 0), rng(0, 0, 1)), image)
+    assert sampling.color_jitter((0, 0, 0, 0), rng(0, 0, 1)) == []
+    strong = [sampling.color_jitter((1.5, 0, 0, 0.2), rng(0, 0, i)) for i in range(300)]
+    amounts = {t: [a for steps in strong for u, a in steps if u is t] for t in (transforms.brightness, transforms.hue)}
+    assert 0 <= min(amounts[transforms.brightness]) < 0.1
+    assert 2.4 < max(amounts[transforms.brightness]) <= 2.5
+    assert -0.2 <= min(amounts[transforms.hue]) < -0.18
+    assert 0.18 < max(amounts[transforms.hue]) <= 0.2

@@ -1,0 +1,142 @@
+"""Plans: drawn from sizes alone, the same whether a file is decoded whole or smaller."""
+import cv2
+import numpy as np
+import pytest
+
+from passl_mixer.data import Loader, build_dataset, build_views, rng
+from passl_mixer.data.decode import decode, decode_reduced
+
+RANDOM = ["inception", "simclr", "moco_v1", "moco_v2", "byol"]
+CROPS = {"simclr": {"jitter_p": 0, "gray_p": 0, "blur_p": 0}, "inception": {}}
+
+
+def photo(height, width, seed=0):
+    """Clouds at several scales with a sharp edge: something of every frequency."""
+    draw, image = rng(seed, 0, 0), np.zeros((height, width, 3))
+    for cells in (4, 12, 36, 108):
+        coarse = draw.normal(0, 40 * (4 / cells) ** 0.7, (cells, cells, 3))
+        image += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    image[:, width // 3:] += 40
+    return np.clip(image + 110, 0, 255).astype(np.uint8)
+
+
+def jpeg(image):
+    return cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+
+
+def steps_of(plan):
+    return [(transform.__name__, *(round(a, 3) for a in amounts)) for transform, *amounts in plan[1]]
+
+
+def test_the_draws_of_a_recipe_stay_what_they_were():
+    """Another order of draws would change every seeded run: these were printed before there were plans."""
+    plans = build_views({"name": "simclr"})._plans(375, 500, rng(0, 1, 2))
+    assert [plan[0] for plan in plans] == [(0, 84, 359, 381), (0, 16, 237, 276)]
+    first, second = (steps_of(plan) for plan in plans)
+    assert first == [("flip",), ("brightness", 1.495), ("contrast", 1.255), ("hue", -0.149), ("saturation", 1.416)]
+    assert second == [("contrast", 0.357), ("hue", -0.112), ("brightness", 1.693), ("saturation", 0.607),
+                      ("grayscale",), ("gaussian_blur", 1.866)]
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_a_reduction_leaves_every_crop_enough_pixels(name):
+    recipe = build_views({"name": name, "img_size": 20})
+    seen = set()
+    for i in range(120):
+        height, width = (int(v) for v in rng(0, 0, i).integers(15, 700, 2))
+        factor, plans = recipe._aligned_plans(height, width, rng(1, 0, i))
+        drawn = recipe._plans(height, width, rng(1, 0, i))
+        seen.add(factor)
+        assert factor == recipe.reduction(height, width, rng(1, 0, i))
+        for ((top, left, h, w), _), (before, _) in zip(plans, drawn):
+            edges = np.array([top, left, top + h, left + w])
+            assert min(top, left) >= 0
+            assert top + h <= height
+            assert left + w <= width
+            assert np.abs(edges - [before[0], before[1], before[0] + before[2], before[1] + before[3]]).max() < factor
+            if factor > 1:
+                assert min(-(-(top + h) // factor) - top // factor, -(-(left + w) // factor) - left // factor) >= 20
+                assert top % factor == left % factor == 0
+        smallest = min(min(box[2:]) for box, _ in drawn)
+        assert factor == 8 or smallest <= 2 * factor * 20  # the largest that fits
+    assert {1, 2, 4, 8} <= seen
+
+
+@pytest.mark.parametrize(("name", "size"), [("simclr", (360, 500)), ("inception", (251, 333)), ("simclr", (610, 407))])
+def test_views_of_a_reduced_image_are_those_of_the_whole(name, size):
+    recipe = build_views({"name": name, "img_size": 32, **CROPS[name]})
+    data = jpeg(photo(*size))
+    factors, differences, plain = set(), [], []
+    for i in range(12):
+        image, whole_size = decode_reduced(data, lambda *s, i=i: recipe.reduction(*s, rng(0, 0, i)))
+        whole = decode(data)
+        assert whole_size == whole.shape[:2] == size
+        factors.add(round(size[0] / image.shape[0]))
+        got, expected = recipe(image, rng(0, 0, i), whole_size), recipe(whole, rng(0, 0, i))
+        differences += [np.abs(a.astype(int) - b).mean() for a, b in zip(got, expected)]
+        other = recipe(np.roll(whole, 4, axis=1), rng(0, 0, i))
+        plain += [np.abs(a.astype(int) - b).mean() for a, b in zip(other, expected)]
+    assert len(factors & {2, 4, 8}) >= 2
+    assert np.mean(differences) < 1.5  # levels of 255
+    assert np.mean(differences) < 0.4 * np.mean(plain)  # a crop four pixels off would be seen
+
+
+def test_an_image_up_to_twice_the_view_is_as_drawn():
+    for name in RANDOM:
+        recipe = build_views({"name": name, "img_size": 24})
+        for size in ((48, 300), (24, 24), (20, 31)):
+            assert recipe.reduction(*size, None) == 1  # without a draw
+            assert recipe._aligned_plans(*size, rng(0, 0, 3)) == (1, recipe._plans(*size, rng(0, 0, 3)))
+
+
+def write(root, sizes):
+    for i, size in enumerate(sizes):
+        (root / f"{i}.jpg").write_bytes(jpeg(photo(*size, seed=i)))
+    return {"name": "image_folder", "root": str(root)}
+
+
+def batches(cfg, workers=0, start=0):
+    made = Loader(build_dataset(cfg), build_views({"name": "moco_v2", "img_size": 24}), batch_size=2, seed=3,
+                  num_workers=workers, shuffle=True, drop_last=True)
+    return [np.stack(views) for views, _ in made.epoch(1, start)]
+
+
+def test_batches_of_reduced_images_do_not_depend_on_workers_or_resumes(tmp_path):
+    cfg = write(tmp_path, [(300, 400), (60, 50), (220, 200), (400, 130), (90, 110), (170, 260)])
+    first = batches(cfg)
+    for other in (batches(cfg), batches(cfg, workers=2)):
+        assert all(np.array_equal(a, b) for a, b in zip(first, other))
+    assert np.array_equal(first[2], batches(cfg, start=2)[0])
+    whole = batches({**cfg, "decode_reduced": False})
+    differences = [np.abs(a.astype(int) - b).mean() for a, b in zip(first, whole)]
+    assert 0 < max(differences) < 3
+
+
+def test_a_folder_reads_reduced_images_and_replaces_bad_ones_by_images_of_another_size(tmp_path, capfd):
+    cfg = write(tmp_path, [(100, 100), (200, 300), (80, 120)])
+    (tmp_path / "0.jpg").write_bytes((tmp_path / "0.jpg").read_bytes()[:70])
+    dataset = build_dataset(cfg)
+    asked = []
+
+    def quarter(height, width):
+        asked.append((height, width))
+        return 4
+
+    for _ in range(2):
+        image, size = dataset.reduced(0, quarter)
+        assert (image.shape[:2], size) == ((50, 75), (200, 300))
+    assert asked[-1] == (200, 300)
+    assert dataset.bad_images == [str(tmp_path / "0.jpg")]
+    assert "bad image 1" in capfd.readouterr().err
+    image, size = build_dataset({**cfg, "decode_reduced": False}).reduced(1, quarter)
+    assert image.shape[:2] == size == (200, 300)
+
+
+def test_a_dataset_or_recipe_without_reductions_is_read_whole(tmp_path):
+    cfg = write(tmp_path, [(200, 300), (130, 100)])
+    dataset = build_dataset(cfg)
+    made = Loader(dataset, build_views({"name": "center_crop", "img_size": 16}), batch_size=2, seed=0, num_workers=0,
+                  shuffle=False, drop_last=True)
+    views, _ = next(made.epoch(0))
+    expected = [build_views({"name": "center_crop", "img_size": 16})(dataset.image(i), None)[0] for i in range(2)]
+    assert np.array_equal(views[0], np.stack(expected))

@@ -2,7 +2,14 @@
 
 A missing data folder is therefore reported before Paddle loads (``check_dataset``).
 """
-from passl_mixer.data import cifar, datasets, folder, views  # noqa: F401  (importing fills the tables)
+from passl_mixer.data import (  # noqa: F401  (importing fills the tables)
+    cifar,
+    datasets,
+    embedded_captions,
+    folder,
+    image_text,
+    views,
+)
 from passl_mixer.data.loader import Loader, rng
 from passl_mixer.registry import DATASETS, VIEWS
 

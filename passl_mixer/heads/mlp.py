@@ -9,6 +9,7 @@ The published heads, as configuration entries (``name: mlp`` beside each):
 | MoCo v1 | layers: 1, out: 128, norm: null |
 | MoCo v2 | layers: 2, out: 128, norm: null |
 | BYOL, both heads | layers: 2, hidden: 4096, out: 256, norm: bn, hidden_bias: true, last_bias: false |
+| CLIP, image projection | layers: 1, out: 512, norm: null, last_bias: false, init_std: in_features ** -0.5 |
 | SimSiam, projector | layers: 3, hidden: 2048, out: 2048, norm: bn, last_norm: true, last_affine: false |
 | SimSiam, predictor | layers: 2, hidden: 512, out: 2048, norm: bn |
 | MoCo v3 | hidden: 4096, out: 256, norm: bn, last_norm: true, last_affine: false, and |

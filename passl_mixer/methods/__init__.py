@@ -5,6 +5,7 @@ from passl_mixer.backbones import build_backbone
 from passl_mixer.errors import BadInput, nearest
 from passl_mixer.heads import build_head
 from passl_mixer.methods.byol import BYOL
+from passl_mixer.methods.clip import CLIP
 from passl_mixer.methods.moco import MoCo
 from passl_mixer.methods.moco_v3 import MoCoV3
 from passl_mixer.methods.simclr import SimCLR
@@ -18,6 +19,7 @@ METHODS.add("moco", MoCo)
 METHODS.add("byol", BYOL)
 METHODS.add("simsiam", SimSiam)
 METHODS.add("moco_v3", MoCoV3)
+METHODS.add("clip", CLIP)
 
 
 def build_method(cfg, backbone=None, head=None):
@@ -52,4 +54,4 @@ def build_method(cfg, backbone=None, head=None):
     return METHODS.build(cfg, backbone=backbone, head=head)
 
 
-__all__ = ["BYOL", "METHODS", "MoCo", "MoCoV3", "SimCLR", "SimSiam", "Supervised", "build_method"]
+__all__ = ["BYOL", "CLIP", "METHODS", "MoCo", "MoCoV3", "SimCLR", "SimSiam", "Supervised", "build_method"]

@@ -1,9 +1,9 @@
 """SimSiam (arXiv:2011.10566; facebookresearch/simsiam ``builder.py``).
 
 One network: no target, no negatives. Each view passes it by itself, as in the official code, so that BatchNorm
-sees B images. Deviations: the official ``--fix-pred-lr`` keeps the predictor's learning rate constant; here the
-predictor follows the schedule of all parameters. Biases and norms are not decayed (see ``optim.py``).
-BatchNorm does not span processes, where the official runs synchronise it.
+sees B images. The official ``--fix-pred-lr`` keeps the predictor's learning rate constant: ``optim.fixed_lr:
+["predictor.*"]``; without it the predictor follows the schedule. Deviations: biases and norms are not decayed (see
+``optim.py``); BatchNorm does not span processes, where the official runs synchronise it.
 """
 from typing import Optional
 

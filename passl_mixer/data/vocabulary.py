@@ -1,0 +1,60 @@
+"""What a vocabulary is learned from, and the tokenizer of a dataset whose images need not be there."""
+from pathlib import Path
+
+from passl_mixer.data import captions, shards
+from passl_mixer.data.embedded_captions import MERGES
+from passl_mixer.data.folder import has_image
+from passl_mixer.data.image_text import EXTENSIONS
+from passl_mixer.errors import BadInput
+from passl_mixer.registry import DATASETS
+from passl_mixer.text import Tokenizer
+
+
+def build_tokenizer(cfg) -> Tokenizer:
+    """The tokenizer of an image-text dataset, whose images need not be there.
+
+    Args:
+        cfg: the ``data.dataset`` section.
+    Raises:
+        BadInput: a dataset without captions, or merges that cannot be used.
+    """
+    options = DATASETS.parameters(cfg["name"])
+    if "merges" not in options:
+        raise BadInput(f"dataset {cfg['name']!r} has no captions, so there is no vocabulary; expected one of "
+                       f"{', '.join(n for n in DATASETS.names() if 'merges' in DATASETS.parameters(n))}")
+    length = cfg.get("context_length", options["context_length"].default)
+    return Tokenizer(str(Path(cfg.get("merges") or MERGES).expanduser()), context_length=length)
+
+
+def captions_at(source: str) -> list:
+    """The captions of a source, without its images: what a vocabulary is learned from.
+
+    Args:
+        source: a .csv or .tsv with a column ``caption``, a .jsonl with a key ``caption``, a folder of images with
+            texts, webdataset shards, or any other text file: one caption a line, empty lines left out. The columns
+            ``image`` must be there too, the images not.
+    Raises:
+        BadInput: as the dataset of that layout; or nothing there.
+    """
+    path = Path(source).expanduser().absolute()
+    if path.is_dir() and has_image(path, EXTENSIONS):
+        return [caption for _, caption, _ in captions.read_folder(path, EXTENSIONS)]
+    ending = path.suffix.lower()
+    if path.is_dir() or ending == ".tar":
+        paths = shards.shard_paths(source)
+        if not paths:
+            raise BadInput(f"no captions in {path}: looked for images with a .txt beside each, and for tar files")
+        return shards.read_shards(paths, "caption")[1]
+    if not path.is_file():
+        raise BadInput(f"no captions at {path}, which does not exist; give a text file with one caption a line, a "
+                       ".csv, .tsv, .jsonl or .tar, or a folder of images with a .txt beside each")
+    if ending in captions.DELIMITERS:
+        rows = captions.read_table(path, "image", "caption", captions.DELIMITERS[ending])
+    elif ending == ".jsonl":
+        rows = captions.read_jsonl(path, "image", "caption")
+    else:
+        rows = (("", line.strip(), 0) for line in captions.lines_of(path) if line.strip())
+    found = [caption for _, caption, _ in rows]
+    if not found:
+        raise BadInput(f"{path} holds no caption")
+    return found

@@ -3,7 +3,6 @@
 Keys are strict at every level: an unknown one is an error that names the nearest known one. Sections with a ``name``
 (a backbone, a dataset, ...) are checked by the registry that builds them.
 """
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional, Sequence
@@ -11,9 +10,12 @@ from typing import Optional, Sequence
 import yaml
 
 from passl_mixer.errors import BadInput, nearest
+from passl_mixer.integrations import passl_yaml
 from passl_mixer.registry import matches, type_words
+from passl_mixer.yaml_text import parse, read
 
 ENTRY = object()        # a section that a registry checks: {name: ..., options}
+ENTRY_OR_NULL = object()    # such a section, or none
 REQUIRED = object()
 ABOVE_0, FROM_0 = "above 0", "0 or more"
 ITEMS = ["knn", "linear", "labels_1", "labels_10"]
@@ -25,17 +27,22 @@ SCHEMA = {
     "model": {"backbone": ENTRY, "head": ENTRY, "method": ENTRY},
     "data": {
         "dataset": ENTRY, "train_views": ENTRY, "eval_views": ENTRY,
+        "eval_dataset": ENTRY_OR_NULL,                      # labelled images to evaluate on; null: those of dataset
         "batch_size": (int, REQUIRED, ABOVE_0),             # over all devices and accumulation steps
         "num_workers": (int, 2, FROM_0),                    # loader threads per process
     },
     "optim": ENTRY,                                         # and the two keys of OPTIM
     "schedule": {"epochs": (int, REQUIRED, ABOVE_0), "warmup_epochs": (float, 0.0, FROM_0),
-                 "final_lr": (float, 0.0, FROM_0)},
+                 "final_lr": (float, 0.0, FROM_0),
+                 # in place of the cosine: from these epochs on, the rate times decay_factor (null: 0.1)
+                 "decay_epochs": (Optional[Sequence[float]], None), "decay_factor": (Optional[float], None, ABOVE_0)},
     "train": {
         "device": (str, "auto"), "precision": (str, "fp32"), "accumulate": (int, 1, ABOVE_0),
         "max_steps": (Optional[int], None, ABOVE_0), "log_every_steps": (int, 50, ABOVE_0),
         "checkpoint_every_epochs": (int, 1, FROM_0), "checkpoint_every_steps": (Optional[int], None, ABOVE_0),
         "keep_checkpoints": (int, 2, ABOVE_0), "visualdl": (bool, False), "collapse_threshold": (float, 0.05, FROM_0),
+        "recompute": (bool, False),                         # blocks' activations again in the backward pass
+        "compile": (bool, False),                           # the backbone as one static program
         "init_from": (Optional[str], None),                 # run or checkpoint whose backbone the run starts from
     },
     "evaluate": {
@@ -68,52 +75,6 @@ class Config(dict):
         self[name] = value
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, except that 1e-3 is a number and a repeated key an error."""
-
-    def construct_mapping(self, node, deep=False):
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) != len(node.value):
-            keys = [self.construct_object(k) for k, _ in node.value]
-            twice = next(k for k in keys if keys.count(k) > 1)
-            raise yaml.constructor.ConstructorError(None, None, f"key {twice!r} is given twice", node.start_mark)
-        return mapping
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"), list("-+.0123456789"))
-
-
-def _parse(text: str, where: str):
-    loader = None
-    try:
-        loader = _Loader(text)
-        return loader.get_single_data()
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise BadInput(f"{where}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
-    finally:
-        if loader is not None:
-            loader.dispose()
-
-
-def _read(path: Path) -> dict:
-    if not path.is_file():
-        folder = path.parent
-        others = [p.name for p in sorted(folder.glob("*.yaml"))] if folder.is_dir() else []
-        hint = nearest(path.name, others) if others else f"; the folder {folder} does not exist or holds no .yaml"
-        raise BadInput(f"no configuration file {path}{hint}")
-    try:
-        content = _parse(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError:
-        raise BadInput(f"{path} is not UTF-8 text; expected a YAML file") from None
-    if not isinstance(content, dict):
-        raise BadInput(f"{path}: expected sections such as model: and data:, got {type(content).__name__}")
-    return content
-
-
 def _merge(base: dict, over: Mapping) -> dict:
     """``over`` on top of ``base``; a section given another ``name`` replaces its base instead of merging."""
     if "name" in over and "name" in base and over["name"] != base["name"]:
@@ -131,7 +92,7 @@ def _override(text: str) -> dict:
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise BadInput(f"override {text!r} is not of the form key.subkey=value, e.g. -o optim.lr=1e-3")
-    nested = _parse(value, f"override {text!r}")
+    nested = parse(value, f"override {text!r}")
     for key in reversed(keys):
         nested = {key: nested}
     return nested
@@ -155,6 +116,8 @@ def _check(section: Mapping, schema: Mapping, path: str) -> Config:
         full = f"{path}.{key}" if path else key
         if rule is ENTRY:
             checked[key] = _check_entry(section.get(key), full)
+        elif rule is ENTRY_OR_NULL:
+            checked[key] = None if section.get(key) is None else _check_entry(section[key], full)
         elif isinstance(rule, Mapping):
             value = section.get(key, {})
             if not isinstance(value, Mapping):
@@ -199,29 +162,66 @@ def plain(value):
     return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
+class _TranslatedModel(Config):
+    """The model section of a translated file: ``architecture``, PASSL's word, is its backbone."""
+
+    architecture = property(lambda self: self["backbone"])
+
+
+def _load(path: Path) -> tuple:
+    """``(content in native keys, what was said while it was translated: None if it was native)``."""
+    content = read(path)
+    if passl_yaml.recognises(content):
+        return passl_yaml.translate_file(content, path)
+    unknown = [k for k in content if k not in SCHEMA and k != "base"]
+    if 2 * len(unknown) > len(content):
+        raise BadInput(f"{path} is neither a configuration of passl_mixer (sections {', '.join(SCHEMA)}) nor a file of "
+                       f"PASSL v1.1 (model.name, dataloader): it has {', '.join(map(str, unknown[:6]))}; start from "
+                       "one "
+                       "of configs/")
+    return content, None
+
+
+def _change(content: dict, over: Mapping, notes) -> dict:
+    """``_merge``; another backbone leaves behind the width that a translated head has for ``build_head``."""
+    model = over.get("model")
+    if notes is not None and isinstance(model, Mapping) and "backbone" in model:
+        head = {k: v for k, v in content["model"]["head"].items() if k != "in_features"}
+        content = {**content, "model": {**content["model"], "head": head}}
+    return _merge(content, over)
+
+
 def get_config(path, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration file.
 
     Args:
         path: a YAML file. Its optional ``base:`` names one other file, relative to it or absolute, which it changes; a
-            base has no base of its own.
+            base has no base of its own. A file of PASSL v1.1 is translated (``integrations/passl_yaml.py``), and then
+            ``config.model.architecture`` is ``config.model.backbone``.
         overrides: texts ``a.b=value``, the value typed as YAML.
     Returns:
         The whole configuration with every default filled in; keys are attributes too.
     Raises:
-        BadInput: no such file, not YAML, unknown key, wrong type, missing key.
+        BadInput: no such file, not YAML, unknown key, wrong type, missing key, what cannot be translated.
     """
+    return read_config(path, overrides)[0]
+
+
+def read_config(path, overrides: Sequence[str] = ()) -> tuple:
+    """As ``get_config``: ``(configuration, notes)``; the notes of a translation, a list, are None for a native file."""
     path = Path(path)
-    content = _read(path)
+    content, notes = _load(path)
     if "base" in content:
         base_path = path.parent / str(content.pop("base"))
-        base = _read(base_path)
+        base, notes = _load(base_path)
         if "base" in base:
             raise BadInput(f"{path}: its base {base_path} has a base itself; one level only")
-        content = _merge(base, content)
-    config = _check(_merge(content, _overrides(overrides)), SCHEMA, "")
+        content = _change(base, content, notes)
+    config = _check(_change(content, _overrides(overrides), notes), SCHEMA, "")
     _check_rest(config)
-    return config
+    if notes is not None:
+        config["model"] = _TranslatedModel(config.model)
+    return config, notes
 
 
 def _check_rest(config: Config) -> None:
@@ -231,6 +231,14 @@ def _check_rest(config: Config) -> None:
     if config.data.batch_size % config.train.accumulate:
         raise BadInput(f"'data.batch_size' is {config.data.batch_size} and 'train.accumulate' "
                        f"{config.train.accumulate}; expected a batch that divides evenly into the micro-batches")
+    steps = config.schedule.decay_epochs
+    if steps is not None and (not steps or list(steps) != sorted(set(steps)) or steps[0] <= 0
+                              or config.schedule.final_lr):
+        raise BadInput(f"'schedule.decay_epochs' is {steps} and 'schedule.final_lr' {config.schedule.final_lr}; "
+                       "expected "
+                       "positive epochs in rising order, and a final_lr of 0: a staircase ends where it ends")
+    if steps is None and config.schedule.decay_factor is not None:
+        raise BadInput("'schedule.decay_factor' is given without 'schedule.decay_epochs'; add the epochs, or remove it")
     for item in config.evaluate.at_end:
         if item not in ITEMS:
             raise BadInput(f"'evaluate.at_end' holds {item!r}{nearest(item, ITEMS)}")

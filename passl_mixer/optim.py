@@ -6,20 +6,21 @@ only. Biases and parameters with at most one dimension (norms) are not decayed, 
 import collections.abc
 import fnmatch
 import math
-from typing import Mapping, Sequence
+from typing import Mapping, Optional, Sequence
 
 import numpy as np
 import paddle
 
 from passl_mixer.errors import BadInput, nearest
+from passl_mixer.lars import Lars
 
 # Options of each optimiser and what they are when the configuration leaves them out.
 # Not decayed beside vectors: ViT's embeddings (DeiT) and Swin's bias tables (its authors).
 EXCLUDE = ("*.bias", "*.position", "*.class_token", "*.bias_table")
-SHARED = {"weight_decay": 0.0, "clip_norm": None, "exclude": EXCLUDE}
+SHARED = {"weight_decay": 0.0, "clip_norm": None, "exclude": EXCLUDE, "fixed_lr": ()}
 OPTIONS = {
     "adamw": {**SHARED, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},  # arXiv:1711.05101
-    "sgd": {**SHARED, "momentum": 0.9},
+    "sgd": {**SHARED, "momentum": 0.9, "nesterov": False},
     "lars": {**SHARED, "momentum": 0.9, "trust_coefficient": 1e-3},  # arXiv:1708.03888; SimCLR's
 }
 # Exclusive upper bounds; every number is at least 0 (eps, clip_norm and trust_coefficient above it).
@@ -27,9 +28,9 @@ BELOW_ONE = ("beta1", "beta2", "momentum")
 POSITIVE = ("eps", "clip_norm", "trust_coefficient")
 
 
-def learning_rate(step: int, *, base: float, total_steps: int, warmup_steps: int = 0,
-                  final: float = 0.0) -> float:
-    """Linear warm-up, then half a cosine.
+def learning_rate(step: int, *, base: float, total_steps: int, warmup_steps: int = 0, final: float = 0.0,
+                  decay_steps: Sequence[int] = (), decay_factor: float = 0.1) -> float:
+    """Linear warm-up, then half a cosine; or, with ``decay_steps``, a staircase.
 
     Args:
         step: optimiser steps done before this one, 0 <= step < total_steps.
@@ -37,12 +38,16 @@ def learning_rate(step: int, *, base: float, total_steps: int, warmup_steps: int
         total_steps: steps of the whole run.
         warmup_steps: steps of the warm-up; step s of them has ``base * (s + 1) / (warmup_steps + 1)``.
         final: the value the cosine ends at, at ``step == total_steps``.
+        decay_steps: in place of the cosine, the steps from which on the rate is multiplied by ``decay_factor``.
+        decay_factor: > 0.
     Returns:
         The learning rate of this step.
     Source: cosine: arXiv:1608.03983, one period; warm-up: arXiv:1706.02677, starting above zero.
     """
     if step < warmup_steps:
         return base * (step + 1) / (warmup_steps + 1)
+    if decay_steps:
+        return base * decay_factor ** sum(step >= s for s in decay_steps)
     done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
     return final + (base - final) * 0.5 * (1.0 + math.cos(math.pi * done))
 
@@ -58,13 +63,14 @@ def build_optimizer(cfg: Mapping, named_parameters: Sequence):
     Args:
         cfg: mapping with ``name`` (adamw, sgd or lars) and its options: ``weight_decay``, ``clip_norm`` (of
             the global gradient norm, or null), ``exclude`` (patterns of structured names that are not
-            decayed, nor adapted by LARS; parameters with one dimension never are), and beta1, beta2, eps
-            (adamw), momentum (sgd, lars), trust_coefficient (lars). An option set to null is left out.
+            decayed, nor adapted by LARS; parameters with one dimension never are), ``fixed_lr`` (patterns of
+            those whose rate does not follow the schedule), and beta1, beta2, eps (adamw), momentum (sgd, lars),
+            nesterov (sgd), trust_coefficient (lars). An option set to null is left out.
         named_parameters: ``[(structured name, parameter)]``.
     Returns:
         ``Optimizer``.
     Raises:
-        BadInput: unknown name or option, a value out of range, or a pattern that excludes nothing.
+        BadInput: unknown name or option, a value out of range, or a pattern that matches nothing.
     """
     if not isinstance(cfg, collections.abc.Mapping) or cfg.get("name") not in OPTIONS:
         name = cfg.get("name") if isinstance(cfg, collections.abc.Mapping) else cfg
@@ -74,14 +80,16 @@ def build_optimizer(cfg: Mapping, named_parameters: Sequence):
     for key, value in chosen.items():
         if key not in known:
             raise BadInput(f"optimiser {name!r} has no option {key!r}{nearest(key, known)}")
-        if key != "exclude":
+        if key == "nesterov" and not isinstance(value, bool):
+            raise BadInput(f"optimiser {name!r}: option 'nesterov' is {value!r}, expected true or false")
+        if key not in ("exclude", "fixed_lr", "nesterov"):
             _check_number(name, key, value)
     named_parameters = list(named_parameters)
     if not named_parameters:
         raise BadInput("there is nothing to optimise: every parameter is frozen")
-    for pattern in chosen.get("exclude", ()):
+    for key, pattern in [(k, p) for k in ("exclude", "fixed_lr") for p in chosen.get(k, ())]:
         if not any(fnmatch.fnmatchcase(n, pattern) for n, _ in named_parameters):
-            raise BadInput(f"optim.exclude: pattern {pattern!r} matches no parameter"
+            raise BadInput(f"optim.{key}: pattern {pattern!r} matches no parameter"
                            f"{nearest(pattern, [n for n, _ in named_parameters])}")
     return Optimizer(name, named_parameters, {**known, **chosen})
 
@@ -104,11 +112,18 @@ class Optimizer:
         patterns = options["exclude"]
         self.excluded = {n for n, p in named_parameters
                          if p.ndim <= 1 or any(fnmatch.fnmatchcase(n, pattern) for pattern in patterns)}
-        self._rule = self._new_rule()
+        self._rules = self._new_rules()
 
-    def _new_rule(self):
-        rule = {"adamw": _adamw, "sgd": _sgd, "lars": _Lars}[self.name]
-        return rule(self.named_parameters, self.excluded, self.options)
+    def _new_rules(self) -> list:
+        """``[(rule, names of its parameters, whether their rate is fixed)]``: one, or two with ``fixed_lr``."""
+        make = {"adamw": _adamw, "sgd": _sgd, "lars": Lars}[self.name]
+        rules = []
+        for fixed in (False, True):
+            group = [(n, p) for n, p in self.named_parameters
+                     if fixed == any(fnmatch.fnmatchcase(n, pattern) for pattern in self.options["fixed_lr"])]
+            if group:
+                rules.append((make(group, self.excluded, self.options), {p.name for _, p in group}, fixed))
+        return rules
 
     def grad_norm(self):
         """Global L2 norm of the gradients as they are now; scalar float32 tensor, on the device."""
@@ -124,19 +139,21 @@ class Optimizer:
                 if p.grad is not None:
                     p.grad.multiply_(factor.astype(p.grad.dtype))
 
-    def step(self, lr: float, grad_norm=None) -> None:
+    def step(self, lr: float, grad_norm=None, *, fixed_lr: Optional[float] = None) -> None:
         """Clip if ``clip_norm`` is set, then update the parameters.
 
         Args:
             lr: learning rate of this step.
             grad_norm: ``grad_norm()`` of these gradients if it is known already.
+            fixed_lr: learning rate of the parameters that option ``fixed_lr`` names; None: ``lr``.
         """
         limit = self.options["clip_norm"]
         if limit is not None:
             norm = self.grad_norm() if grad_norm is None else grad_norm
             self.scale_gradients(limit / paddle.clip(norm, min=limit))
-        self._rule.set_lr(float(lr))
-        self._rule.step()
+        for rule, _, fixed in self._rules:
+            rule.set_lr(float(fixed_lr if fixed and fixed_lr is not None else lr))
+            rule.step()
 
     def clear_grad(self) -> None:
         """Forget the gradients."""
@@ -147,7 +164,7 @@ class Optimizer:
         """Copies of what the optimiser remembers: ``{"parameter name/slot": array}``, empty before a step."""
         structured = {p.name: n for n, p in self.named_parameters}
         found = {}
-        for key, value in self._rule.state_dict().items():
+        for key, value in [item for rule, _, _ in self._rules for item in rule.state_dict().items()]:
             if key == "LR_Scheduler":
                 continue
             # The longest, as a generated name may begin with another ("x.w_0", "x.w_0_deepcopy_0").
@@ -162,7 +179,7 @@ class Optimizer:
             BadInput: an entry of a parameter that is not here, or of another shape.
         """
         parameters = dict(self.named_parameters)
-        generated = {}
+        generated: dict = {p.name: {} for _, p in self.named_parameters}
         for key, value in state.items():
             name, _, slot = key.rpartition("/")
             if name not in parameters:
@@ -172,9 +189,11 @@ class Optimizer:
             if shape != list(parameters[name].shape) and np.size(value) != 1:
                 raise BadInput(f"optimiser state {key!r} has shape {shape}, its parameter "
                                f"{list(parameters[name].shape)}; the checkpoint is of another model")
-            generated[f"{parameters[name].name}_{slot}"] = paddle.to_tensor(np.array(value))
-        self._rule = self._new_rule()  # entries that ``state`` lacks must start from nothing
-        self._rule.set_state_dict(generated)
+            own = parameters[name].name
+            generated[own][f"{own}_{slot}"] = paddle.to_tensor(np.array(value))
+        self._rules = self._new_rules()  # entries that ``state`` lacks must start from nothing
+        for rule, names, _ in self._rules:
+            rule.set_state_dict({k: v for name in names for k, v in generated[name].items()})
 
 
 def _adamw(named_parameters, excluded, options):
@@ -189,44 +208,5 @@ def _sgd(named_parameters, excluded, options):
     groups = [{"params": [p for n, p in named_parameters if (n in excluded) == out], "weight_decay": decay}
               for out, decay in ((False, float(options["weight_decay"])), (True, 0.0))]
     return paddle.optimizer.Momentum(learning_rate=0.0, momentum=options["momentum"],
+                                     use_nesterov=options["nesterov"],
                                      parameters=[g for g in groups if g["params"]])
-
-
-class _Lars:
-    """LARS as SimCLR and BYOL run it: the learning rate inside the velocity (classic momentum).
-
-    g = gradient + decay * w;  v = momentum * v + lr * trust * |w| / |g| * g;  w = w - v, where the ratio is 1
-    if either norm is 0, and for excluded parameters, which have no decay either.
-    """
-
-    def __init__(self, named_parameters, excluded, options):
-        self.parameters = [(p, n not in excluded) for n, p in named_parameters]
-        self.momentum, self.decay = options["momentum"], options["weight_decay"]
-        self.trust, self.lr = options["trust_coefficient"], 0.0
-        self.velocities: dict = {}
-
-    def set_lr(self, lr: float) -> None:
-        self.lr = lr
-
-    @paddle.no_grad()
-    def step(self) -> None:
-        for p, adapted in self.parameters:
-            if p.grad is None:
-                continue
-            update = p.grad
-            if adapted:
-                update = update + self.decay * p
-                w_norm, g_norm = paddle.sqrt((p * p).sum()), paddle.sqrt((update * update).sum())
-                usable = paddle.logical_and(w_norm > 0, g_norm > 0)
-                ratio = self.trust * w_norm / paddle.where(usable, g_norm, paddle.ones_like(g_norm))
-                update = update * paddle.where(usable, ratio, paddle.ones_like(ratio))
-            velocity = self.velocities.get(p.name)
-            velocity = self.lr * update if velocity is None else self.momentum * velocity + self.lr * update
-            self.velocities[p.name] = velocity
-            p.subtract_(velocity)
-
-    def state_dict(self) -> dict:
-        return {f"{name}_velocity": v for name, v in self.velocities.items()}
-
-    def set_state_dict(self, state: Mapping) -> None:
-        self.velocities = {key[:-len("_velocity")]: value for key, value in state.items()}

@@ -1,0 +1,91 @@
+"""Reading a foreign mapping key by key, so that none is dropped in silence."""
+from collections.abc import Mapping
+from typing import Sequence
+
+from passl_mixer.errors import BadInput
+from passl_mixer.registry import matches, type_words
+
+REQUIRED = object()
+
+
+def number(value):
+    """A float that YAML 1.1 reads as text, such as 1e-6, as a number; anything else as it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+class Keys:
+    """A section of a file: what is taken is struck off, and ``finish`` refuses what is left.
+
+    Args:
+        content: the section; it is not changed.
+        path: where it stands in the file, for messages; empty for the whole file.
+    """
+
+    def __init__(self, content: Mapping, path: str = ""):
+        if not isinstance(content, Mapping):
+            raise BadInput(f"'{path}' is {content!r}, expected a mapping")
+        self.path, self._left, self._opened = path, dict(content), []
+
+    def name_of(self, key: str) -> str:
+        """The full path of a key."""
+        return f"{self.path}.{key}" if self.path else str(key)
+
+    def __contains__(self, key) -> bool:
+        return key in self._left
+
+    def take(self, key: str, kind, default=REQUIRED):
+        """The value of a key, of a type; ``default`` where the file leaves it out."""
+        if key not in self._left:
+            if default is REQUIRED:
+                raise BadInput(f"'{self.name_of(key)}' is missing; add it, expected {type_words(kind)}")
+            return default
+        value = self._left.pop(key)
+        value = number(value) if kind is float else value
+        if not matches(value, kind):
+            raise BadInput(f"'{self.name_of(key)}' is {value!r}, expected {type_words(kind)}")
+        return value
+
+    def only(self, key: str, allowed: Sequence, why: str):
+        """Take a key that has one of a few values, or is left out; another one cannot be honoured."""
+        if key in self._left:
+            value = self._left.pop(key)
+            if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):
+                raise self.refusal(key, value, why)
+
+    def refusal(self, key: str, value, why: str) -> BadInput:
+        """The error for an option that cannot be honoured."""
+        return BadInput(f"'{self.name_of(key)}: {value}' cannot be honoured: {why}")
+
+    def choice(self, known: Sequence[str], key: str = "name") -> str:
+        """A name out of a few."""
+        value = self.take(key, str)
+        if value not in known:
+            raise BadInput(f"'{self.name_of(key)}' is {value!r}, which is not translated; known: {', '.join(known)}")
+        return value
+
+    def section(self, key: str, default=REQUIRED) -> "Keys":
+        """A section below this one; to be emptied like it."""
+        opened = Keys(self.take(key, dict, default), self.name_of(key))
+        self._opened.append(opened)
+        return opened
+
+    def items(self, key: str) -> list:
+        """The mappings of a list, each a section."""
+        opened = [Keys(v, f"{self.name_of(key)}[{i}]") for i, v in enumerate(self.take(key, Sequence, []))]
+        self._opened += opened
+        return opened
+
+    def finish(self) -> None:
+        """Refuse the first key that nobody took."""
+        for opened in self._opened:
+            opened.finish()
+        for key, value in self._left.items():
+            path = self.name_of(key)
+            while isinstance(value, Mapping) and value:
+                key, value = next(iter(value.items()))
+                path = f"{path}.{key}"
+            raise BadInput(f"'{path}: {value}' has no translation and nothing is dropped in silence; remove the key, "
+                           "and say what it was for in native keys with -o (docs/passl_yaml.md)")

@@ -1,0 +1,44 @@
+"""The LARS update: layer-wise rates from the norms of weights and gradients. Made by ``optim.build_optimizer``."""
+from typing import Mapping
+
+import paddle
+
+
+class Lars:
+    """LARS as SimCLR and BYOL run it: the learning rate inside the velocity (classic momentum).
+
+    g = gradient + decay * w;  v = momentum * v + lr * trust * |w| / |g| * g;  w = w - v, where the ratio is 1
+    if either norm is 0, and for excluded parameters, which have no decay either.
+    """
+
+    def __init__(self, named_parameters, excluded, options):
+        self.parameters = [(p, n not in excluded) for n, p in named_parameters]
+        self.momentum, self.decay = options["momentum"], options["weight_decay"]
+        self.trust, self.lr = options["trust_coefficient"], 0.0
+        self.velocities: dict = {}
+
+    def set_lr(self, lr: float) -> None:
+        self.lr = lr
+
+    @paddle.no_grad()
+    def step(self) -> None:
+        for p, adapted in self.parameters:
+            if p.grad is None:
+                continue
+            update = p.grad
+            if adapted:
+                update = update + self.decay * p
+                w_norm, g_norm = paddle.sqrt((p * p).sum()), paddle.sqrt((update * update).sum())
+                usable = paddle.logical_and(w_norm > 0, g_norm > 0)
+                ratio = self.trust * w_norm / paddle.where(usable, g_norm, paddle.ones_like(g_norm))
+                update = update * paddle.where(usable, ratio, paddle.ones_like(ratio))
+            velocity = self.velocities.get(p.name)
+            velocity = self.lr * update if velocity is None else self.momentum * velocity + self.lr * update
+            self.velocities[p.name] = velocity
+            p.subtract_(velocity)
+
+    def state_dict(self) -> dict:
+        return {f"{name}_velocity": v for name, v in self.velocities.items()}
+
+    def set_state_dict(self, state: Mapping) -> None:
+        self.velocities = {key[:-len("_velocity")]: value for key, value in state.items()}

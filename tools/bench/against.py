@@ -1,0 +1,157 @@
+"""Ours against peers: a process of the peer's environment takes turns with one of ours. Yields records, as suites do.
+
+Peers are timm, torchvision and lightly on PyTorch, two networks written for PyTorch here (``tools/peers``), and PASSL
+and PaddleViT from a checkout. Networks must have equally many parameters, or the comparison is refused.
+"""
+import tempfile
+from pathlib import Path
+from typing import Sequence
+
+from bench import pictures
+from bench.suites import JPEGS_A_STEP, Settings, batch_for, case_name, jpegs, networks, ours, sized, views_child
+from bench.turns import PEERS, Child, record, take_turns
+from passl_mixer.errors import BadInput, nearest
+from passl_mixer.runtime import available_cores
+
+TIMM = {"mlp_mixer_s32": "mixer_s32_224", "mlp_mixer_s16": "mixer_s16_224", "mlp_mixer_b32": "mixer_b32_224",
+        "mlp_mixer_b16": "mixer_b16_224", "mlp_mixer_l32": "mixer_l32_224", "mlp_mixer_l16": "mixer_l16_224",
+        "resmlp_s12": "resmlp_12_224", "resmlp_s24": "resmlp_24_224", "resmlp_s36": "resmlp_36_224",
+        "resmlp_b24": "resmlp_big_24_224", "gmlp_ti16": "gmlp_ti16_224", "gmlp_s16": "gmlp_s16_224",
+        "gmlp_b16": "gmlp_b16_224", "conv_mixer_1536_20": "convmixer_1536_20", "conv_mixer_768_32": "convmixer_768_32",
+        "conv_mixer_1024_20": "convmixer_1024_20_ks9_p14"}
+NANO = {"img_size": 32, "patch_size": 4, "num_blocks": 4, "embed_dim": 128}
+B16 = {"img_size": 224, "patch_size": 16, "num_blocks": 12, "embed_dim": 768}
+CYCLE_B1 = {"layers": [2, 2, 4, 2], "embed_dims": [64, 128, 320, 512], "patch_size": 7, "transitions": [True] * 4,
+            "mlp_ratios": [4] * 4}
+SIMCLR_BATCH, WORKERS, TEMPERATURE, HIDDEN, OUT, STRENGTH, PICTURES = 256, 1, 0.5, 512, 128, 0.5, 2048
+
+
+def _python(settings: Settings) -> str:
+    if not settings.peer_python:
+        raise BadInput("this peer needs PyTorch, and no interpreter that has it was given; expected "
+                       "--peer-python /path/to/python of an environment with torch, timm and torchvision")
+    return settings.peer_python
+
+
+def _same_network(row: Sequence[dict]) -> None:
+    counts = [answer["parameters"] for answer in row]
+    if counts[0] != counts[1]:
+        raise BadInput(f"ours has {counts[0]} parameters and the peer's network {counts[1]}; expected the same network")
+
+
+def _compare(settings: Settings, suite: str, peer: str, backbone: dict, size: int, script: str, setup: dict,
+             steps: Sequence[str], python: dict):
+    """Records of ``steps`` ("infer", "train") of a backbone in a process of ours and in one of a peer's script."""
+    batch = batch_for(settings, size)
+    entry = {"backbone": backbone, "batch": batch, "size": size, "steps": list(steps)}
+    setup = {"batch": batch, "size": size, "threads": settings.threads, "min_seconds": settings.min_seconds, **setup}
+    with networks(settings, {"a": entry}) as mine, Child(PEERS / script, setup, **python) as other:
+        for step in steps:
+            rows = take_turns([lambda s=step: mine.step(f"a.{s}"), lambda s=step: other.step(s)], settings.repeats)
+            _same_network(rows[-1])
+            what = "inference" if step == "infer" else "training step"
+            yield record(suite, case_name(backbone["name"], what, batch, size), rows, peer=peer)
+
+
+def timm(settings: Settings, steps: Sequence[str] = ("infer", "train")):
+    """timm's networks on PyTorch, eager: the named backbones it has (and a Mixer of the nano's sizes)."""
+    python, known = {"python": _python(settings)}, [n for n in settings.backbones if sized(n)[0]["name"] in
+                                                    (*TIMM, "mlp_mixer_nano")]
+    if not known:
+        raise BadInput(f"timm has none of {', '.join(settings.backbones)}{nearest(settings.backbones[0], TIMM)}")
+    for name in known:
+        backbone, size = sized(name)
+        timms = TIMM.get(backbone["name"])
+        network = {"timm": timms} if timms else {"mixer": {**NANO, "num_classes": 1000}}
+        yield from _compare(settings, "timm", "timm on PyTorch, eager", backbone, size, "torch_step.py",
+                            {"network": network}, steps, python)
+
+
+def torch_cycle(settings: Settings, names: Sequence[str] = ("cycle_mlp_b1", "conv_mlp_s")):
+    """CycleMLP-B1 and ConvMLP-S written for PyTorch in ``tools/peers/torch_networks.py``: training steps."""
+    for name in names:
+        yield from _compare(settings, "torch_cycle", "the same on PyTorch, eager", {"name": name}, 224, "torch_step.py",
+                            {"network": {"own": name}}, ("train",), {"python": _python(settings)})
+
+
+def _checkout(settings: Settings, name: str) -> str:
+    if name not in settings.checkouts:
+        raise BadInput(f"no checkout of {name} was given; expected --against {name}:/path/to/checkout")
+    return settings.checkouts[name]
+
+
+def passl(settings: Settings):
+    """PASSL's MlpMixer at B/16, on Paddle as it comes: a training step."""
+    yield from _compare(settings, "passl", "PASSL's MlpMixer, Paddle untuned", {"name": "mlp_mixer_b16"}, 224,
+                        "paddle_checkout.py", {"passl": _checkout(settings, "passl"), "options": B16}, ("train",), {})
+
+
+def paddlevit(settings: Settings):
+    """PaddleViT's CycleMLP-B1 (deformable convolutions), on Paddle as it comes: a training step."""
+    setup = {"paddlevit": _checkout(settings, "paddlevit"), "options": CYCLE_B1}
+    yield from _compare(settings, "paddlevit", "PaddleViT's CycleMLP, Paddle untuned", {"name": "cycle_mlp_b1"}, 224,
+                        "paddle_checkout.py", setup, ("train",), {})
+
+
+def lightly(settings: Settings):
+    """A SimCLR step of a Mixer of the nano's sizes at 32 px, views included: timm, torchvision, lightly's NT-Xent."""
+    batch = settings.batch or SIMCLR_BATCH
+    size = NANO["img_size"]
+    with tempfile.TemporaryDirectory(prefix="passl_mixer_pictures_") as folder:
+        file = Path(folder) / "pictures.npy"
+        pictures.write_small(file, min(PICTURES, 4 * batch), size)
+        common = {"pictures": str(file), "batch": batch, "workers": WORKERS, "min_seconds": 2 * settings.min_seconds}
+        model = {"backbone": {"name": "mlp_mixer_nano"}, "method": {"name": "simclr", "temperature": TEMPERATURE},
+                 "head": {"name": "mlp", "layers": 2, "hidden": HIDDEN, "out": OUT, "norm": "bn"}}
+        views = {"name": "simclr", "img_size": size, "jitter_strength": STRENGTH, "blur_p": 0.0}
+        other = {"mixer": NANO, "hidden": HIDDEN, "out": OUT, "temperature": TEMPERATURE, "jitter_strength": STRENGTH,
+                 "size": size, "threads": settings.threads}
+        with ours(settings, {"kind": "simclr", "model": model, "views": views, **common}) as mine, \
+                Child(PEERS / "torch_simclr.py", {**other, **common}, python=_python(settings)) as peer:
+            rows = take_turns([mine.step, peer.step], settings.repeats)
+    _same_network(rows[-1])
+    yield record("lightly", case_name("mlp_mixer_nano", "simclr step with views", batch, size), rows,
+                 peer="timm, torchvision v2 and NT-Xent on PyTorch")
+
+
+def torchvision(settings: Settings, recipes: Sequence[str] = ("simclr", "moco_v2", "byol")):
+    """torchvision v2 transforms on PIL images, one thread: two views at 224 px of 500x375 JPEG files."""
+    with jpegs() as (folder, files):
+        for recipe in recipes:
+            setup = {"recipe": recipe, "files": files, "size": 224, "images": JPEGS_A_STEP}
+            with views_child(settings, folder, recipe) as mine, \
+                    Child(PEERS / "torchvision_views.py", setup, python=_python(settings)) as peer:
+                rows = take_turns([mine.step, lambda p=peer: {"images": JPEGS_A_STEP, **p.step()}], settings.repeats)
+            yield record("torchvision", f"{recipe}, 500x375 JPEG to 224 px, one thread", rows,
+                         peer="torchvision v2 on PIL")
+
+
+AGAINST = {"timm": timm, "torch_cycle": torch_cycle, "lightly": lightly, "torchvision": torchvision, "passl": passl,
+           "paddlevit": paddlevit}
+NEEDS_CHECKOUT = ("passl", "paddlevit")
+
+
+def parse(texts: Sequence[str]) -> tuple:
+    """``(names, {name: checkout})`` of what ``--against`` was given: "timm", "passl:/path".
+
+    Raises:
+        BadInput: an unknown peer, or a checkout that is missing or not wanted.
+    """
+    names, checkouts = [], {}
+    for text in texts:
+        name, colon, path = text.partition(":")
+        if name not in AGAINST:
+            raise BadInput(f"unknown peer {name!r}{nearest(name, AGAINST)}")
+        if bool(colon) != (name in NEEDS_CHECKOUT):
+            expected = f"{name}:/path/to/checkout" if name in NEEDS_CHECKOUT else name
+            raise BadInput(f"--against {text}: expected --against {expected}")
+        if colon and not Path(path).is_dir():
+            raise BadInput(f"--against {text}: there is no folder {path}; expected a checkout of {name}")
+        names.append(name)
+        checkouts.update({name: str(Path(path).absolute())} if colon else {})
+    return names, checkouts
+
+
+def threads_for(asked) -> int:
+    """Threads of both sides: what was asked for, or the physical cores."""
+    return asked or available_cores()

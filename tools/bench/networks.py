@@ -1,0 +1,171 @@
+"""Steps of one network in a process of ours: inference, a training step by parts, and the machine's matrix products.
+
+A network is an object of the set-up: ``backbone`` (an entry of the registry), ``batch``, ``size`` (pixels), and
+optionally ``variant`` (see ``variants.py``), ``recompute`` (boolean), ``data`` (whether a training step begins with
+uint8 pictures). The head is linear, 1000 classes; training is supervised, with AdamW.
+"""
+import time
+
+import numpy as np
+import paddle
+from paddle import nn
+from peers.protocol import Clock
+
+from bench.variants import replace_cycle_fc
+from passl_mixer import build_backbone, build_head, build_method, distributed
+from passl_mixer.backbones.cycle_mlp import CycleFC
+from passl_mixer.backbones.layers import TokenLinear
+from passl_mixer.errors import BadInput
+from passl_mixer.evaluate import to_images
+from passl_mixer.macs import count_macs, count_parameters
+from passl_mixer.optim import build_optimizer
+from passl_mixer.precision import Precision
+from passl_mixer.runtime import autocast_dtype
+
+NUM_CLASSES, SQUARE, TRIES = 1000, 2048, 3
+# Multiply-accumulates of a training step over those of its forward pass: every weight takes part in two more products.
+BACKWARD = 3
+NORMALISATION = ((0.5,) * 3, (0.5,) * 3)          # mean, std
+
+
+class Network:
+    """A backbone with its head, optimiser and a batch of random pictures.
+
+    Args:
+        entry: the set-up's object.
+        device: as ``select_device`` returned it; on a GPU, training and inference are in bfloat16 under autocast.
+    """
+
+    def __init__(self, entry: dict, device: str):
+        self.entry, self.device = entry, device
+        self.backbone = build_backbone(entry["backbone"])
+        self.head = build_head({"name": "linear", "num_classes": NUM_CLASSES}, self.backbone.num_features)
+        size, batch = entry["size"], entry["batch"]
+        macs = count_macs(self.backbone, size) + self.backbone.num_features * NUM_CLASSES
+        self.flop = 2 * macs * batch
+        self.facts = {"images": batch, "parameters": count_parameters(self.backbone) + count_parameters(self.head)}
+        replace_cycle_fc(self.backbone, entry.get("variant"))
+        if entry.get("recompute"):
+            if not hasattr(self.backbone, "recompute"):
+                raise BadInput(f"{entry['backbone']['name']} cannot recompute; expected a backbone of blocks")
+            self.backbone.recompute = True
+        self.method = build_method("supervised", self.backbone, self.head)
+        self.precision = Precision(autocast_dtype("bf16" if device != "cpu" else "fp32", device))
+        draw = np.random.default_rng(0)
+        self.pictures = draw.integers(0, 256, [batch, size, size, 3], dtype=np.uint8)
+        self.images = to_images(self.pictures, *NORMALISATION)
+        self.labels = paddle.to_tensor(draw.integers(0, NUM_CLASSES, [batch]))
+        self._optimizer = None
+
+    def wait(self) -> None:
+        """Return when the device has done its work."""
+        if self.device != "cpu":
+            paddle.device.synchronize()
+
+    @paddle.no_grad()
+    def infer(self) -> None:
+        """Scores of the batch."""
+        self.method.eval()
+        with self.precision.autocast():
+            self.head(self.backbone(self.images))
+        self.wait()
+
+    def train(self) -> dict:
+        """One optimiser step; its parts."""
+        self.method.train()
+        if self._optimizer is None:
+            self._optimizer = build_optimizer({"name": "adamw"}, self.method.trainable_parameters())
+        clock, images = Clock(self.wait), self.images
+        if self.entry.get("data"):
+            images = to_images(self.pictures, *NORMALISATION)
+            clock.mark("data")
+        with self.precision.autocast():
+            loss = self.method([images], self.labels)["loss"]
+        clock.mark("forward")
+        loss.backward()
+        clock.mark("backward")
+        if distributed.world_size() > 1:
+            distributed.average_gradients([p for _, p in self.method.trainable_parameters()])
+            clock.mark("exchange")
+        self._optimizer.step(1e-3)
+        self._optimizer.clear_grad()
+        clock.mark("optimiser")
+        self.method.after_step(0.5)
+        clock.mark("after_step")
+        if not np.isfinite(float(loss)):
+            raise ArithmeticError(f"the loss of {self.entry} is {float(loss)}")
+        return {"parts": clock.parts}
+
+    def exported(self):
+        """The same inference by the exported model, as a step."""
+        from bench.exporting import exported
+
+        self.method.eval()
+        for parameter in self.head.parameters():        # zeros at first, and of zeros any two models agree
+            parameter.set_value(0.02 * paddle.randn(parameter.shape))
+        predict = exported(self.method, self.entry["backbone"], self.entry["size"], NUM_CLASSES)
+        images = self.images.numpy()
+        self._same(predict(images))
+
+        def step() -> None:
+            predict(images)
+        return step
+
+    @paddle.no_grad()
+    def _same(self, scores) -> None:
+        expected = self.head(self.backbone(self.images)).numpy()
+        if not np.allclose(scores, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()):
+            raise ArithmeticError(f"the exported {self.entry['backbone']['name']} computes something else")
+
+    def largest_product(self) -> tuple:
+        """``(rows, inner, columns)`` of the largest matrix product of the forward pass over this batch."""
+        found = []
+
+        def record(layer, inputs, output):
+            out, weight = list(output.shape), list(layer.weight.shape)
+            if isinstance(layer, nn.Conv2D):
+                rows, inner, columns = out[0] * out[2] * out[3], int(np.prod(weight[1:])), weight[0]
+            elif isinstance(layer, TokenLinear):
+                rows, inner, columns = weight[0], weight[1], out[0] * out[2]
+            else:
+                rows, inner, columns = int(np.prod(out[:-1])), weight[0], weight[1]
+            found.append((rows, inner, columns))
+
+        kinds = (nn.Conv2D, nn.Linear, TokenLinear, CycleFC)
+        handles = [layer.register_forward_post_hook(record) for layer in self.backbone.sublayers()
+                   if isinstance(layer, kinds)]
+        with paddle.no_grad():
+            self.backbone(self.images)
+        for handle in handles:
+            handle.remove()
+        return max(found, key=np.prod)
+
+    def peak(self):
+        """The machine's matrix products, as a step: the best of several of a square and of the network's largest."""
+        shapes = [(SQUARE, SQUARE, SQUARE), self.largest_product()]
+        dtype = "float32" if self.device == "cpu" else "bfloat16"
+        pairs = [(paddle.randn([m, k]).astype(dtype), paddle.randn([k, n]).astype(dtype)) for m, k, n in shapes]
+
+        def step() -> dict:
+            rates = []
+            for a, b in pairs * TRIES:
+                self.wait()
+                started = time.perf_counter()
+                paddle.matmul(a, b)
+                self.wait()
+                rates.append(2 * a.shape[0] * a.shape[1] * b.shape[1] / (time.perf_counter() - started))
+            return {"seconds": 1.0, "flop": max(rates)}
+        return step
+
+
+def network_steps(setup: dict, device: str) -> tuple:
+    """``(steps, facts)`` of the set-up's ``networks``: for a network "a" with step "train", "a.train"."""
+    steps, facts = {}, {}
+    for key, entry in setup["networks"].items():
+        network = Network(entry, device)
+        for name in entry["steps"]:
+            made = getattr(network, name)
+            steps[f"{key}.{name}"] = made() if name in ("peak", "exported") else made
+            facts[f"{key}.{name}"] = {} if name == "peak" else {
+                **network.facts, "flop": network.flop * (BACKWARD if name == "train" else 1)}
+    return steps, facts

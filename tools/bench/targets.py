@@ -1,0 +1,117 @@
+"""What is to be reached on two cores, in float32, and which record of which measurement says whether it is."""
+from dataclasses import dataclass, replace
+from typing import Callable, Optional
+
+from bench import against, suites, systems
+from bench.suites import Settings
+
+LEAST_REPEATS = 5       # fewer are no measurement
+
+
+@dataclass(frozen=True)
+class Target:
+    """One line of the table: the ratio of a record is to be ``sense`` (">=" or "<=") ``value``.
+
+    ``run`` names the measurement (``RUNS``); ``suite``, ``case`` and ``metric`` are those of its record.
+    """
+
+    what: str
+    other: str
+    sense: str
+    value: float
+    run: str
+    suite: str
+    case: str
+    metric: str = "speed"
+
+    def fits(self, record: dict) -> bool:
+        """Whether a record is this target's."""
+        return (record["suite"], record["case"], record.get("metric")) == (self.suite, self.case, self.metric)
+
+    def reached(self, record: dict) -> Optional[bool]:
+        """Whether the median of a record is on the right side; None if its repeats are too few to say."""
+        if record["repeats"] < LEAST_REPEATS:
+            return None
+        median = record["ratio"]["median"]
+        return median >= self.value if self.sense == ">=" else median <= self.value
+
+    def goal(self) -> str:
+        """The target as text."""
+        return f"{self.sense} {self.value:g}"
+
+
+def _for(run: Callable, *backbones: str) -> Callable:
+    return lambda settings: run(replace(settings, backbones=backbones))
+
+
+# Measurements, in the order they are made; one may serve several targets.
+RUNS = {
+    "timm": _for(against.timm, "mlp_mixer_b16"),
+    "peak": _for(suites.backbones, "mlp_mixer_b16"),
+    "lightly": against.lightly,
+    "passl": against.passl,
+    "deformable": lambda settings: systems.variants(settings, only="deformable"),
+    "torch_cycle": against.torch_cycle,
+    "plain": lambda settings: systems.variants(settings, only="plain"),
+    "views": lambda settings: against.torchvision(settings, ("simclr", "moco_v2")),
+    "after_step": _for(suites.after_step, "mlp_mixer_b16"),
+    "export": _for(systems.export, "mlp_mixer_b16"),
+    "recompute": _for(systems.recompute, "mlp_mixer_b16"),
+    "growth": _for(systems.growth, "mlp_mixer_b16"),
+    "scaling": _for(systems.scaling, "mlp_mixer_b16"),
+}
+_B16, _JPEG = "mlp_mixer_b16, {}, batch {}, 224 px", "{}, 500x375 JPEG to 224 px, one thread"
+_PEAK = "measured peak, same process"
+TARGETS = {
+    "mixer_inference": Target("Mixer-B/16 inference, batch 8, 224 px", "timm on PyTorch, eager", ">=", 1.3, "timm",
+                              "timm", _B16.format("inference", 8)),
+    "mixer_training": Target("Mixer-B/16 training step, batch 8", "timm on PyTorch, eager", ">=", 1.2, "timm",
+                             "timm", _B16.format("training step", 8)),
+    "simclr": Target("Mixer-nano SimCLR step, batch 256, 32 px, views included", "timm and lightly's loss on PyTorch",
+                     ">=", 1.2, "lightly", "lightly", "mlp_mixer_nano, simclr step with views, batch 256, 32 px"),
+    "passl": Target("Mixer-B/16 training step", "PASSL's MlpMixer, Paddle untuned", ">=", 3.0, "passl", "passl",
+                    _B16.format("training step", 8)),
+    "deformable": Target("CycleMLP-B1 training step, batch 8, 224 px", "the same net with deform_conv2d", ">=", 4.0,
+                         "deformable", "variants", "cycle_mlp_b1, training step, batch 8, 224 px"),
+    "cycle_torch": Target("CycleMLP-B1 training step, batch 8", "the same on PyTorch", ">=", 1.1, "torch_cycle",
+                          "torch_cycle", "cycle_mlp_b1, training step, batch 8, 224 px"),
+    "conv_torch": Target("ConvMLP-S training step, batch 8", "the same on PyTorch", ">=", 1.1, "torch_cycle",
+                         "torch_cycle", "conv_mlp_s, training step, batch 8, 224 px"),
+    "plain": Target("CycleMLP-B1 forward", "every CycleFC a plain 1x1 linear", ">=", 0.85, "plain", "variants",
+                    "cycle_mlp_b1, inference, batch 8, 224 px"),
+    "peak_forward": Target("share of the matrix-product peak, Mixer-B/16 forward", _PEAK, ">=", 0.75, "peak",
+                           "backbones", _B16.format("inference", 8), "share of peak"),
+    "peak_training": Target("share of the matrix-product peak, Mixer-B/16 training step", _PEAK, ">=", 0.6, "peak",
+                            "backbones", _B16.format("training step", 8), "share of peak"),
+    "views_simclr": Target("simclr views at 224 px from 500x375 JPEG, per core", "torchvision v2 on PIL", ">=", 3.0,
+                           "views", "torchvision", _JPEG.format("simclr")),
+    "views_moco_v2": Target("moco_v2 views at 224 px from 500x375 JPEG, per core", "torchvision v2 on PIL", ">=", 3.0,
+                            "views", "torchvision", _JPEG.format("moco_v2")),
+    "after_step": Target("EMA and queue (after_step), B/16, batch 32", "the whole MoCo step", "<=", 0.03, "after_step",
+                         "methods", _B16.format("moco step", 32), "share of after_step"),
+    "export": Target("exported inference model, Mixer-B/16, batch 8", "our own eager forward", ">=", 1.2, "export",
+                     "export", _B16.format("exported", 8)),
+    "recompute_memory": Target("recompute on: peak memory of B/16, batch 32", "recompute off", "<=", 0.45, "recompute",
+                               "recompute", _B16.format("recompute", 32), "peak memory"),
+    "recompute_time": Target("recompute on: step time of B/16, batch 32", "recompute off", "<=", 1.35, "recompute",
+                             "recompute", _B16.format("recompute", 32), "step time"),
+    "growth": Target("cost growth, B/16: step time at batch 64 per image", "batch 16", "<=", 1.05, "growth", "scaling",
+                     _B16.format("cost growth", 64), "time per image"),
+    "two_processes": Target("2 processes on 2 cores, one thread each, B/16, batch 16", "1 process with 2 threads", ">=",
+                            0.9, "scaling", "scaling", _B16.format("two processes", 16)),
+}
+
+
+def mark(record: dict) -> dict:
+    """The record, with ``target``, ``goal`` and ``reached`` where it is the one of a target."""
+    for name, target in TARGETS.items():
+        if target.fits(record):
+            return {**record, "target": name, "goal": target.goal(), "reached": target.reached(record)}
+    return record
+
+
+def measure(settings: Settings, name: Optional[str] = None):
+    """Functions that measure a target, or all in order, as ``(run name, iterable of records)``."""
+    wanted = list(RUNS) if name is None else [TARGETS[name].run]
+    for run in wanted:
+        yield run, RUNS[run](settings)

@@ -6,7 +6,8 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "passl_mixer/__init__.py").read_text(encoding="utf-8")).group(1)
-TEST = ["pytest>=7", "visualdl>=2.5"]
+CLIP = ["ftfy>=6.0", "regex>=2021.8"]      # captions: the tokenizer
+TEST = [*CLIP, "pytest>=7", "visualdl>=2.5"]
 
 setup(
     name="passl_mixer",
@@ -17,13 +18,16 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.9",
     packages=find_packages(include=["passl_mixer", "passl_mixer.*"]),
-    package_data={"passl_mixer.data": ["assets/*"]},
+    package_data={"passl_mixer.data": ["assets/*"], "passl_mixer.native": ["*.c"]},
     install_requires=["numpy>=1.23", "pyyaml>=5.4", "opencv-python-headless>=4.6", "safetensors>=0.4"],
     extras_require={
         "cpu": ["paddlepaddle>=3.0"],
         # Paddle 2.6 was built against NumPy 1 and, on Python 3.12, needs setuptools at run time
         "gpu": ["paddlepaddle-gpu>=2.6.2", "numpy<2", "setuptools"],
         "visualdl": ["visualdl>=2.5"],
+        "clip": CLIP,
+        # passl's wheel declares ftfy and regex only
+        "passl": ["passl==0.0.4", "ftfy", "pillow", "regex", "tqdm", "visualdl>=2.5"],
         "test": TEST,
         "dev": [*TEST, "ruff>=0.6", "matplotlib>=3.5"],
     },

@@ -1,4 +1,5 @@
 """From a configuration to everything a run is made of, with every check that can be made before the first step."""
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import paddle
@@ -11,7 +12,7 @@ from passl_mixer.errors import BadInput
 from passl_mixer.methods import build_method
 from passl_mixer.optim import build_optimizer, scaled_lr
 from passl_mixer.precision import Precision
-from passl_mixer.registry import BACKBONES
+from passl_mixer.registry import BACKBONES, DATASETS
 
 
 @dataclass
@@ -77,10 +78,14 @@ def _cannot_evaluate(config: Config, dataset) -> str:
     """Why kNN and probes are impossible on this data, or nothing."""
     if not config.evaluate.every_epochs and not config.evaluate.at_end:
         return "not asked for"
+    if config.data.eval_dataset:
+        dataset = build_dataset(config.data.eval_dataset, "train")      # its images vote
     if dataset.labels is None:
         return "the images have no labels"
+    if dataset.labels.ndim != 1:
+        return "the images have captions, no classes; name images with classes as data.eval_dataset"
     try:
-        check_dataset(config.data.dataset, "test")
+        check_dataset(config.data.eval_dataset or config.data.dataset, "test")
     except BadInput as error:
         return str(error)
     return ""
@@ -102,7 +107,8 @@ def resolve(config: Config) -> Config:
     """Fill in what follows from another section: sizes and normalisation come from ``data.train_views``.
 
     A backbone that is bound to one image size gets the views' size, the evaluation views get the training views' size,
-    mean and std, wherever the configuration leaves them open.
+    mean and std, wherever the configuration leaves them open; so does CLIP's text tower the captions' vocabulary and
+    length.
     """
     views = build_views(config.data.train_views)
     backbone, evaluation = dict(config.model.backbone), dict(config.data.eval_views)
@@ -110,8 +116,38 @@ def resolve(config: Config) -> Config:
         backbone.setdefault("img_size", views.img_size)
     for key, value in (("img_size", views.img_size), ("mean", list(views.mean)), ("std", list(views.std))):
         evaluation.setdefault(key, value)
-    return Config({**config, "model": Config({**config.model, "backbone": Config(backbone)}),
+    model = {**config.model, "backbone": Config(backbone), "method": _with_text_sizes(config)}
+    return Config({**config, "model": Config(model),
                    "data": Config({**config.data, "eval_views": Config(evaluation)})})
+
+
+TEXT_SIZES = ("vocab_size", "context_length")
+
+
+def _with_text_sizes(config: Config) -> Config:
+    """The method's entry; in CLIP's the sizes of the text tower that follow from the captions are filled in."""
+    method = config.model.method
+    given = method.get("text", Config())
+    if method.name != "clip" or not isinstance(given, Mapping) or all(key in given for key in TEXT_SIZES):
+        return method
+    captions = DATASETS.build(config.data.dataset, split="train")
+    _require_captions(config, captions)
+    return Config({**method, "text": Config({**{key: getattr(captions, key) for key in TEXT_SIZES}, **given})})
+
+
+def _require_captions(config: Config, dataset) -> None:
+    if not hasattr(dataset, "vocab_size"):
+        raise BadInput(f"method 'clip' needs captions, but dataset {config.data.dataset.name!r} has none; choose an "
+                       "image-text dataset, e.g. -o data.dataset.name=image_text_folder")
+
+
+def _check_captions(config: Config, method, dataset) -> None:
+    _require_captions(config, dataset)
+    for key in TEXT_SIZES:
+        ours, theirs = getattr(method.text, key), getattr(dataset, key)
+        if ours != theirs:
+            raise BadInput(f"'model.method.text.{key}' is {ours} but the captions of 'data.dataset' have {key} "
+                           f"{theirs}; expected the same (leave the first out)")
 
 
 def _check_sizes(config: Config, method, views, dataset) -> None:
@@ -130,10 +166,15 @@ def _check_sizes(config: Config, method, views, dataset) -> None:
         if getattr(views, key) != getattr(evaluation, key):
             raise BadInput(f"'data.train_views.{key}' is {list(getattr(views, key))} but 'data.eval_views.{key}' "
                            f"{list(getattr(evaluation, key))}; expected the same normalisation (leave the second out)")
+    if config.model.method.name == "clip":
+        _check_captions(config, method, dataset)
     needs_labels = config.model.method.name == "supervised"
     if needs_labels and dataset.labels is None:
         raise BadInput("method 'supervised' needs labels, but 'data.dataset.root' is a flat folder; "
                        "expected one folder per class")
+    if needs_labels and dataset.labels.ndim != 1:
+        raise BadInput(f"method 'supervised' needs classes, but dataset {config.data.dataset.name!r} has captions; "
+                       "train on them with -o model.method.name=clip, or choose another data.dataset")
     if needs_labels and dataset.labels.max() >= method.head.out_features:
         classes = int(dataset.labels.max()) + 1
         raise BadInput(f"the dataset has {classes} classes but 'model.head.num_classes' is "

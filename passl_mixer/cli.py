@@ -1,4 +1,4 @@
-"""The command line: ``passl-mixer train | eval | list | convert | weights``; ``tools/*.py`` call the same functions.
+"""The command line: ``passl-mixer train | eval | list | convert | weights | bpe``; ``tools/*.py`` call the same.
 
 Exit codes: 0 done, 2 bad input, 3 numerical failure, 130 interrupted (checkpoint saved).
 """
@@ -8,10 +8,11 @@ import importlib.util
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Optional, Sequence
 
 from passl_mixer import get_config
-from passl_mixer.config import ITEMS
+from passl_mixer.config import ITEMS, dump, plain, read_config
 from passl_mixer.errors import BadInput, NumericalFailure, nearest
 
 
@@ -21,10 +22,30 @@ def _require_paddle() -> None:
                        "choice")
 
 
+def _dump(arguments, config, notes) -> int:
+    """Write the whole configuration, in our keys, as a file that runs by itself."""
+    from passl_mixer.checkpoint import write_atomic
+    target = Path(arguments.dump)
+    if target.exists():
+        raise BadInput(f"{target} exists; remove it or choose another name for --dump")
+    header = [f"# {Path(arguments.config).name} with every default filled in, by passl-mixer train --dump",
+              *(f"# translated from PASSL: {note}" for note in notes or ())]
+    write_atomic(target, ("\n".join(header) + "\n" + dump(config)).encode())
+    print(f"wrote {target}; run it with: passl-mixer train -c {target}")
+    return 0
+
+
 def _train(arguments) -> int:
-    config = get_config(arguments.config, arguments.override)
+    config, notes = read_config(arguments.config, arguments.override)
+    if notes is not None and os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
+        from passl_mixer.integrations.passl_yaml import report
+        print(report(arguments.config, plain(config), notes), flush=True)
+    if arguments.dump:
+        return _dump(arguments, config, notes)
     from passl_mixer.data import check_dataset
     check_dataset(config.data.dataset)          # before Paddle loads: a missing folder is said within a second
+    if config.data.eval_dataset:
+        check_dataset(config.data.eval_dataset, "test")
     _require_paddle()
     from passl_mixer.trainer import train
     summary = train(config, resume=arguments.resume)
@@ -34,14 +55,21 @@ def _train(arguments) -> int:
 def _eval(arguments) -> int:
     config = get_config(arguments.config, arguments.override)
     from passl_mixer.data import check_dataset
-    check_dataset(config.data.dataset)
+    items, prompts = [item for item in ITEMS if getattr(arguments, item)], arguments.zero_shot
+    check_dataset(config.data.eval_dataset or config.data.dataset, "test" if prompts else "train")
     from passl_mixer.checkpoint import find_checkpoint
     path = find_checkpoint(arguments.checkpoint)
-    items = [item for item in ITEMS if getattr(arguments, item)]
+    if prompts:
+        from passl_mixer.text.prompts import read_prompts
+        lines = read_prompts(prompts)
     _require_paddle()
-    from passl_mixer.evaluate import evaluate_checkpoint
-    evaluate_checkpoint(config, path, items or config.evaluate.at_end or ["knn"],
-                        baselines=not arguments.no_baselines)
+    if prompts:
+        from passl_mixer.zero_shot import evaluate_zero_shot
+        evaluate_zero_shot(config, path, lines, prompts)
+    if items or not prompts:
+        from passl_mixer.evaluate import evaluate_checkpoint
+        evaluate_checkpoint(config, path, items or config.evaluate.at_end or ["knn"],
+                            baselines=not arguments.no_baselines)
     return 0
 
 
@@ -96,6 +124,18 @@ def _weights(arguments) -> int:
     return 0
 
 
+def _bpe(arguments) -> int:
+    from passl_mixer.data.vocabulary import captions_at
+    from passl_mixer.text import train_bpe, write_merges
+    if os.path.exists(arguments.output):
+        raise BadInput(f"{arguments.output} exists; remove it or choose another name")
+    merges = train_bpe(captions_at(arguments.captions), arguments.merges)
+    write_merges(arguments.output, merges)
+    print(f"{arguments.output}: {len(merges)} merges, a vocabulary of {514 + len(merges)} tokens"
+          + ("; no pair is left that occurs twice" if len(merges) < arguments.merges else ""))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="passl-mixer",
                                      description="Self-supervised pretraining of MLP vision backbones.")
@@ -111,6 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", parents=[shared], help="pretrain or train from a configuration")
     train.add_argument("--resume", action="store_true",
                        help="continue the run in output_dir if there is one, start it otherwise")
+    train.add_argument("--dump", metavar="OUT.yaml", help="write the whole configuration, a PASSL file's in our keys, "
+                       "and stop")
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser("eval", parents=[shared], help="measure what a checkpoint's features are worth")
@@ -119,6 +161,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--linear", action="store_true", help="linear probe on all labels")
     evaluate.add_argument("--labels-1", action="store_true", help="one label per class, mean over draws")
     evaluate.add_argument("--labels-10", action="store_true", help="ten labels per class, mean over draws")
+    evaluate.add_argument("--zero-shot", metavar="PROMPTS",
+                          help="classify by words: a text file of templates with {}, or of one line a class")
     evaluate.add_argument("--no-baselines", action="store_true", help="leave the untrained encoder and raw pixels out")
     evaluate.set_defaults(run=_eval)
 
@@ -143,6 +187,14 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--to", metavar="TARGET", help="write a reference's names: timm or official")
     convert.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     convert.set_defaults(run=_convert)
+
+    bpe = commands.add_parser("bpe", help="learn a vocabulary for captions, in CLIP's format of merges")
+    bpe.add_argument("captions", metavar="CAPTIONS", help="text file with one caption a line, .csv, .tsv, .jsonl or "
+                     ".tar, or a folder of images with texts")
+    bpe.add_argument("output", metavar="OUT", help="file to write; compressed if its name ends in .gz")
+    bpe.add_argument("--merges", type=int, required=True, metavar="N", help="how many to learn; CLIP has 48894")
+    bpe.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    bpe.set_defaults(run=_bpe)
     return parser
 
 

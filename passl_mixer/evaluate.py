@@ -48,6 +48,9 @@ def extract(encode: Callable, dataset, views, *, batch_size: int, num_workers: i
     Raises:
         BadInput: the dataset has no labels.
     """
+    if dataset.labels is not None and dataset.labels.ndim != 1:
+        raise BadInput("evaluation needs classes, but the dataset has captions; name images with classes as "
+                       "data.eval_dataset, or use -o evaluate.every_epochs=0 -o evaluate.at_end=[]")
     if dataset.labels is None:
         raise BadInput("evaluation needs labels, but the dataset is a flat folder without classes; "
                        "use -o evaluate.every_epochs=0 -o evaluate.at_end=[] to train without evaluation")
@@ -139,8 +142,8 @@ def evaluation(config: Config, encoder, items) -> dict:
         ``{item: accuracy}``, 0 to 1.
     """
     encode = raw_pixels if encoder is None else encoder_features(encoder)
-    data = config.data
-    return measure(encode, build_dataset(data.dataset, "train"), build_dataset(data.dataset, "test"),
+    data, labelled = config.data, config.data.eval_dataset or config.data.dataset
+    return measure(encode, build_dataset(labelled, "train"), build_dataset(labelled, "test"),
                    build_views(data.eval_views), config.evaluate, items, num_workers=data.num_workers)
 
 

@@ -27,7 +27,9 @@ def lr_at(run: Run, step: int) -> float:
     """Learning rate of the step after ``step`` steps."""
     schedule = run.config.schedule
     return learning_rate(step, base=run.peak_lr, total_steps=run.total_steps, final=schedule.final_lr,
-                         warmup_steps=round(schedule.warmup_epochs * run.steps_per_epoch))
+                         warmup_steps=round(schedule.warmup_epochs * run.steps_per_epoch),
+                         decay_steps=[round(e * run.steps_per_epoch) for e in schedule.decay_epochs or ()],
+                         decay_factor=0.1 if schedule.decay_factor is None else schedule.decay_factor)
 
 
 def train_step(run: Run, batch, step: int) -> dict:
@@ -56,7 +58,7 @@ def train_step(run: Run, batch, step: int) -> dict:
     parameters = [p for _, p in run.method.trainable_parameters()]
     distributed.average_gradients(parameters)
     if run.precision.unscale(parameters):
-        run.optimizer.step(lr_at(run, step))
+        run.optimizer.step(lr_at(run, step), fixed_lr=run.peak_lr)
     run.optimizer.clear_grad()
     run.method.after_step(step / run.total_steps)
     return {k: sum(o[k] for o in outputs) / len(outputs) for k in outputs[0]}
@@ -95,6 +97,8 @@ def train(config: Config, *, resume: bool = False) -> dict:
         BadInput, NumericalFailure.
     """
     check_dataset(config.data.dataset)
+    if config.data.eval_dataset:
+        check_dataset(config.data.eval_dataset, "test")
     distributed.init()
     config = resolve(config)
     previous = checkpoint.open_run(config, resume)

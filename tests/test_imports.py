@@ -8,19 +8,23 @@ PACKAGE = Path(__file__).resolve().parents[1] / "passl_mixer"
 # who may import whom, by top-level part; "errors" and "registry" are open to all
 ALLOWED = {
     "registry": set(), "errors": set(), "interruption": set(), "metrics": set(), "precision": set(),
-    "config": set(), "optim": set(), "runtime": {""}, "": {"config", "runtime"},
+    "config": {"yaml_text", "integrations"}, "yaml_text": set(), "optim": {"lars"}, "lars": set(),
+    "runtime": {"", "native"}, "native": set(), "": {"config", "runtime"},
     "checkpoint": {"config"}, "log": {"checkpoint"}, "distributed": set(),
-    "backbones": {"backbones", "checkpoint", "weights"}, "heads": {"heads"}, "weights": {"pickles", "weights"},
-    "macs": {"backbones"}, "data": {"data", "pickles"}, "pickles": set(), "convert": {"checkpoint", "weights"},
+    "backbones": {"backbones", "checkpoint", "native", "weights"}, "heads": {"heads"},
+    "weights": {"pickles", "weights"}, "text": {"checkpoint", "text"},
+    "macs": {"backbones"}, "data": {"data", "pickles", "text"}, "pickles": set(), "convert": {"checkpoint", "weights"},
     "resolution": {"backbones"}, "pyramid": {"backbones"}, "conv_form": {"backbones"},
     "methods": {"methods", "heads", "backbones", "distributed", "metrics"},
+    "integrations": {"integrations", "backbones", "heads"},
     "probes": set(),
     "build": {"checkpoint", "config", "data", "distributed", "methods", "optim", "precision", "runtime"},
     "evaluate": {"build", "checkpoint", "config", "data", "log", "probes", "runtime"},
+    "zero_shot": {"build", "checkpoint", "config", "data", "evaluate", "runtime", "text"},
     "trainer": {"build", "checkpoint", "config", "data", "distributed", "evaluate", "interruption", "log", "optim",
                 "runtime"},
-    "cli": {"", "backbones", "weights", "checkpoint", "config", "convert", "data", "evaluate", "log", "macs",
-            "trainer"},
+    "cli": {"", "backbones", "weights", "checkpoint", "config", "convert", "data", "evaluate", "integrations",
+            "log", "macs", "text", "trainer", "zero_shot"},
 }
 
 

@@ -20,6 +20,8 @@ from typing import Optional
 from passl_mixer.errors import BadInput
 
 TUNE_VARIABLE = "PASSL_MIXER_TUNE"
+# What MKL's code path 7 (Skylake-X) is made of; AMD has it from Zen 4 on. Path 5 is AVX2.
+AVX_512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3      # mallopt's parameter numbers, malloc.h of glibc
 
 
@@ -90,8 +92,8 @@ def tune_cpu() -> dict:
         return report
     report["tuned"] = True
     if sys.platform == "linux" and "AuthenticAMD" in _cpu_vendor():
-        # MKL older than 2020.1, which Paddle bundles, reads this and then uses its AVX2 kernels on AMD
-        report["mkl_path"] = os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+        # MKL older than 2020.1, which Paddle bundles, reads this; without it, AMD gets code without AVX2
+        report["mkl_path"] = os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "7" if AVX_512 <= _cpu_flags() else "5")
     if not _threads_chosen():
         report["threads"] = _set_threads(max(1, available_cores() // _local_processes()))
     report["allocator"] = _keep_freed_memory()
@@ -116,12 +118,21 @@ def _local_processes() -> int:
     return int(said) if said.isdigit() and int(said) > 0 else 1
 
 
-def _cpu_vendor() -> str:
+def _cpu_info(key: str) -> str:
+    """The first value of a key of /proc/cpuinfo, or nothing."""
     try:
-        found = re.search(r"vendor_id\s*:\s*(\S+)", Path("/proc/cpuinfo").read_text())
+        found = re.search(rf"^{key}\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
         return ""
     return found.group(1) if found else ""
+
+
+def _cpu_vendor() -> str:
+    return _cpu_info("vendor_id")
+
+
+def _cpu_flags() -> set:
+    return set(_cpu_info("flags").split())
 
 
 def _set_threads(count: int) -> Optional[int]:

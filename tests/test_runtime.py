@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,16 @@ def test_import_tunes_and_the_variable_turns_it_off():
     assert "OMP_NUM_THREADS" not in err, "Paddle's warning about threads should not reach the user"
     out, _ = in_new_process(REPORT, PASSL_MIXER_TUNE="0")
     assert json.loads(out) == [{"tuned": False, "threads": None, "mkl_path": None, "allocator": False}, None]
+
+
+def test_mkl_gets_the_widest_code_path_the_processor_has():
+    """On AMD only; elsewhere MKL chooses rightly itself."""
+    out, _ = in_new_process(REPORT)
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    path = None if "AuthenticAMD" not in flags else "7" if "avx512dq" in flags and "avx512vl" in flags else "5"
+    assert json.loads(out)[1] == path
+    out, _ = in_new_process(REPORT, MKL_DEBUG_CPU_TYPE="4")
+    assert json.loads(out)[1] == "4", "what the user chose stays"
 
 
 def test_tuning_does_not_depend_on_the_order_of_imports():

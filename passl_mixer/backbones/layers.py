@@ -121,7 +121,7 @@ class TokenLinear(nn.Layer):
 
 
 class Conv2D(nn.Conv2D):
-    """``nn.Conv2D`` with zeros around the image; on the CPU one that uses every core, where there are no groups.
+    """``nn.Conv2D`` with zeros around the image; on the CPU one that uses every core, without groups or depth-wise.
 
     Args:
         in_chans, out_chans: channels in and out.
@@ -138,7 +138,21 @@ class Conv2D(nn.Conv2D):
     def forward(self, x_bchw):
         if isinstance(self.padding, int) and map_ops.convolves(x_bchw, self.groups):
             return map_ops.conv2d(x_bchw, self.weight, self.bias, stride=self.stride, padding=self.padding)
-        return super().forward(x_bchw)
+        if self._keeps_size_depthwise() and ops.compiled(x_bchw):
+            y_bhwc = map_ops.depthwise(x_bchw.transpose([0, 2, 3, 1]), self.weight, self.bias)
+            return y_bhwc.transpose([0, 3, 1, 2])
+        return nn.Conv2D.forward(self, x_bchw)  # Paddle 2.6 cannot trace super()
+
+    def _keeps_size_depthwise(self) -> bool:
+        channels, _, height, width = self.weight.shape
+        return (self.groups == channels == self._in_channels and height == width
+                and self.padding == height // 2 and height % 2 == 1 and self.stride == 1)
+
+    def channels_last(self, x_bhwc):
+        """The same of [B, H, W, C], which saves the transposes where the convolution is depth-wise."""
+        if self._keeps_size_depthwise() and ops.compiled(x_bhwc):
+            return map_ops.depthwise(x_bhwc, self.weight, self.bias)
+        return self(x_bhwc.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
 
 
 class LayerNorm(nn.LayerNorm):
@@ -156,7 +170,7 @@ class ChannelNorm(LayerNorm):
     """``LayerNorm`` over the channels of [B, C, H, W], at every position."""
 
     def forward(self, x_bchw):
-        return super().forward(x_bchw.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2])
+        return LayerNorm.forward(self, x_bchw.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2])
 
 
 class Mlp(nn.Layer):

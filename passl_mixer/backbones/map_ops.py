@@ -96,3 +96,33 @@ class _Conv2D(PyLayer):
 def conv2d(x, weight, bias, *, stride: int, padding: int):
     """Convolution of [B, C, H, W] with [O, C, kernel_h, kernel_w], zeros around; bias [O] or None."""
     return _Conv2D.apply(x, weight, bias, stride, padding)
+
+
+class _Depthwise(PyLayer):
+    @staticmethod
+    def forward(ctx, x_bhwc, weight, bias):
+        note_wanted(ctx, x_bhwc, weight, *([] if bias is None else [bias]))
+        x_bhwc = dense(x_bhwc)
+        ctx.save_for_backward(x_bhwc, weight)
+        y_bhwc = paddle.empty_like(x_bhwc)
+        call("depthwise", x_bhwc, weight, bias, y_bhwc, *x_bhwc.shape, weight.shape[-1], 0)
+        return y_bhwc
+
+    @staticmethod
+    def backward(ctx, grad):
+        x_bhwc, weight = ctx.saved_tensor()
+        grad, dweight = dense(grad), paddle.empty_like(weight)
+        dbias = paddle.empty([weight.shape[0]]) if len(ctx.wanted) == 3 else None
+        call("depthwise_weights_gradient", x_bhwc, grad, dweight, dbias, *x_bhwc.shape, weight.shape[-1])
+
+        def input_gradient():
+            dx_bhwc = paddle.empty_like(x_bhwc)
+            call("depthwise", grad, weight, None, dx_bhwc, *x_bhwc.shape, weight.shape[-1], 1)
+            return dx_bhwc
+
+        return wanted(ctx, input_gradient, lambda: dweight, lambda: dbias)
+
+
+def depthwise(x_bhwc, weight, bias):
+    """Depth-wise convolution of [B, H, W, C] that keeps the size; weight [C, 1, k, k], k odd; bias [C] or None."""
+    return _Depthwise.apply(x_bhwc, weight, bias)

@@ -77,11 +77,28 @@ class TestConvolution:
 
     def test_the_layer_uses_it_only_without_groups(self):
         x = paddle.to_tensor(RNG.standard_normal((2, 4, 6, 6)).astype("float32"))
-        for groups in (1, 2, 4):
-            layer = Conv2D(4, 8, 3, padding=1, groups=groups)
-            want = F.conv2d(x, layer.weight, layer.bias, padding=1, groups=groups)
-            np.testing.assert_allclose(layer(x).numpy(), want.numpy(), atol=1e-5)
+        for groups, out in ((1, 8), (2, 8), (4, 8), (4, 4)):
+            layer = Conv2D(4, out, 3, padding=1, groups=groups)
+            want = F.conv2d(x, layer.weight, layer.bias, padding=1, groups=groups).numpy()
+            np.testing.assert_allclose(layer(x).numpy(), want, atol=1e-5)
+            last = layer.channels_last(x.transpose([0, 2, 3, 1]))
+            np.testing.assert_allclose(last.transpose([0, 3, 1, 2]).numpy(), want, atol=1e-5)
             assert map_ops.convolves(x, groups) == (groups == 1)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("shape", "kernel"),
+                         [((2, 5, 6, 7), 3), ((1, 2, 1, 3), 5), ((3, 9, 8, 40), 9), ((2, 4, 4, 2), 1)])
+def test_depthwise(shape, kernel, bias):
+    arrays = [RNG.standard_normal(s).astype("float32")
+              for s in [shape, (shape[3], 1, kernel, kernel), (shape[3],)][:3 if bias else 2]]
+
+    def theirs(x, w, b=None):
+        y = F.conv2d(x.transpose([0, 3, 1, 2]), w, b, padding=kernel // 2, groups=shape[3])
+        return y.transpose([0, 2, 3, 1])
+
+    for frozen in [(), (0,), (1,)]:
+        close(both(lambda x, w, b=None: map_ops.depthwise(x, w, b), theirs, arrays, frozen), 5e-6)
 
 
 def test_a_view_with_strides_is_read_as_it_looks():

@@ -26,6 +26,7 @@ setup(
         "gpu": ["paddlepaddle-gpu>=2.6.2", "numpy<2", "setuptools"],
         "visualdl": ["visualdl>=2.5"],
         "clip": CLIP,
+        "dali": ["nvidia-dali-cuda120>=2.4"],
         # passl's wheel declares ftfy and regex only
         "passl": ["passl==0.0.4", "ftfy", "pillow", "regex", "tqdm", "visualdl>=2.5"],
         "test": TEST,

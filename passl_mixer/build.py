@@ -1,18 +1,22 @@
 """From a configuration to everything a run is made of, with every check that can be made before the first step."""
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Optional
 
 import paddle
 
 from passl_mixer import checkpoint, distributed, runtime
+from passl_mixer.backbones.recompute import set_recompute
 from passl_mixer.config import Config
 from passl_mixer.data import build_dataset, build_views, check_dataset
+from passl_mixer.data.dali import DaliLoader
 from passl_mixer.data.loader import Loader
 from passl_mixer.errors import BadInput
 from passl_mixer.methods import build_method
 from passl_mixer.optim import build_optimizer, scaled_lr
 from passl_mixer.precision import Precision
 from passl_mixer.registry import BACKBONES, DATASETS
+from passl_mixer.static_graph import compile_backbone
 
 
 @dataclass
@@ -24,7 +28,7 @@ class Run:
     method: paddle.nn.Layer
     optimizer: object
     precision: Precision
-    loader: Loader
+    loader: object          # Loader or DaliLoader
     views: object
     steps_per_epoch: int
     total_steps: int        # of the whole schedule
@@ -47,6 +51,8 @@ def build(config: Config) -> Run:
     local_batch = _local_batch(config)
     loader = Loader(dataset, views, batch_size=local_batch, seed=config.seed, num_workers=config.data.num_workers,
                     shuffle=True, drop_last=True, rank=distributed.rank(), world_size=distributed.world_size())
+    if config.data.loader == "dali":
+        loader = DaliLoader(loader, device_id=_gpu_number(device))
     method = build_model(config)
     distributed.broadcast_state(method)
     _check_sizes(config, method, views, dataset)
@@ -54,6 +60,9 @@ def build(config: Config) -> Run:
     without = _cannot_evaluate(config, dataset)
     if config.train.init_from:
         checkpoint.load_encoder(config.train.init_from, method.backbone)
+    set_recompute(method.backbone, config.train.recompute)
+    if config.train.compile:
+        compile_backbone(method.backbone, config.model.backbone.name, views.img_size)
     steps, optim = len(loader), config.optim
     total = steps * config.schedule.epochs
     return Run(config=config, device=device, method=method,
@@ -64,6 +73,11 @@ def build(config: Config) -> Run:
                last_step=min(total, config.train.max_steps or total),
                not_evaluated=without,
                peak_lr=scaled_lr(optim.lr, config.data.batch_size, optim.base_batch_size or config.data.batch_size))
+
+
+def _gpu_number(device: str) -> Optional[int]:
+    """Number of the current GPU; None on the CPU."""
+    return int(paddle.device.get_device().partition(":")[2]) if device.startswith("gpu") else None
 
 
 def _local_batch(config: Config) -> int:

@@ -14,15 +14,15 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from passl_mixer.config import Config, dump, plain
+from passl_mixer.config import Config, dump, plain, with_defaults
 from passl_mixer.errors import BadInput
 
 _STEP_FILE = re.compile(r"^step_(\d+)\.safetensors$")
 # Keys that may differ between the run that saved and the run that continues: they do not change what is computed.
 _FREE_KEYS = ("output_dir", "train.device", "train.max_steps", "train.log_every_steps", "train.checkpoint_every_epochs",
               "train.checkpoint_every_steps", "train.keep_checkpoints", "train.visualdl", "train.init_from",
-              "train.collapse_threshold", "data.num_workers", "evaluate", "data.dataset.root",
-              "data.dataset.file", "data.dataset.merges", "data.eval_dataset")
+              "train.collapse_threshold", "train.recompute", "train.compile", "data.num_workers", "evaluate",
+              "data.dataset.root", "data.dataset.file", "data.dataset.merges", "data.eval_dataset")
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -119,7 +119,7 @@ def open_run(config: Config, resume: bool) -> Optional[Path]:
     if not found:
         return None
     _, _, meta = read_checkpoint(found[-1])
-    differing = _differences(meta["config"], plain(config))
+    differing = _differences(with_defaults(meta["config"]), plain(config))
     if differing:
         raise BadInput(f"{folder} holds a run with another configuration: {'; '.join(differing)}. Give the same "
                        "values to continue it, or -o output_dir=runs/another_name to start another")

@@ -1,4 +1,4 @@
-"""The command line: ``passl-mixer train | eval | list | convert | weights | bpe``; ``tools/*.py`` call the same.
+"""The command line: ``passl-mixer train | eval | export | list | convert | weights | bpe``; ``tools/*.py`` use it.
 
 Exit codes: 0 done, 2 bad input, 3 numerical failure, 130 interrupted (checkpoint saved).
 """
@@ -124,6 +124,15 @@ def _weights(arguments) -> int:
     return 0
 
 
+def _export(arguments) -> int:
+    config = get_config(arguments.config, arguments.override)
+    _require_paddle()
+    from passl_mixer.export import batch_of, export_checkpoint
+    print(export_checkpoint(config, arguments.checkpoint, arguments.output, what=arguments.what, batch=batch_of(
+        arguments.batch), img_size=arguments.img_size, onednn=not arguments.no_onednn))
+    return 0
+
+
 def _bpe(arguments) -> int:
     from passl_mixer.data.vocabulary import captions_at
     from passl_mixer.text import train_bpe, write_merges
@@ -157,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("eval", parents=[shared], help="measure what a checkpoint's features are worth")
     evaluate.add_argument("--checkpoint", required=True, metavar="RUN", help="run folder or .safetensors file")
+    evaluate.add_argument("--classifier", action="store_true", help="top-1 of the classifier that supervised trained")
     evaluate.add_argument("--knn", action="store_true", help="weighted k nearest neighbours")
     evaluate.add_argument("--linear", action="store_true", help="linear probe on all labels")
     evaluate.add_argument("--labels-1", action="store_true", help="one label per class, mean over draws")
@@ -188,6 +198,15 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     convert.set_defaults(run=_convert)
 
+    export = commands.add_parser("export", parents=[shared], help="a checkpoint as a program for Paddle's predictor")
+    export.add_argument("checkpoint", metavar="RUN", help="run folder or .safetensors file")
+    export.add_argument("output", metavar="OUT", help="folder to write")
+    export.add_argument("--what", default="features", help="features (default), logits or maps")
+    export.add_argument("--img-size", type=int, metavar="N", help="pixels; of the evaluation views if left out")
+    export.add_argument("--batch", default="dynamic", metavar="N", help="images per call; dynamic (default): any")
+    export.add_argument("--no-onednn", action="store_true", help="never run it with oneDNN")
+    export.set_defaults(run=_export)
+
     bpe = commands.add_parser("bpe", help="learn a vocabulary for captions, in CLIP's format of merges")
     bpe.add_argument("captions", metavar="CAPTIONS", help="text file with one caption a line, .csv, .tsv, .jsonl or "
                      ".tar, or a folder of images with texts")
@@ -205,6 +224,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     os.environ.setdefault("GLOG_minloglevel", "2")
     warnings.filterwarnings("ignore", message="No ccache found")
     warnings.filterwarnings("ignore", message="When training, we now always track")
+    warnings.filterwarnings("ignore", message="Tensor do not have 'place' interface for pir")
     try:
         return arguments.run(arguments)
     except (BadInput, NumericalFailure) as error:

@@ -5,59 +5,15 @@ Keys are strict at every level: an unknown one is an error that names the neares
 """
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Sequence
 
 import yaml
 
 from passl_mixer.errors import BadInput, nearest
 from passl_mixer.integrations import passl_yaml
 from passl_mixer.registry import matches, type_words
+from passl_mixer.schema import ENTRY, ENTRY_OR_NULL, FROM_0, ITEMS, LOADERS, OPTIM, REQUIRED, SCHEMA
 from passl_mixer.yaml_text import parse, read
-
-ENTRY = object()        # a section that a registry checks: {name: ..., options}
-ENTRY_OR_NULL = object()    # such a section, or none
-REQUIRED = object()
-ABOVE_0, FROM_0 = "above 0", "0 or more"
-ITEMS = ["knn", "linear", "labels_1", "labels_10"]
-
-# key -> (type, default, range of a number); REQUIRED keys have no default
-SCHEMA = {
-    "seed": (int, 0, FROM_0),
-    "output_dir": (str, REQUIRED),
-    "model": {"backbone": ENTRY, "head": ENTRY, "method": ENTRY},
-    "data": {
-        "dataset": ENTRY, "train_views": ENTRY, "eval_views": ENTRY,
-        "eval_dataset": ENTRY_OR_NULL,                      # labelled images to evaluate on; null: those of dataset
-        "batch_size": (int, REQUIRED, ABOVE_0),             # over all devices and accumulation steps
-        "num_workers": (int, 2, FROM_0),                    # loader threads per process
-    },
-    "optim": ENTRY,                                         # and the two keys of OPTIM
-    "schedule": {"epochs": (int, REQUIRED, ABOVE_0), "warmup_epochs": (float, 0.0, FROM_0),
-                 "final_lr": (float, 0.0, FROM_0),
-                 # in place of the cosine: from these epochs on, the rate times decay_factor (null: 0.1)
-                 "decay_epochs": (Optional[Sequence[float]], None), "decay_factor": (Optional[float], None, ABOVE_0)},
-    "train": {
-        "device": (str, "auto"), "precision": (str, "fp32"), "accumulate": (int, 1, ABOVE_0),
-        "max_steps": (Optional[int], None, ABOVE_0), "log_every_steps": (int, 50, ABOVE_0),
-        "checkpoint_every_epochs": (int, 1, FROM_0), "checkpoint_every_steps": (Optional[int], None, ABOVE_0),
-        "keep_checkpoints": (int, 2, ABOVE_0), "visualdl": (bool, False), "collapse_threshold": (float, 0.05, FROM_0),
-        "recompute": (bool, False),                         # blocks' activations again in the backward pass
-        "compile": (bool, False),                           # the backbone as one static program
-        "init_from": (Optional[str], None),                 # run or checkpoint whose backbone the run starts from
-    },
-    "evaluate": {
-        "every_epochs": (int, 0, FROM_0),                   # kNN monitor; 0: never
-        "at_end": (Sequence[str], []),                      # of ITEMS
-        "batch_size": (int, 256, ABOVE_0),
-        "knn": {"k": (int, 20, ABOVE_0), "temperature": (float, 0.1, ABOVE_0),
-                "bank_images": (Optional[int], None, ABOVE_0)},
-        "linear": {"epochs": (int, 100, ABOVE_0), "lr": (float, 0.1, ABOVE_0), "batch_size": (int, 512, ABOVE_0),
-                   "weight_decay": (float, 0.0, FROM_0)},
-        "few_labels": {"draws": (int, 20, ABOVE_0), "l2": (float, 0.01, ABOVE_0)},
-    },
-}
-# lr is for base_batch_size images (null: for data.batch_size) and grows linearly with data.batch_size
-OPTIM = {"lr": (float, REQUIRED, ABOVE_0), "base_batch_size": (Optional[int], None, ABOVE_0)}
 
 
 class Config(dict):
@@ -231,6 +187,9 @@ def _check_rest(config: Config) -> None:
     if config.data.batch_size % config.train.accumulate:
         raise BadInput(f"'data.batch_size' is {config.data.batch_size} and 'train.accumulate' "
                        f"{config.train.accumulate}; expected a batch that divides evenly into the micro-batches")
+    if config.train.recompute and config.train.compile:
+        raise BadInput("'train.recompute' and 'train.compile' are both true, and a compiled backbone keeps its "
+                       "activations; set one of them to false")
     steps = config.schedule.decay_epochs
     if steps is not None and (not steps or list(steps) != sorted(set(steps)) or steps[0] <= 0
                               or config.schedule.final_lr):
@@ -239,9 +198,31 @@ def _check_rest(config: Config) -> None:
                        "positive epochs in rising order, and a final_lr of 0: a staircase ends where it ends")
     if steps is None and config.schedule.decay_factor is not None:
         raise BadInput("'schedule.decay_factor' is given without 'schedule.decay_epochs'; add the epochs, or remove it")
+    if config.data.loader not in LOADERS:
+        raise BadInput(f"'data.loader' is {config.data.loader!r}, expected {' or '.join(LOADERS)}")
     for item in config.evaluate.at_end:
         if item not in ITEMS:
             raise BadInput(f"'evaluate.at_end' holds {item!r}{nearest(item, ITEMS)}")
+    check_items(config.evaluate.at_end, config)
+
+
+def check_items(items: Sequence[str], config: Mapping) -> None:
+    """Raise ``BadInput`` where the trained classifier is to be measured and there is none."""
+    method = config["model"]["method"]["name"]
+    if "classifier" in items and method != "supervised":
+        raise BadInput(f"method {method!r} trains no classifier to evaluate; expected 'supervised', or of "
+                       f"{', '.join(item for item in ITEMS if item != 'classifier')}")
+
+
+def with_defaults(tree: Mapping, schema: Mapping = SCHEMA) -> dict:
+    """A configuration that an earlier version saved, with the keys that came since at their defaults."""
+    filled = dict(tree)
+    for key, rule in schema.items():
+        if isinstance(rule, Mapping):
+            filled[key] = with_defaults(tree.get(key, {}), rule)
+        elif isinstance(rule, tuple) and rule[1] is not REQUIRED:
+            filled.setdefault(key, rule[1])
+    return filled
 
 
 def dump(config: Mapping) -> str:

@@ -9,8 +9,8 @@ import paddle
 
 from passl_mixer import runtime
 from passl_mixer.build import build_untrained, resolve
-from passl_mixer.checkpoint import load_encoder
-from passl_mixer.config import Config
+from passl_mixer.checkpoint import load_arrays, load_encoder, read_checkpoint
+from passl_mixer.config import Config, check_items
 from passl_mixer.data import build_dataset, build_views
 from passl_mixer.data.loader import Loader
 from passl_mixer.errors import BadInput
@@ -18,18 +18,23 @@ from passl_mixer.log import table
 from passl_mixer.probes import few_label_accuracy, knn_accuracy, linear_probe
 
 
-def to_images(views_u8: np.ndarray, mean, std) -> paddle.Tensor:
+def as_tensor(array) -> paddle.Tensor:
+    """A NumPy array as a tensor on the current device; a tensor, which was copied ahead, as it is."""
+    return array if paddle.is_tensor(array) else paddle.to_tensor(array)
+
+
+def to_images(views_u8, mean, std) -> paddle.Tensor:
     """uint8 pictures [B, H, W, 3] as a normalised float32 tensor [B, 3, H, W].
 
     Args:
-        views_u8: RGB pixels, 0-255.
+        views_u8: RGB pixels, 0-255; array or tensor.
         mean, std: per channel, in units where white is 1.
     """
     batch, height, width, channels = views_u8.shape
     scale = np.tile(1.0 / (255.0 * np.asarray(std, np.float32)), width)
     shift = np.tile(-np.asarray(mean, np.float32) / np.asarray(std, np.float32), width)
     # one long row per line of pixels: Paddle's CPU kernels broadcast a row fast and [1, 3, 1, 1] slowly
-    rows = paddle.to_tensor(views_u8).reshape([batch * height, width * channels]).astype("float32")
+    rows = as_tensor(views_u8).reshape([batch * height, width * channels]).astype("float32")
     rows = rows * paddle.to_tensor(scale) + paddle.to_tensor(shift)
     return rows.reshape([batch, height, width, channels]).transpose([0, 3, 1, 2])
 
@@ -154,35 +159,75 @@ def compare(config: Config, pretrained, untrained, items) -> dict:
     return {item: {who: round(found[who][item], 4) for who in encoders} for item in items}
 
 
+def classifier_accuracy(config: Config, method) -> float:
+    """Share of the test images, 0 to 1, whose class the classifier that ``supervised`` trained ranks first."""
+    def scores(images):
+        return method.head(method.backbone(images))
+
+    was_training = method.training
+    method.eval()
+    try:
+        data = config.data
+        dataset = build_dataset(data.eval_dataset or data.dataset, "test")
+        ranked, labels = extract(scores, dataset, build_views(data.eval_views), batch_size=config.evaluate.batch_size,
+                                 num_workers=data.num_workers)
+    finally:
+        if was_training:
+            method.train()
+    return float((ranked.argmax(axis=1) == labels).mean())
+
+
+def report(config: Config, method, items, *, baselines: bool = True) -> dict:
+    """Everything asked for, of a trained method.
+
+    Args:
+        config: the configuration.
+        method: as ``build_method`` makes it.
+        items: of classifier, knn, linear, labels_1, labels_10.
+        baselines: measure the untrained encoder and raw pixels too, which have no classifier.
+    Returns:
+        ``{item: {"pretrained": accuracy, "untrained": ..., "raw_pixels": ...}}``, 0 to 1, in the order of ``items``.
+    """
+    found, probes = {}, [item for item in items if item != "classifier"]
+    if probes and baselines:
+        found = compare(config, method.encoder, build_untrained(config).encoder, probes)
+    elif probes:
+        alone = evaluation(config, method.encoder, probes)
+        found = {item: {"pretrained": round(value, 4)} for item, value in alone.items()}
+    if "classifier" in items:
+        found["classifier"] = {"pretrained": round(classifier_accuracy(config, method), 4)}
+    return {item: found[item] for item in items}
+
+
 def comparison_table(found: dict) -> str:
-    """The result of ``compare`` as text, in percent."""
+    """The result of ``report`` as text, in percent."""
     names = {"knn": "kNN", "linear": "linear probe, all labels", "labels_1": "1 label per class",
-             "labels_10": "10 labels per class"}
-    columns = list(next(iter(found.values())))
-    rows = [[names[item], *(f"{100 * found[item][who]:.1f}" for who in columns)] for item in found]
+             "labels_10": "10 labels per class", "classifier": "the trained classifier"}
+    columns = list(max(found.values(), key=len))
+    rows = [[names[item], *(f"{100 * row[who]:.1f}" if who in row else "-" for who in columns)]
+            for item, row in found.items()]
     return table(rows, ["accuracy in %", *(who.replace("_", " ") for who in columns)])
 
 
 def evaluate_checkpoint(config: Config, path, items, *, baselines: bool = True) -> dict:
-    """Measure a checkpoint's encoder and print the table; with ``baselines`` beside the untrained one and raw pixels.
+    """Measure a checkpoint and print the table; with ``baselines`` beside the untrained encoder and raw pixels.
 
     Args:
         config: the configuration; its backbone must be the checkpoint's.
         path: checkpoint file.
-        items: of knn, linear, labels_1, labels_10.
+        items: of classifier, knn, linear, labels_1, labels_10.
         baselines: measure the untrained encoder and raw pixels too.
     Returns:
-        ``{item: {"pretrained": accuracy, ...}}``, 0 to 1.
+        As ``report``.
     """
+    check_items(items, config)
     runtime.select_device(config.train.device)
     config = resolve(config)
-    encoder, untrained = build_untrained(config).encoder, build_untrained(config).encoder
-    meta = load_encoder(path, encoder)
+    method = build_untrained(config)
+    meta = load_encoder(path, method.encoder)
+    if "classifier" in items:
+        load_arrays(method, read_checkpoint(path)[0], str(path))
     print(f"{config.model.backbone.name} from {path} (step {meta['step']}, epoch {meta['epoch']})", flush=True)
-    if baselines:
-        found = compare(config, encoder, untrained, items)
-    else:
-        alone = evaluation(config, encoder, items)
-        found = {item: {"pretrained": round(value, 4)} for item, value in alone.items()}
+    found = report(config, method, items, baselines=baselines)
     print(comparison_table(found), flush=True)
     return found

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Optional
 
 import numpy as np
-import paddle
 
 from passl_mixer import checkpoint, distributed, evaluate, runtime
-from passl_mixer.build import Run, build, build_untrained, resolve
+from passl_mixer.build import Run, build, resolve
 from passl_mixer.config import Config
 from passl_mixer.data import check_dataset
 from passl_mixer.errors import NumericalFailure
 from passl_mixer.interruption import Interruption
 from passl_mixer.log import Rate, RunLog
 from passl_mixer.optim import learning_rate
+from passl_mixer.prefetch import ahead, mover
 
 
 def lr_at(run: Run, step: int) -> float:
@@ -70,7 +70,7 @@ def _micro_batches(run: Run, batch):
     for i in range(run.config.train.accumulate):
         rows = slice(i * size, (i + 1) * size)
         yield ([evaluate.to_images(v[rows], run.views.mean, run.views.std) for v in views],
-               None if labels is None else paddle.to_tensor(labels[rows]))
+               None if labels is None else evaluate.as_tensor(labels[rows]))
 
 
 def _refuse_not_finite(run: Run, outputs: dict, step: int) -> None:
@@ -161,7 +161,7 @@ def _loop(run: Run, log: RunLog, interruption, step: int, seconds: float, best: 
     started, rate = time.perf_counter(), Rate(step, config.data.batch_size)
     while step < run.last_step and not interruption.seen:
         epoch, done = divmod(step, run.steps_per_epoch)
-        for batch in run.loader.epoch(epoch, start_batch=done):
+        for batch in ahead(run.loader.epoch(epoch, start_batch=done), mover(run.device)):
             outputs = train_step(run, batch, step)
             step += 1
             epoch_ends, stops = step % run.steps_per_epoch == 0, step >= run.last_step or interruption.seen
@@ -240,7 +240,7 @@ def _final_evaluation(run: Run, log: RunLog) -> dict:
     if not items or run.not_evaluated:
         return {}
     log.say(f"evaluating {', '.join(items)} ...")
-    return evaluate.compare(run.config, run.method.encoder, build_untrained(run.config).encoder, items)
+    return evaluate.report(run.config, run.method, items)
 
 
 def _farewell(folder: Path, log: RunLog, found: dict) -> None:

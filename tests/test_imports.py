@@ -8,7 +8,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "passl_mixer"
 # who may import whom, by top-level part; "errors" and "registry" are open to all
 ALLOWED = {
     "registry": set(), "errors": set(), "interruption": set(), "metrics": set(), "precision": set(),
-    "config": {"yaml_text", "integrations"}, "yaml_text": set(), "optim": {"lars"}, "lars": set(),
+    "schema": set(), "config": {"schema", "yaml_text", "integrations"}, "yaml_text": set(),
+    "optim": {"lars"}, "lars": set(),
     "runtime": {"", "native"}, "native": set(), "": {"config", "runtime"},
     "checkpoint": {"config"}, "log": {"checkpoint"}, "distributed": set(),
     "backbones": {"backbones", "checkpoint", "native", "weights"}, "heads": {"heads"},
@@ -18,12 +19,17 @@ ALLOWED = {
     "methods": {"methods", "heads", "backbones", "distributed", "metrics"},
     "integrations": {"integrations", "backbones", "heads"},
     "probes": set(),
-    "build": {"checkpoint", "config", "data", "distributed", "methods", "optim", "precision", "runtime"},
+    "build": {"backbones", "checkpoint", "config", "data", "distributed", "methods", "optim", "precision", "runtime",
+              "static_graph"},
+    "static_graph": set(), "export": {"build", "checkpoint", "config", "data", "predictor", "resolution",
+                                           "runtime", "static_graph"},
+    "predictor": {"runtime"},
     "evaluate": {"build", "checkpoint", "config", "data", "log", "probes", "runtime"},
     "zero_shot": {"build", "checkpoint", "config", "data", "evaluate", "runtime", "text"},
     "trainer": {"build", "checkpoint", "config", "data", "distributed", "evaluate", "interruption", "log", "optim",
-                "runtime"},
-    "cli": {"", "backbones", "weights", "checkpoint", "config", "convert", "data", "evaluate", "integrations",
+                "prefetch", "runtime"},
+    "prefetch": set(),
+    "cli": {"", "backbones", "export", "weights", "checkpoint", "config", "convert", "data", "evaluate", "integrations",
             "log", "macs", "text", "trainer", "zero_shot"},
 }
 

@@ -10,8 +10,9 @@ import numpy as np
 import paddle
 import pytest
 
-from passl_mixer import checkpoint
+from passl_mixer import checkpoint, evaluate
 from passl_mixer.build import build, resolve
+from passl_mixer.data import build_dataset
 from passl_mixer.errors import BadInput, NumericalFailure
 from passl_mixer.trainer import lr_at, train, train_step
 
@@ -74,6 +75,44 @@ def test_run_folder_and_summary(tiny, tmp_path):
     text = (folder / "config.yaml").read_text()
     assert "# paddle: " in text
     assert "# git_commit: " in text
+
+
+def test_a_run_of_an_earlier_version_resumes(tiny, tmp_path):
+    """Its saved configuration lacks the keys that came since; they are taken at their defaults."""
+    config = tiny("train.max_steps=2")
+    train(config)
+    saved = checkpoint.find_checkpoint(tmp_path / "run")
+    model, optim, meta = checkpoint.read_checkpoint(saved)
+    for section, key in (("data", "loader"), ("schedule", "decay_epochs"), ("train", "recompute")):
+        del meta["config"][section][key]
+    checkpoint.save_checkpoint(saved, model, optim, meta)
+    assert checkpoint.open_run(resolve(config), resume=True) == saved
+    with pytest.raises(BadInput, match="decay_epochs was None, now"):
+        checkpoint.open_run(resolve(tiny("train.max_steps=2", "schedule.decay_epochs=[1]")), resume=True)
+
+
+def test_the_trained_classifier_is_measured(tiny, tmp_path, capsys):
+    config = tiny(*METHODS["supervised"], "evaluate.at_end=[classifier, knn]", "schedule.epochs=1")
+    found = train(config)
+    assert found["classifier"].keys() == {"pretrained"}
+    assert found["knn"].keys() == {"pretrained", "untrained", "raw_pixels"}
+    printed = capsys.readouterr().out
+    assert "the trained classifier" in printed
+    again = evaluate.evaluate_checkpoint(config, checkpoint.find_checkpoint(tmp_path / "run"), ["classifier"])
+    assert again["classifier"] == found["classifier"]
+    run = build(resolve(config))            # the same by hand
+    checkpoint.load_arrays(run.method, checkpoint.read_checkpoint(checkpoint.find_checkpoint(tmp_path / "run"))[0], "")
+    run.method.eval()
+    test = build_dataset(config.data.dataset, "test")
+    images = np.stack([test.image(i) for i in range(len(test))])
+    scores = run.method.head(run.method.backbone(evaluate.to_images(images, run.views.mean, run.views.std)))
+    right = (scores.numpy().argmax(axis=1) == test.labels).mean()
+    assert found["classifier"]["pretrained"] == pytest.approx(right, abs=6e-5)
+
+
+def test_no_classifier_where_none_is_trained(tiny):
+    with pytest.raises(BadInput, match="'simclr' trains no classifier"):
+        tiny("evaluate.at_end=[classifier]")
 
 
 def test_resume_starts_where_there_is_nothing_and_ends_where_all_is_done(tiny, tmp_path):

@@ -53,7 +53,7 @@ class ConvMlpBlock(nn.Layer):
 
     def forward(self, x_bhwc):
         x_bhwc = x_bhwc + self.drop_path(self.channel_mlp1(self.norm1(x_bhwc)))
-        x_bhwc = self.connect.channels_last(self.connect_norm(x_bhwc))
+        x_bhwc = self.connect(self.connect_norm(x_bhwc), channels_last=True)
         return x_bhwc + self.drop_path(self.channel_mlp2(self.norm2(x_bhwc)))
 
 

@@ -135,24 +135,23 @@ class Conv2D(nn.Conv2D):
                          weight_attr=weight_attr, bias_attr=bias_attr)
         self.stride, self.padding, self.groups = stride, padding, groups
 
-    def forward(self, x_bchw):
+    def forward(self, x, channels_last: bool = False):
+        """The convolution of [B, C, H, W]; of [B, H, W, C] with ``channels_last``, which is quicker where depth-wise."""
+        if self._keeps_size_depthwise() and ops.compiled(x):
+            x_bhwc = x if channels_last else x.transpose([0, 2, 3, 1])
+            y_bhwc = map_ops.depthwise(x_bhwc, self.weight, self.bias)
+            return y_bhwc if channels_last else y_bhwc.transpose([0, 3, 1, 2])
+        x_bchw = x.transpose([0, 3, 1, 2]) if channels_last else x
         if isinstance(self.padding, int) and map_ops.convolves(x_bchw, self.groups):
-            return map_ops.conv2d(x_bchw, self.weight, self.bias, stride=self.stride, padding=self.padding)
-        if self._keeps_size_depthwise() and ops.compiled(x_bchw):
-            y_bhwc = map_ops.depthwise(x_bchw.transpose([0, 2, 3, 1]), self.weight, self.bias)
-            return y_bhwc.transpose([0, 3, 1, 2])
-        return nn.Conv2D.forward(self, x_bchw)  # Paddle 2.6 cannot trace super()
+            y_bchw = map_ops.conv2d(x_bchw, self.weight, self.bias, stride=self.stride, padding=self.padding)
+        else:
+            y_bchw = nn.Conv2D.forward(self, x_bchw)  # Paddle 2.6 cannot trace super()
+        return y_bchw.transpose([0, 2, 3, 1]) if channels_last else y_bchw
 
     def _keeps_size_depthwise(self) -> bool:
         channels, _, height, width = self.weight.shape
         return (self.groups == channels == self._in_channels and height == width
                 and self.padding == height // 2 and height % 2 == 1 and self.stride == 1)
-
-    def channels_last(self, x_bhwc):
-        """The same of [B, H, W, C], which saves the transposes where the convolution is depth-wise."""
-        if self._keeps_size_depthwise() and ops.compiled(x_bhwc):
-            return map_ops.depthwise(x_bhwc, self.weight, self.bias)
-        return self(x_bhwc.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
 
 
 class LayerNorm(nn.LayerNorm):

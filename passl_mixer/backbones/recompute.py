@@ -3,7 +3,7 @@
 Of every block only its input is kept between forward and backward, so that memory grows with the blocks' inputs and
 not with all that is computed inside of them, for the price of a second forward pass. Loss and gradients are the same
 bit for bit: the second pass draws the same random numbers (drop path) under the same autocast, and leaves the running
-statistics of BatchNorm alone.
+statistics of BatchNorm alone. Autocast exists on GPUs only, where this was not run.
 
 Source: Chen et al. 2016, arXiv:1604.06174, section 4.1.
 """

@@ -169,6 +169,10 @@ class ImageFolder:
         needed = reduction if self._reduce else _whole
         return self._first_readable(index, functools.partial(decode_reduced, reduction=needed))
 
+    def read(self, index: int, reader: Callable):
+        """What ``reader`` makes of the bytes of image ``index``'s file, or of its replacement where that gives None."""
+        return self._first_readable(index, reader)
+
     def _first_readable(self, index, decoder):
         candidate, count = int(index), len(self._paths)
         for _ in range(count):

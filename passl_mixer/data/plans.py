@@ -5,6 +5,8 @@ A plan of one view is ``(box, steps)``: the crop in pixels of the whole image, a
 JPEG much larger than the views is decoded only as large as its crops need. Where that is possible the boxes lie on
 multiples of the reduction, decoded smaller or not, so that both ways cut the same part of the image.
 """
+import cv2
+
 from passl_mixer.data import sampling, transforms
 
 _REDUCTIONS = (8, 4, 2)
@@ -53,6 +55,23 @@ class Recipe:
             rng: the generator that the views will be made with, in the same state.
         """
         return self._aligned_plans(height, width, rng)[0] if min(height, width) > 2 * self.img_size else 1
+
+    def plans(self, height: int, width: int, rng) -> list:
+        """The plans that ``__call__`` follows with a whole image, for another program to carry out.
+
+        Args:
+            height: of the whole image, pixels.
+            width: of the whole image, pixels.
+            rng: the generator that the views would be made with, in the same state.
+        Returns:
+            ``num_views`` plans ``(box, steps)``.
+        """
+        return self._aligned_plans(height, width, rng)[1]
+
+    @property
+    def bicubic(self) -> bool:
+        """Whether crops that do not shrink to half are sampled by cubic polynomials, otherwise linearly."""
+        return self._interpolation == cv2.INTER_CUBIC
 
     def _aligned_plans(self, height, width, rng) -> tuple:
         plans = self._plans(height, width, sampling.Draws(rng))

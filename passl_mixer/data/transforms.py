@@ -95,15 +95,20 @@ def blur_kernel_size(side: int) -> int:
     return 2 * (side // 10 // 2) + 1
 
 
-def gaussian_blur(image, sigma: float) -> np.ndarray:
-    """Gaussian blur, kernel a tenth of the image side, borders mirrored; ``sigma`` in pixels.
+def blur_window(side: int, sigma: float) -> int:
+    """Odd size of the kernel that ``gaussian_blur`` takes for an image of ``side`` pixels; 1 changes nothing.
 
     The kernel ends at four sigma where a tenth of the side is more: what it leaves out is under 1e-4 of the weight.
     """
-    if sigma < _NO_BLUR:
+    return 1 if sigma < _NO_BLUR else min(blur_kernel_size(side), 2 * math.ceil(4 * sigma) + 1)
+
+
+def gaussian_blur(image, sigma: float) -> np.ndarray:
+    """Gaussian blur, kernel a tenth of the image side (``blur_window``), borders mirrored; ``sigma`` in pixels."""
+    window = blur_window(image.shape[0], sigma)
+    if window == 1:
         return image
-    side = min(blur_kernel_size(image.shape[0]), 2 * math.ceil(4 * sigma) + 1)
-    kernel = cv2.getGaussianKernel(side, sigma)
+    kernel = cv2.getGaussianKernel(window, sigma)
     return cv2.sepFilter2D(image, -1, kernel, kernel)
 
 

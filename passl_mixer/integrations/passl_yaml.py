@@ -213,11 +213,10 @@ def _evaluate(keys: Keys, model: Model, batch, notes: list) -> dict:
     evaluate = {"batch_size": batch} if batch else {}
     for hook in keys.items("custom_config"):
         hook.choice(["EvaluateHook"])
-        evaluate["at_end"] = ["knn"]
-        notes.append(f"{hook.path} EvaluateHook: PASSL measures the classifier on the test images after every "
-                     "epoch; here "
-                     "'accuracy' of the log is on training images, and kNN of the backbone is measured at the end: "
-                     "-o evaluate.at_end=[knn, linear]")
+        measured = "classifier" if model.method["name"] == "supervised" else "knn"
+        evaluate["at_end"] = [measured]
+        notes.append(f"{hook.path} EvaluateHook: PASSL measures after every epoch, here {measured} on the test images is "
+                     "measured at the end; 'accuracy' of the log is on training images")
     return evaluate
 
 

@@ -51,7 +51,8 @@ def info_nce(query, key, queue, temperature: float):
         positive = (query * key).sum(axis=1, keepdim=True)  # [B, 1]
         negatives = paddle.matmul(query, queue.astype("float32"), transpose_y=True)  # [B, K]
         logits = paddle.concat([positive, negatives], axis=1) / temperature
-        return F.cross_entropy(logits, paddle.zeros([logits.shape[0]], dtype="int64"))
+        first = paddle.zeros([logits.shape[0]], dtype="int64")
+        return F.cross_entropy(logits, first, reduction="none").mean()  # Paddle 2.6 waits for the device to average
 
 
 def has_batch_norm(layer) -> bool:
@@ -146,7 +147,7 @@ class MoCo(nn.Layer):
         # Index arithmetic stays on the device: nothing waits for the pointer to be read.
         rows = (self.queue_pointer + paddle.arange(keys.shape[0])) % self.queue_size
         self.queue.scatter_(rows, keys)
-        self.queue_pointer.set_value((self.queue_pointer + keys.shape[0]) % self.queue_size)
+        paddle.assign((self.queue_pointer + keys.shape[0]) % self.queue_size, self.queue_pointer)
 
     def check_batch(self, batch_size: int, step_size: Optional[int] = None) -> None:
         """``BadInput`` if the keys of one optimiser step (``step_size``; a batch by default) do not fill the queue."""

@@ -49,7 +49,8 @@ def contrastive_loss(q, k, temperature: float):
         k = distributed.all_gather_no_grad(F.normalize(k.astype("float32"), axis=1))  # [world_size * B, D]
         logits = paddle.matmul(q, k, transpose_y=True) / temperature
         labels = paddle.arange(q.shape[0]) + q.shape[0] * distributed.rank()
-        return F.cross_entropy(logits, labels) * (2 * temperature)
+        # Averaged here, because Paddle 2.6 waits for the device to average.
+        return F.cross_entropy(logits, labels, reduction="none").mean() * (2 * temperature)
 
 
 def patch_projection(backbone):

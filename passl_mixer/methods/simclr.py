@@ -40,7 +40,7 @@ def nt_xent(z1, z2, temperature: float):
         logits = paddle.matmul(z, z, transpose_y=True) / temperature  # [2B, 2B]
         logits = logits - 1e9 * paddle.eye(2 * batch)  # a view is not its own negative
         positives = paddle.arange(2 * batch).roll(batch)
-        return F.cross_entropy(logits, positives)
+        return F.cross_entropy(logits, positives, reduction="none").mean()  # Paddle 2.6 waits for the device to average
 
 
 class SimCLR(nn.Layer):

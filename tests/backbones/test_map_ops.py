@@ -81,7 +81,7 @@ class TestConvolution:
             layer = Conv2D(4, out, 3, padding=1, groups=groups)
             want = F.conv2d(x, layer.weight, layer.bias, padding=1, groups=groups).numpy()
             np.testing.assert_allclose(layer(x).numpy(), want, atol=1e-5)
-            last = layer.channels_last(x.transpose([0, 2, 3, 1]))
+            last = layer(x.transpose([0, 2, 3, 1]), channels_last=True)
             np.testing.assert_allclose(last.transpose([0, 3, 1, 2]).numpy(), want, atol=1e-5)
             assert map_ops.convolves(x, groups) == (groups == 1)
 

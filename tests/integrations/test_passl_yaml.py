@@ -124,7 +124,7 @@ def test_the_recipe_of_moco_v1(write, tmp_path):
     ("mixer", "optim.clip_norm", 1.0), ("mixer", "optim.base_batch_size", 64),
     ("mixer", "data.train_views.flip_p", 0.0),
     ("mixer", "data.train_views.crop_ratio", 1.0), ("mixer", "data.train_views.interpolation", "bicubic"),
-    ("moco_clas", "model.method.freeze_backbone", True), ("moco_clas", "evaluate.at_end", ["knn"]),
+    ("moco_clas", "model.method.freeze_backbone", True), ("moco_clas", "evaluate.at_end", ["classifier"]),
     ("moco_clas", "optim.lr", 30.0), ("moco_clas", "data.eval_views.resize", 36),
     ("byol_clas", "optim.nesterov", True), ("byol_clas", "optim.base_batch_size", 1024),
     ("byol_clas", "data.train_views.mean", [0.485, 0.456, 0.406]),

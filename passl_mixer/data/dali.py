@@ -1,0 +1,151 @@
+"""The batches of a ``Loader``, made by NVIDIA DALI: on a GPU, or on the CPU without one. Not run on a GPU yet.
+
+Every random choice is drawn on the host as ``Loader`` draws it (``Recipe.plans``), so order, labels, boxes and the
+strength and order of the colour steps are the same ones; the pixels are those of another decoder and resampler
+(docs/data.md says how far apart they are). A batch is bitwise the same after a resume, on the same machine.
+
+The host reads files and plans; JPEGs go to DALI as they are. Other files, and JPEGs whose size cannot be read from the
+header or that do not end as one, are decoded here as ``Loader`` decodes them and handed over uncompressed, which also
+finds what cannot be decoded before DALI does.
+"""
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import Optional
+
+import cv2
+import numpy as np
+
+from passl_mixer.data.dali_plans import to_row
+from passl_mixer.data.decode import decode, jpeg_size
+from passl_mixer.data.folder import ImageFolder
+from passl_mixer.data.loader import Loader, rng
+from passl_mixer.data.plans import Recipe
+from passl_mixer.errors import BadInput
+
+_JPEG_END = b"\xff\xd9"
+_READING = 2  # batches whose files are being read or have been; DALI works on two more
+
+
+def encoded(data: bytes) -> Optional[tuple]:
+    """A file as DALI takes it.
+
+    Args:
+        data: the whole file.
+    Returns:
+        (bytes of a JPEG or of an uncompressed BMP, (height, width) that it decodes to, pixels); None if it is not an
+        image.
+    """
+    size = jpeg_size(data)
+    if size is not None and data.endswith(_JPEG_END):
+        return data, size
+    image = decode(data)
+    if image is None:
+        return None
+    return cv2.imencode(".bmp", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes(), image.shape[:2]
+
+
+def _pipelines():
+    """The module that needs DALI."""
+    try:
+        from passl_mixer.data import dali_graph
+    except ImportError as error:
+        raise BadInput(f"data.loader is 'dali', but NVIDIA DALI cannot be imported ({error}); install it with pip "
+                       "install 'passl_mixer[dali]' (or: pip install nvidia-dali-cuda120), or use "
+                       "-o data.loader=threads") from error
+    return dali_graph
+
+
+class DaliLoader:
+    """Iterates over an image folder as a ``Loader`` does, with DALI at work on the pixels.
+
+    Args:
+        loader: says which images are in which batch, with which views; its ``num_workers`` (at least 1) is the number
+            of threads that read files, and of DALI's own.
+        device_id: number of the GPU that decodes and augments; None: the CPU does. Batches come back to the host.
+    Raises:
+        BadInput: DALI is missing; a dataset other than ``image_folder``; views that make no plans.
+    """
+
+    def __init__(self, loader: Loader, *, device_id: Optional[int] = None):
+        self.dataset, self.views = loader.dataset, loader.views
+        self._recipe = type(self.views).__name__
+        if not isinstance(self.dataset, ImageFolder):
+            raise BadInput(f"data.loader 'dali' reads image files, but the dataset is {type(self.dataset).__name__}; "
+                           "expected -o data.dataset.name=image_folder, or use -o data.loader=threads")
+        if not isinstance(self.views, Recipe):
+            raise BadInput(f"data.loader 'dali' makes views from plans, and {self._recipe} has none; expected "
+                           "data.train_views of inception, simclr, moco_v1, moco_v2 or byol, or -o data.loader=threads")
+        self._loader, self._device_id, self._graph = loader, device_id, _pipelines()
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def indices(self, epoch: int) -> list:
+        """The dataset indices of this rank's batches, a list of int64 arrays."""
+        return self._loader.indices(epoch)
+
+    def epoch(self, epoch: int, start_batch: int = 0):
+        """Iterate over one epoch.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            start_batch: batches to leave out, for a resume in the middle of an epoch.
+        Yields:
+            ``(views, labels)``: a list of uint8 [B, S, S, 3] arrays and int64 [B] or None.
+        Raises:
+            BadInput: DALI cannot decode a file, or anything else went wrong in it.
+        """
+        cv2.setNumThreads(0)
+        batches = self.indices(epoch)[start_batch:]
+        filled = [indices for indices in batches if len(indices)]
+        if filled:
+            yield from self._batches(filled, epoch)
+        for indices in batches[len(filled):]:  # a rank's empty share of the last batch; DALI has no empty batches
+            side = self.views.img_size
+            yield [np.empty((0, side, side, 3), np.uint8) for _ in range(self.views.num_views)], self._labels(indices)
+
+    def _batches(self, batches, epoch):
+        workers = max(1, self._loader.num_workers)
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="passl_mixer_data")
+        try:
+            pipeline = self._graph.build_pipeline(
+                self._inputs(pool, batches, epoch), batch_size=max(map(len, batches)), num_views=self.views.num_views,
+                bicubic=self.views.bicubic, num_threads=workers, device_id=self._device_id)
+            for indices in batches:
+                # copied, because DALI uses the memory of its outputs again
+                yield [np.array(made.as_cpu().as_array()) for made in pipeline.run()], self._labels(indices)
+        except RuntimeError as error:
+            raise BadInput(f"NVIDIA DALI could not make a batch of epoch {epoch}: {_first_reason(error)}; use "
+                           "-o data.loader=threads, which names and replaces files that cannot be decoded") from error
+        finally:  # also when the consumer stops early: no thread outlives the iterator
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _inputs(self, pool, batches, epoch):
+        """Yield what the pipeline takes in for each batch, while the files of the next ones are being read."""
+        started = deque()
+        for indices in batches:
+            started.append([pool.submit(self._input, int(index), epoch) for index in indices])
+            if len(started) == _READING:
+                yield _collect(started.popleft())
+        while started:
+            yield _collect(started.popleft())
+
+    def _input(self, index: int, epoch: int) -> tuple:
+        data, size = self.dataset.read(index, encoded)
+        plans = self.views.plans(*size, rng(self._loader.seed, epoch, index))
+        return np.frombuffer(data, np.uint8), [to_row(plan, self.views.img_size, self._recipe) for plan in plans]
+
+    def _labels(self, indices):
+        return None if self.dataset.labels is None else self.dataset.labels[indices]
+
+
+def _collect(futures) -> tuple:
+    files, rows = zip(*(future.result() for future in futures))
+    return (list(files), *(np.stack(of_view) for of_view in zip(*rows)))
+
+
+def _first_reason(error: RuntimeError) -> str:
+    """The line of DALI's message that says what happened."""
+    lines = [line.strip(" :") for line in str(error).splitlines() if line.strip()]
+    after = lines.index("encountered") + 1 if "encountered" in lines else 0
+    return lines[after] if after < len(lines) else type(error).__name__

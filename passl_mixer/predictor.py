@@ -1,0 +1,154 @@
+"""An exported network on a CPU: Paddle's inference predictor, with oneDNN where that is right.
+
+Three things of Paddle's are avoided, all seen on 2.6.2 and 3.3.1 or on the one named:
+- a network that has norms over the last axis of maps (Hire-MLP, Wave-MLP, AS-MLP) comes out wrong, or ends the process,
+  with oneDNN, which reorders the axes; ``export.py`` notes it and it runs without;
+- Paddle 3 places every operator it can on oneDNN, padding among them, which then fails (CycleMLP, ViT), and fuses
+  reshapes into their producers, whose shapes it then mistakes (ViP). Here only products with bias and GELU and
+  convolutions run on oneDNN, and no network that was measured is slower for it;
+- making and calling a predictor sets the math threads of the whole process, a call to one; they are put back.
+"""
+import contextlib
+import ctypes
+import functools
+import json
+import os
+from pathlib import Path
+from typing import Optional, Union
+
+import numpy as np
+import paddle
+
+from passl_mixer import runtime
+from passl_mixer.errors import BadInput
+
+PROGRAMS = ("model.json", "model.pdmodel")      # of Paddle 3 and of 2.6
+FACTS = "export.json"
+# Passes of Paddle 3's predictor that break networks, see above; 2.6 has neither trouble.
+BROKEN_PASSES = ("onednn_placement_pass", "operator_reshape_onednn_fuse_pass", "operator_unsqueeze_onednn_fuse_pass")
+
+
+@functools.cache
+def _math_libraries() -> list:
+    """``(library, its function that tells the threads, its function that sets them)`` of Paddle's OpenMP and MKL."""
+    folder = Path(paddle.__file__).parent / "libs"
+    names = {"libiomp5.so": ("omp_get_max_threads", "omp_set_num_threads"),
+             "libmklml_intel.so": ("MKL_Get_Max_Threads", "MKL_Set_Num_Threads")}
+    return [(ctypes.CDLL(str(folder / file)), *functions) for file, functions in names.items()
+            if (folder / file).exists()]
+
+
+@contextlib.contextmanager
+def _threads_kept():
+    before = [getattr(library, told)() for library, told, _ in _math_libraries()]
+    try:
+        yield
+    finally:
+        for (library, _, sets), count in zip(_math_libraries(), before):
+            getattr(library, sets)(count)
+
+
+class Exported:
+    """An exported network, loaded: ``network(images) -> outputs``. Made by ``load_exported``; not for several threads.
+
+    Attributes:
+        facts: the content of ``export.json``.
+    """
+
+    def __init__(self, predictor, facts: dict):
+        self.predictor, self.facts = predictor, facts
+
+    def __call__(self, images: np.ndarray) -> Union[np.ndarray, list]:
+        """Outputs of images.
+
+        Args:
+            images: float32 [B, C, H, W], normalised with the facts' ``mean`` and ``std``.
+        Returns:
+            Features or logits, float32 [B, D]; of an export of maps the list of them, [B, C_i, H_i, W_i].
+        Raises:
+            BadInput: another shape or type.
+        """
+        shape = self.facts["input_shape"]
+        fits = isinstance(images, np.ndarray) and images.dtype == np.float32 and images.ndim == 4 and len(images) > 0
+        if not fits or any(want not in (None, got) for want, got in zip(shape, images.shape)):
+            got = f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else type(images).__name__
+            raise BadInput(f"images are {got}, expected a NumPy array float32 "
+                           f"[{', '.join(str(side or 'B') for side in shape)}]; resize, normalise and convert them")
+        self.predictor.get_input_handle(self.predictor.get_input_names()[0]).copy_from_cpu(np.ascontiguousarray(images))
+        with _threads_kept():
+            self.predictor.run()
+        outputs = [self.predictor.get_output_handle(n).copy_to_cpu() for n in self.predictor.get_output_names()]
+        return outputs if self.facts["what"] == "maps" else outputs[0]
+
+
+def load_exported(folder, *, onednn: Optional[bool] = None, threads: Optional[int] = None,
+                  precision: str = "fp32") -> Exported:
+    """Load an exported network for a CPU.
+
+    Args:
+        folder: as ``export_network`` wrote it.
+        onednn: whether oneDNN computes; None: wherever it computes this network correctly.
+        threads: math threads of the calls, at least 1; None for those of this package's CPU set-up.
+        precision: "fp32", or "bf16": products in bfloat16 where oneDNN computes, on processors that have them (AVX-512
+            BF16). Outputs then agree with the network's to about a hundredth of the largest.
+    Returns:
+        A function from images, NumPy float32 [B, C, H, W], to outputs.
+    Raises:
+        BadInput: nothing exported there, another Paddle's program, oneDNN where it computes wrongly, a precision that
+            cannot be had.
+    """
+    folder = Path(folder)
+    facts, program = _read(folder)
+    if onednn and not facts["onednn"]:
+        raise BadInput(f"{folder} does not run with oneDNN: {facts['onednn_why_not']}; leave onednn out")
+    if threads is not None and threads < 1:
+        raise BadInput(f"threads is {threads}, expected at least 1; leave it out for all cores")
+    with_onednn = facts["onednn"] if onednn is None else onednn
+    if precision not in ("fp32", "bf16"):
+        raise BadInput(f"precision is {precision!r}, expected fp32 or bf16")
+    if precision == "bf16" and not (with_onednn and has_bfloat16()):
+        raise BadInput("bf16 needs oneDNN and a processor with AVX-512 BF16, and "
+                       + ("this one has none" if with_onednn else f"{folder} runs without oneDNN") + "; use fp32")
+    config = paddle.inference.Config(str(program), str(folder / "model.pdiparams"))
+    config.disable_gpu()
+    config.disable_glog_info()
+    config.switch_ir_optim(True)
+    config.set_cpu_math_library_num_threads(threads or _default_threads())
+    if with_onednn:
+        config.enable_mkldnn()
+        if precision == "bf16":
+            config.enable_mkldnn_bfloat16()
+        if program.name == PROGRAMS[0]:
+            for name in BROKEN_PASSES:
+                config.delete_pass(name)
+    else:
+        config.disable_mkldnn()
+    with _threads_kept():
+        return Exported(paddle.inference.create_predictor(config), facts)
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16; False where Linux does not tell."""
+    path = Path("/proc/cpuinfo")
+    return path.exists() and "avx512_bf16" in path.read_text().split()
+
+
+def _default_threads() -> int:
+    chosen = os.environ.get("OMP_NUM_THREADS", "")
+    return runtime.tune_cpu()["threads"] or (int(chosen) if chosen.isdigit() else 1)
+
+
+def _read(folder: Path) -> tuple:
+    """``(facts, program file)`` of an exported folder."""
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        facts = {}
+    if not isinstance(facts, dict) or facts.get("passl_mixer_export") != 1:
+        raise BadInput(f"{folder} is no exported network: it has no {FACTS} of this package; make one with "
+                       "passl-mixer export RUN FOLDER -c CONFIG")
+    mine = PROGRAMS[0] if int(paddle.__version__.partition(".")[0] or 0) >= 3 else PROGRAMS[1]
+    if not (folder / mine).is_file() or not (folder / "model.pdiparams").is_file():
+        raise BadInput(f"{folder} was exported by Paddle {facts['versions']['paddle']} or is incomplete, and this is "
+                       f"Paddle {paddle.__version__}, which needs {mine} and model.pdiparams; export it again")
+    return facts, folder / mine

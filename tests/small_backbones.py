@@ -1,0 +1,21 @@
+"""One network of every family that computes in milliseconds: options of the free-form names, for 16 px images."""
+SMALL = {
+    "MlpMixer": {"img_size": 16, "patch_size": 8, "embed_dim": 16, "num_blocks": 2, "drop_path_rate": 0.5},
+    "ResMLP": {"img_size": 16, "patch_size": 8, "embed_dim": 16, "num_blocks": 2, "drop_path_rate": 0.5},
+    "GMLP": {"img_size": 16, "patch_size": 8, "embed_dim": 16, "num_blocks": 2, "drop_path_rate": 0.5},
+    "ConvMixer": {"embed_dim": 16, "num_blocks": 2, "kernel_size": 3, "patch_size": 8},
+    "ConvMLP": {"stem_channels": 8, "num_conv_blocks": 2, "embed_dims": [8, 16], "depths": [1, 2], "mlp_ratios": [2, 2],
+                "drop_path_rate": 0.5},
+    "CycleMLP": {"embed_dims": [8, 16], "depths": [1, 1], "mlp_ratios": [2, 2], "drop_path_rate": 0.5},
+    "HireMLP": {"embed_dims": [8, 16], "depths": [1, 1], "mlp_ratios": [2, 2], "region_sizes": [2, 2],
+                "shifts": [[0, 1], [0, 1]], "drop_path_rate": 0.5},
+    "WaveMLP": {"embed_dims": [8, 16], "depths": [1, 1], "mlp_ratios": [2, 2], "drop_path_rate": 0.5},
+    "S2MLPv1": {"patch_size": 8, "embed_dim": 16, "num_blocks": 2, "drop_path_rate": 0.5},
+    "S2MLPv2": {"patch_sizes": [4, 2], "embed_dims": [8, 16], "depths": [1, 1], "drop_path_rate": 0.5},
+    "ViP": {"img_size": 16, "patch_size": 4, "embed_dims": [16], "depths": [2], "transitions": [False],
+            "mlp_ratios": [2], "drop_path_rate": 0.5},
+    "ASMLP": {"patch_size": 2, "embed_dim": 16, "depths": [1, 1], "shift_size": 3, "drop_path_rate": 0.5},
+    "ViT": {"img_size": 16, "patch_size": 8, "embed_dim": 16, "num_blocks": 2, "num_heads": 2, "drop_path_rate": 0.5},
+    "Swin": {"patch_size": 2, "embed_dim": 8, "depths": [2], "num_heads": [2], "window_size": 4, "drop_path_rate": 0.5},
+    "ResNet": {"depth": 18, "stem": "cifar"},
+}

@@ -136,7 +136,7 @@ class Conv2D(nn.Conv2D):
         self.stride, self.padding, self.groups = stride, padding, groups
 
     def forward(self, x, channels_last: bool = False):
-        """The convolution of [B, C, H, W]; of [B, H, W, C] with ``channels_last``, which is quicker where depth-wise."""
+        """The convolution of [B, C, H, W]; of [B, H, W, C] with ``channels_last``, quicker where depth-wise."""
         if self._keeps_size_depthwise() and ops.compiled(x):
             x_bhwc = x if channels_last else x.transpose([0, 2, 3, 1])
             y_bhwc = map_ops.depthwise(x_bhwc, self.weight, self.bias)

@@ -38,6 +38,33 @@ def cycle_shift(x_bhwc, axis: int):
     return _CycleShift.apply(x_bhwc, axis)
 
 
+class _BranchMean(PyLayer):
+    @staticmethod
+    def forward(ctx, *branches):
+        note_wanted(ctx, *branches)
+        ctx.shape = batch, height, width, channels = branches[0].shape
+        mean_bc = paddle.empty([batch, channels])
+        call("branch_mean", *map(dense, branches), mean_bc, batch, height * width, channels)
+        return mean_bc
+
+    @staticmethod
+    def backward(ctx, grad):
+        batch, height, width, channels = ctx.shape
+
+        def spread():
+            found = paddle.empty(ctx.shape)
+            call("branch_mean_gradient", dense(grad), found, batch, height * width, channels)
+            return found
+
+        # one tensor each: Paddle adds into the gradients it is given
+        return wanted(ctx, spread, spread, spread)
+
+
+def branch_mean(branches):
+    """Mean over positions, [B, C], of the sum of three maps [B, H, W, C]."""
+    return _BranchMean.apply(*branches)
+
+
 class _WeighBranches(PyLayer):
     @staticmethod
     def forward(ctx, *branches_and_shares):

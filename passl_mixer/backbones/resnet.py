@@ -18,6 +18,17 @@ BLOCKS = {18: "BasicBlock", 34: "BasicBlock", 50: "BottleneckBlock", 101: "Bottl
 STEMS = ("imagenet", "cifar", "no_pool")
 
 
+def use_own_convolutions(net) -> None:
+    """Put this package's ``Conv2D`` in the place of every convolution, with its weights: on the CPU it uses every core."""
+    for parent in net.sublayers(include_self=True):
+        for name, conv in list(parent.named_children()):
+            if type(conv) is nn.Conv2D:
+                own = Conv2D(conv._in_channels, conv._out_channels, conv._kernel_size, stride=conv._stride[0],
+                             padding=conv._padding, groups=conv._groups, bias_attr=False)
+                own.weight = conv.weight
+                setattr(parent, name, own)
+
+
 class ResNet(nn.Layer):
     """ResNet without a classifier; takes any image size.
 
@@ -44,6 +55,7 @@ class ResNet(nn.Layer):
             raise BadInput(f"unknown stem {stem!r}{nearest(stem, STEMS)}")
         block = getattr(models.resnet, BLOCKS[depth])
         net = models.ResNet(block, depth, num_classes=0, with_pool=False)
+        use_own_convolutions(net)
         kernel, stride = (3, 1) if stem == "cifar" else (7, 2)
         self.in_chans = in_chans
         self.conv1 = Conv2D(in_chans, 64, kernel, stride=stride, padding=kernel // 2, bias_attr=False)

@@ -71,10 +71,11 @@ def weigh_branches(branches, reduce, score):
     Source: the ``reweight`` of the official Hire-MLP, Wave-MLP and CycleMLP; ResNeSt's split attention
         (Zhang et al. 2020, arXiv:2004.08955).
     """
-    mean_bc = paddle.add_n(branches).mean(axis=[1, 2])
+    quick = len(branches) == 3 and ops.compiled(branches[0])
+    mean_bc = map_ops.branch_mean(branches) if quick else paddle.add_n(branches).mean(axis=[1, 2])
     scores = score(activate(reduce(mean_bc), "gelu"))
     shares = F.softmax(scores.reshape([-1, branches[0].shape[-1], len(branches)]), axis=-1).astype(branches[0].dtype)
     shares_bc = shares.unbind(axis=-1)
-    if len(branches) == 3 and ops.compiled(branches[0]):
+    if quick:
         return map_ops.weigh_branches(branches, shares_bc)
     return paddle.add_n([branch * share.unsqueeze([1, 2]) for branch, share in zip(branches, shares_bc)])

@@ -215,8 +215,8 @@ def _evaluate(keys: Keys, model: Model, batch, notes: list) -> dict:
         hook.choice(["EvaluateHook"])
         measured = "classifier" if model.method["name"] == "supervised" else "knn"
         evaluate["at_end"] = [measured]
-        notes.append(f"{hook.path} EvaluateHook: PASSL measures after every epoch, here {measured} on the test images is "
-                     "measured at the end; 'accuracy' of the log is on training images")
+        notes.append(f"{hook.path} EvaluateHook: PASSL measures after every epoch, here {measured} on the test images "
+                     "is measured at the end; 'accuracy' of the log is on training images")
     return evaluate
 
 

@@ -288,6 +288,31 @@ int cycle_shift(const int32_t *x, int32_t *y, int64_t batch, int64_t height, int
 
 /* ---- branches weighted per image and channel: ViP, CycleMLP, S2-MLP v2, Wave-MLP ---- */
 
+/* mean [batch, chans] over places of x0 + x1 + x2. */
+int branch_mean(const float *x0, const float *x1, const float *x2, float *mean, int64_t batch, int64_t places,
+                int64_t chans) {
+#pragma omp parallel for schedule(static) if (batch * places * chans > SMALL)
+    for (int64_t b = 0; b < batch; b++) {
+        float *own = mean + b * chans;
+        for (int64_t c = 0; c < chans; c++) own[c] = 0.0f;
+        for (int64_t p = 0; p < places; p++) {
+            int64_t at = (b * places + p) * chans;
+            for (int64_t c = 0; c < chans; c++) own[c] += x0[at + c] + x1[at + c] + x2[at + c];
+        }
+        for (int64_t c = 0; c < chans; c++) own[c] /= places;
+    }
+    return 0;
+}
+
+/* Its gradient, one for all three: dx [batch, places, chans] = dmean / places. */
+int branch_mean_gradient(const float *dmean, float *dx, int64_t batch, int64_t places, int64_t chans) {
+#pragma omp parallel for collapse(2) schedule(static) if (batch * places * chans > SMALL)
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t p = 0; p < places; p++)
+            for (int64_t c = 0; c < chans; c++) dx[(b * places + p) * chans + c] = dmean[b * chans + c] / places;
+    return 0;
+}
+
 /* y [batch, places, chans] = sum over k of a_k [batch, chans] * x_k, three branches. */
 int weigh_branches(const float *x0, const float *x1, const float *x2, const float *a0, const float *a1, const float *a2,
                    float *y, int64_t batch, int64_t places, int64_t chans) {

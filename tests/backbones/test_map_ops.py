@@ -52,6 +52,12 @@ def test_weighted_branches(frozen):
     close(both(lambda *t: map_ops.weigh_branches(t[:3], t[3:]), theirs, arrays, frozen))
 
 
+@pytest.mark.parametrize("frozen", [(), (1,)])
+def test_mean_of_branches(frozen):
+    arrays = [RNG.standard_normal((2, 3, 5, 8)).astype("float32") for _ in range(3)]
+    close(both(lambda *t: map_ops.branch_mean(t), lambda *t: paddle.add_n(list(t)).mean(axis=[1, 2]), arrays, frozen))
+
+
 @pytest.mark.skipif(native.load() is None or not native.load().has_products(), reason="this Paddle brings no MKL")
 class TestConvolution:
     # chans, out_chans, kernel, stride, padding, height, width

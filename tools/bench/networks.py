@@ -15,7 +15,7 @@ from bench.variants import replace_cycle_fc
 from passl_mixer import build_backbone, build_head, build_method, distributed
 from passl_mixer.backbones.cycle_mlp import CycleFC
 from passl_mixer.backbones.layers import TokenLinear
-from passl_mixer.errors import BadInput
+from passl_mixer.backbones.recompute import set_recompute
 from passl_mixer.evaluate import to_images
 from passl_mixer.macs import count_macs, count_parameters
 from passl_mixer.optim import build_optimizer
@@ -45,10 +45,7 @@ class Network:
         self.flop = 2 * macs * batch
         self.facts = {"images": batch, "parameters": count_parameters(self.backbone) + count_parameters(self.head)}
         replace_cycle_fc(self.backbone, entry.get("variant"))
-        if entry.get("recompute"):
-            if not hasattr(self.backbone, "recompute"):
-                raise BadInput(f"{entry['backbone']['name']} cannot recompute; expected a backbone of blocks")
-            self.backbone.recompute = True
+        set_recompute(self.backbone, entry.get("recompute", False))
         self.method = build_method("supervised", self.backbone, self.head)
         self.precision = Precision(autocast_dtype("bf16" if device != "cpu" else "fp32", device))
         draw = np.random.default_rng(0)

@@ -19,7 +19,7 @@ STEMS = ("imagenet", "cifar", "no_pool")
 
 
 def use_own_convolutions(net) -> None:
-    """Put this package's ``Conv2D`` in the place of every convolution, with its weights: on the CPU it uses every core."""
+    """Put this package's ``Conv2D``, which uses every core of a CPU, in the place of every convolution."""
     for parent in net.sublayers(include_self=True):
         for name, conv in list(parent.named_children()):
             if type(conv) is nn.Conv2D:

@@ -7,7 +7,7 @@ import yaml
 from passl_mixer import checkpoint, cli, get_config
 
 
-def exported(method, backbone: dict, size: int, classes: int):
+def exported(method, backbone: dict, size: int, classes: int, precision: str):
     """The function images [B, 3, H, W] -> scores of the exported encoder and head.
 
     Args:
@@ -15,6 +15,7 @@ def exported(method, backbone: dict, size: int, classes: int):
         backbone: its backbone's entry.
         size: pixels it is exported for.
         classes: of its head.
+        precision: fp32 or bf16, of its products.
     Raises:
         RuntimeError: the command failed; its own words are on standard error.
     """
@@ -35,4 +36,4 @@ def exported(method, backbone: dict, size: int, classes: int):
         code = cli.main(["export", str(weights), str(out), "-c", str(file), "--what", "logits"])
         if code:
             raise RuntimeError(f"passl-mixer export ended with code {code}")
-        return load_exported(out)
+        return load_exported(out, precision=precision)

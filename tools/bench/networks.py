@@ -93,25 +93,29 @@ class Network:
             raise ArithmeticError(f"the loss of {self.entry} is {float(loss)}")
         return {"parts": clock.parts}
 
-    def exported(self):
-        """The same inference by the exported model, as a step."""
+    def exported_bf16(self):
+        """As ``exported``, with products in bfloat16."""
+        return self.exported("bf16", tolerance=0.05)
+
+    def exported(self, precision: str = "fp32", tolerance: float = 1e-3):
+        """The same inference by the exported model, as a step; scores agree to ``tolerance`` of the largest."""
         from bench.exporting import exported
 
         self.method.eval()
         for parameter in self.head.parameters():        # zeros at first, and of zeros any two models agree
             parameter.set_value(0.02 * paddle.randn(parameter.shape))
-        predict = exported(self.method, self.entry["backbone"], self.entry["size"], NUM_CLASSES)
+        predict = exported(self.method, self.entry["backbone"], self.entry["size"], NUM_CLASSES, precision)
         images = self.images.numpy()
-        self._same(predict(images))
+        self._same(predict(images), tolerance)
 
         def step() -> None:
             predict(images)
         return step
 
     @paddle.no_grad()
-    def _same(self, scores) -> None:
+    def _same(self, scores, tolerance: float) -> None:
         expected = self.head(self.backbone(self.images)).numpy()
-        if not np.allclose(scores, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()):
+        if not np.allclose(scores, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max()):
             raise ArithmeticError(f"the exported {self.entry['backbone']['name']} computes something else")
 
     def largest_product(self) -> tuple:
@@ -162,7 +166,7 @@ def network_steps(setup: dict, device: str) -> tuple:
         network = Network(entry, device)
         for name in entry["steps"]:
             made = getattr(network, name)
-            steps[f"{key}.{name}"] = made() if name in ("peak", "exported") else made
+            steps[f"{key}.{name}"] = made() if name in ("peak", "exported", "exported_bf16") else made
             facts[f"{key}.{name}"] = {} if name == "peak" else {
                 **network.facts, "flop": network.flop * (BACKWARD if name == "train" else 1)}
     return steps, facts

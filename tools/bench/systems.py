@@ -4,6 +4,7 @@ Every suite takes the settings and yields records (``turns.record``).
 """
 import contextlib
 import socket
+from pathlib import Path
 from typing import Optional
 
 from bench.suites import Settings, batch_for, case_name, in_one_process, networks, ours, sized
@@ -11,14 +12,21 @@ from bench.turns import OURS, Child, record, take_turns, together
 
 
 def export(settings: Settings):
-    """The exported model's inference over our own eager forward, in one process."""
+    """The exported model's inference over our own eager forward, in one process; in bfloat16 too where oneDNN can."""
     for name in settings.backbones:
         backbone, size = sized(name)
         batch = batch_for(settings, size)
-        entry = {"backbone": backbone, "batch": batch, "size": size, "steps": ["exported", "infer"]}
-        with networks(settings, {"a": entry}) as child:
-            rows = in_one_process(settings, child, ["a.exported", "a.infer"])
-        yield record("export", case_name(backbone["name"], "exported", batch, size), rows, peer="eager forward")
+        for step, words in (("exported", "exported"), ("exported_bf16", "exported in bf16"))[:1 + has_bf16()]:
+            entry = {"backbone": backbone, "batch": batch, "size": size, "steps": [step, "infer"]}
+            with networks(settings, {"a": entry}) as child:
+                rows = in_one_process(settings, child, [f"a.{step}", "a.infer"])
+            yield record("export", case_name(backbone["name"], words, batch, size), rows, peer="eager forward")
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies bfloat16."""
+    cpu = Path("/proc/cpuinfo")
+    return cpu.exists() and "avx512_bf16" in cpu.read_text(encoding="utf-8").split()
 
 
 def _group(settings: Settings, entry: dict, count: int) -> list:

@@ -80,7 +80,7 @@ def _add_bias(z, bias, by_row: int):
     """``z + bias`` in place, the bias by column (by_row 0) or by row."""
     if native.load() is None:
         return z.add_(bias.unsqueeze(-1) if by_row else bias)
-    call("bias_add", z, bias, None, *_rows_of(z, by_row))
+    call("bias_add", z, bias, *_rows_of(z, by_row))
     return z
 
 

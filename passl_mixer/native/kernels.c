@@ -157,16 +157,13 @@ GELU_ALONE(gelu_tanh_forward, gelu_tanh)
 GELU_ALONE_GRADIENT(gelu_erf_gradient, gelu_erf_slope)
 GELU_ALONE_GRADIENT(gelu_tanh_gradient, gelu_tanh_slope)
 
-/* z += bias (by_row as above), and += added where it is not null: a linear map's bias and the residual it ends in. */
-int bias_add(float *z, const float *bias, const float *added, int64_t rows, int64_t cols, int64_t by_row) {
+/* z += bias, by_row as above: a linear map that no GELU follows. */
+int bias_add(float *z, const float *bias, int64_t rows, int64_t cols, int64_t by_row) {
 #pragma omp parallel for schedule(static) if (rows * cols > SMALL)
     for (int64_t i = 0; i < rows; i++) {
         float *zi = z + i * cols;
-        const float *ai = added ? added + i * cols : 0;
         float b = by_row ? bias[i % by_row] : 0.0f;
-        if (by_row && ai) for (int64_t j = 0; j < cols; j++) zi[j] += b + ai[j];
-        else if (by_row) for (int64_t j = 0; j < cols; j++) zi[j] += b;
-        else if (ai) for (int64_t j = 0; j < cols; j++) zi[j] += bias[j] + ai[j];
+        if (by_row) for (int64_t j = 0; j < cols; j++) zi[j] += b;
         else for (int64_t j = 0; j < cols; j++) zi[j] += bias[j];
     }
     return 0;

@@ -89,10 +89,10 @@ def _compiled(compiler: str, openmp: Path) -> Path:
 
 def _cache_folder() -> Path:
     """A folder of this user's for compiled files, made if need be; a temporary one where the home is read-only."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "passl_mixer"
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "passl_mixer"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    except OSError:
+    except (OSError, RuntimeError):             # read-only, or a user without a home
         return Path(tempfile.mkdtemp(prefix="passl_mixer_"))

@@ -1,4 +1,4 @@
-"""Loads ``kernels.c``, compiled once per machine with the C compiler that is there; optional.
+"""Loads the C files beside this one, compiled once per machine with the C compiler that is there; optional.
 
 Without a compiler, on other systems than Linux, or with ``PASSL_MIXER_NATIVE=0``, ``load()`` is None and every caller
 takes Paddle's own operators: slower, the same numbers to rounding. The library is kept in
@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Optional
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
 SWITCH = "PASSL_MIXER_NATIVE"
 # not -ffast-math: NaN must stay NaN, and the processor's handling of tiny numbers is not ours to change
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros",
@@ -71,7 +71,7 @@ def _compiled(compiler: str, openmp: Path) -> Path:
     """Path of the library for this source, compiler and processor, built if it is not there yet."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=20).stdout
     cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    identity = [SOURCE.read_text(encoding="utf-8"), *FLAGS, version,
+    identity = [*(source.read_text(encoding="utf-8") for source in SOURCES), *FLAGS, version,
                 *re.findall(r"^(?:model name|flags|Features)\s*:.*$", cpu, re.MULTILINE)[:2]]
     name = f"kernels-{hashlib.sha256(chr(0).join(identity).encode()).hexdigest()[:16]}.so"
     folder = _cache_folder()
@@ -79,10 +79,12 @@ def _compiled(compiler: str, openmp: Path) -> Path:
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as work:
             built = Path(work) / "kernels.so"
+            parts = [str(source) for source in SOURCES if source.suffix == ".c"]
+            objects = [f"{Path(part).stem}.o" for part in parts]
             # linked against Paddle's OpenMP by name: the process has it loaded already
-            for command in ([compiler, *FLAGS, "-c", str(SOURCE), "-o", f"{work}/kernels.o"],
-                            [compiler, "-shared", f"{work}/kernels.o", str(openmp), "-lm", "-o", str(built)]):
-                subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+            for command in ([compiler, *FLAGS, "-c", *parts],
+                            [compiler, "-shared", *objects, str(openmp), "-lm", "-o", str(built)]):
+                subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=work)
             os.replace(built, path)
     return path
 

@@ -1,0 +1,246 @@
+/* Bias, GELU and LayerNorm over rows. */
+#include "common.h"
+
+/* ---- functions of one element, written without branches so that loops over them become vector code ---- */
+
+/* erf: x P(x^2) / Q(x^2), fitted on [-4, 4] (1.5e-8 from 1 there); error 3e-7 relative in float32. */
+static inline float erf_of(float x) {
+    x = x > 4.0f ? 4.0f : x;
+    x = x < -4.0f ? -4.0f : x;
+    float s = x * x;
+    float p = 1.974529548e-06f;
+    p = p * s + 2.880175489e-04f;
+    p = p * s + 4.003613237e-03f;
+    p = p * s + 5.346739928e-02f;
+    p = p * s + 1.962514176e-01f;
+    p = p * s + 1.128378977f;
+    float q = 3.747644559e-05f;
+    q = q * s + 1.216306425e-03f;
+    q = q * s + 1.544441243e-02f;
+    q = q * s + 1.16477059e-01f;
+    q = q * s + 5.072544569e-01f;
+    q = q * s + 1.0f;
+    return x * p / q;
+}
+
+/* exp: 2^n times a polynomial of the rest, |rest| <= ln(2) / 2; below e^-87 it stays at e^-87. */
+static inline float exp_of(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    float n = rintf(x * 1.44269504089f);
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.0f / 5040.0f;
+    p = p * r + 1.0f / 720.0f;
+    p = p * r + 1.0f / 120.0f;
+    p = p * r + 1.0f / 24.0f;
+    p = p * r + 1.0f / 6.0f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    int32_t bits = ((int32_t)n + 127) << 23;
+    float power;
+    memcpy(&power, &bits, 4);
+    return p * power;
+}
+
+#define ROOT_HALF 0.70710678118654752f
+#define ROOT_2_OVER_PI 0.79788456080286536f
+#define CUBIC 0.044715f
+
+static inline float gelu_erf(float x) { return 0.5f * x * (1.0f + erf_of(x * ROOT_HALF)); }
+
+static inline float gelu_erf_slope(float x) {
+    return 0.5f * (1.0f + erf_of(x * ROOT_HALF)) + x * 0.39894228040143268f * exp_of(-0.5f * x * x);
+}
+
+/* 0.5 (1 + tanh u) = 1 / (1 + exp(-2u)) */
+static inline float gelu_tanh(float x) {
+    return x / (1.0f + exp_of(-2.0f * ROOT_2_OVER_PI * (x + CUBIC * x * x * x)));
+}
+
+static inline float gelu_tanh_slope(float x) {
+    float u = -2.0f * ROOT_2_OVER_PI * (x + CUBIC * x * x * x);
+    float e = exp_of(u > 30.0f ? 30.0f : u); /* the slope is 0 there; larger would overflow in the products below */
+    float gate = 1.0f / (1.0f + e); /* 1 - gate = e gate, which keeps its digits where gate is nearly 1 */
+    return gate + x * gate * (e * gate) * 2.0f * ROOT_2_OVER_PI * (1.0f + 3.0f * CUBIC * x * x);
+}
+
+/* ---- bias and GELU: one pass after a matrix product ---- */
+
+/* z [rows, cols] += bias, y = gelu(z). The bias is one value a column (by_row 0), or one a row, row i taking
+ * bias[i % by_row]. With y == z only the result is kept. */
+#define BIAS_GELU(NAME, GELU)                                                                             \
+    int NAME(float *z, const float *bias, float *y, int64_t rows, int64_t cols, int64_t by_row) {         \
+        _Pragma("omp parallel for schedule(static) if (rows * cols > SMALL)")                              \
+        for (int64_t i = 0; i < rows; i++) {                                                               \
+            float *zi = z + i * cols, *yi = y + i * cols;                                                  \
+            if (by_row) {                                                                                  \
+                float b = bias[i % by_row];                                                                \
+                for (int64_t j = 0; j < cols; j++) {                                                       \
+                    float v = zi[j] + b;                                                                   \
+                    zi[j] = v;                                                                             \
+                    yi[j] = GELU(v);                                                                       \
+                }                                                                                          \
+            } else {                                                                                       \
+                for (int64_t j = 0; j < cols; j++) {                                                       \
+                    float v = zi[j] + bias[j];                                                             \
+                    zi[j] = v;                                                                             \
+                    yi[j] = GELU(v);                                                                       \
+                }                                                                                          \
+            }                                                                                              \
+        }                                                                                                  \
+        return 0;                                                                                          \
+    }
+BIAS_GELU(bias_gelu_erf, gelu_erf)
+BIAS_GELU(bias_gelu_tanh, gelu_tanh)
+
+/* dz = dy * gelu'(z), and the sums of dz that are the gradient of the bias: over rows (by_row 0, dbias [cols]) or
+ * over columns and over the rows i with the same i % by_row (dbias [by_row]). */
+#define BIAS_GELU_GRADIENT(NAME, SLOPE)                                                                    \
+    int NAME(const float *z, const float *dy, float *dz, float *dbias, int64_t rows, int64_t cols,         \
+             int64_t by_row) {                                                                             \
+        int64_t width = by_row ? by_row : cols;                                                            \
+        int parts = omp_get_max_threads();                                                                 \
+        float *sums = calloc((size_t)parts * width, sizeof(float));                                        \
+        if (!sums) return 1;                                                                               \
+        _Pragma("omp parallel if (rows * cols > SMALL)") {                                                 \
+            float *own = sums + (size_t)omp_get_thread_num() * width;                                      \
+            _Pragma("omp for schedule(static)")                                                            \
+            for (int64_t i = 0; i < rows; i++) {                                                           \
+                const float *zi = z + i * cols, *di = dy + i * cols;                                       \
+                float *oi = dz + i * cols;                                                                 \
+                for (int64_t j = 0; j < cols; j++) oi[j] = di[j] * SLOPE(zi[j]);                           \
+                if (by_row) {                                                                              \
+                    float total = 0.0f;                                                                    \
+                    for (int64_t j = 0; j < cols; j++) total += oi[j];                                     \
+                    own[i % by_row] += total;                                                              \
+                } else {                                                                                   \
+                    for (int64_t j = 0; j < cols; j++) own[j] += oi[j];                                    \
+                }                                                                                          \
+            }                                                                                              \
+        }                                                                                                  \
+        memset(dbias, 0, width * sizeof(float));                                                           \
+        for (int t = 0; t < parts; t++)                                                                    \
+            for (int64_t j = 0; j < width; j++) dbias[j] += sums[(size_t)t * width + j];                   \
+        free(sums);                                                                                        \
+        return 0;                                                                                          \
+    }
+BIAS_GELU_GRADIENT(bias_gelu_erf_gradient, gelu_erf_slope)
+BIAS_GELU_GRADIENT(bias_gelu_tanh_gradient, gelu_tanh_slope)
+
+/* y = gelu(x) and dx = dy * gelu'(x) over n elements, for GELUs that follow no linear map. */
+#define GELU_ALONE(NAME, GELU)                                                        \
+    int NAME(const float *x, float *y, int64_t n) {                                  \
+        _Pragma("omp parallel for simd schedule(static) if (n > SMALL)")              \
+        for (int64_t i = 0; i < n; i++) y[i] = GELU(x[i]);                            \
+        return 0;                                                                     \
+    }
+GELU_ALONE(gelu_erf_forward, gelu_erf)
+GELU_ALONE(gelu_tanh_forward, gelu_tanh)
+#define GELU_ALONE_GRADIENT(NAME, SLOPE)                                              \
+    int NAME(const float *x, const float *dy, float *dx, int64_t n) {                \
+        _Pragma("omp parallel for simd schedule(static) if (n > SMALL)")              \
+        for (int64_t i = 0; i < n; i++) dx[i] = dy[i] * SLOPE(x[i]);                  \
+        return 0;                                                                     \
+    }
+GELU_ALONE_GRADIENT(gelu_erf_gradient, gelu_erf_slope)
+GELU_ALONE_GRADIENT(gelu_tanh_gradient, gelu_tanh_slope)
+
+/* z += bias, by_row as above: a linear map that no GELU follows. */
+int bias_add(float *z, const float *bias, int64_t rows, int64_t cols, int64_t by_row) {
+#pragma omp parallel for schedule(static) if (rows * cols > SMALL)
+    for (int64_t i = 0; i < rows; i++) {
+        float *zi = z + i * cols;
+        float b = by_row ? bias[i % by_row] : 0.0f;
+        if (by_row) for (int64_t j = 0; j < cols; j++) zi[j] += b;
+        else for (int64_t j = 0; j < cols; j++) zi[j] += bias[j];
+    }
+    return 0;
+}
+
+/* Sums that are a bias gradient: of the columns of g [rows, cols] (by_row 0), or as in the GELU gradient above. */
+int bias_gradient(const float *g, float *dbias, int64_t rows, int64_t cols, int64_t by_row) {
+    int64_t width = by_row ? by_row : cols;
+    int parts = omp_get_max_threads();
+    float *sums = calloc((size_t)parts * width, sizeof(float));
+    if (!sums) return 1;
+#pragma omp parallel if (rows * cols > SMALL)
+    {
+        float *own = sums + (size_t)omp_get_thread_num() * width;
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < rows; i++) {
+            const float *gi = g + i * cols;
+            if (by_row) {
+                float total = 0.0f;
+                for (int64_t j = 0; j < cols; j++) total += gi[j];
+                own[i % by_row] += total;
+            } else {
+                for (int64_t j = 0; j < cols; j++) own[j] += gi[j];
+            }
+        }
+    }
+    memset(dbias, 0, width * sizeof(float));
+    for (int t = 0; t < parts; t++)
+        for (int64_t j = 0; j < width; j++) dbias[j] += sums[(size_t)t * width + j];
+    free(sums);
+    return 0;
+}
+
+/* ---- LayerNorm over the last axis ---- */
+
+/* y = (x - mean) * rstd * weight + bias; mean and rstd [rows] are kept for the gradient. */
+int layer_norm(const float *x, const float *weight, const float *bias, float *y, float *mean, float *rstd,
+                int64_t rows, int64_t cols, float epsilon) {
+#pragma omp parallel for schedule(static) if (rows * cols > SMALL)
+    for (int64_t i = 0; i < rows; i++) {
+        const float *xi = x + i * cols;
+        float *yi = y + i * cols;
+        float sum = 0.0f, squares = 0.0f;
+        for (int64_t j = 0; j < cols; j++) sum += xi[j];
+        float m = sum / cols;
+        for (int64_t j = 0; j < cols; j++) squares += (xi[j] - m) * (xi[j] - m);
+        float r = 1.0f / sqrtf(squares / cols + epsilon);
+        for (int64_t j = 0; j < cols; j++) yi[j] = (xi[j] - m) * r * weight[j] + bias[j];
+        mean[i] = m;
+        rstd[i] = r;
+    }
+    return 0;
+}
+
+/* dx = rstd * (dy w - mean(dy w) - n mean(dy w n)), n = (x - mean) rstd; dweight = sum(dy n), dbias = sum(dy). */
+int layer_norm_gradient(const float *x, const float *weight, const float *mean, const float *rstd, const float *dy,
+                        float *dx, float *dweight, float *dbias, int64_t rows, int64_t cols) {
+    int parts = omp_get_max_threads();
+    float *sums = calloc((size_t)parts * 2 * cols, sizeof(float));
+    if (!sums) return 1;
+#pragma omp parallel if (rows * cols > SMALL)
+    {
+        float *dw = sums + (size_t)omp_get_thread_num() * 2 * cols, *db = dw + cols;
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < rows; i++) {
+            const float *xi = x + i * cols, *gi = dy + i * cols;
+            float *oi = dx + i * cols;
+            float m = mean[i], r = rstd[i], g_sum = 0.0f, gn_sum = 0.0f;
+            for (int64_t j = 0; j < cols; j++) {
+                float n = (xi[j] - m) * r, gw = gi[j] * weight[j];
+                dw[j] += gi[j] * n;
+                db[j] += gi[j];
+                g_sum += gw;
+                gn_sum += gw * n;
+            }
+            g_sum /= cols;
+            gn_sum /= cols;
+            for (int64_t j = 0; j < cols; j++)
+                oi[j] = r * (gi[j] * weight[j] - g_sum - (xi[j] - m) * r * gn_sum);
+        }
+    }
+    memset(dweight, 0, cols * sizeof(float));
+    memset(dbias, 0, cols * sizeof(float));
+    for (int t = 0; t < parts; t++)
+        for (int64_t j = 0; j < cols; j++) {
+            dweight[j] += sums[(size_t)t * 2 * cols + j];
+            dbias[j] += sums[(size_t)t * 2 * cols + cols + j];
+        }
+    free(sums);
+    return 0;
+}

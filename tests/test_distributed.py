@@ -1,13 +1,9 @@
 """Identity on one process; on two, gathers with the gradient of the whole batch."""
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+from two_processes import assert_two_are_one
 
 from passl_mixer import distributed
 
@@ -67,39 +63,6 @@ np.savez(sys.argv[1] + str(rank) + "of" + str(size), **out)
 """
 
 
-def start(script, folder, rank, endpoints):
-    env = {**os.environ, "PYTHONPATH": str(Path(distributed.__file__).parent.parent), "OMP_NUM_THREADS": "1",
-           "GLOG_minloglevel": "2"}
-    if len(endpoints) > 1:
-        env.update(PADDLE_TRAINER_ID=str(rank), PADDLE_TRAINERS_NUM=str(len(endpoints)),
-                   PADDLE_TRAINER_ENDPOINTS=",".join(endpoints), PADDLE_CURRENT_ENDPOINT=endpoints[rank],
-                   PADDLE_MASTER=endpoints[0], PADDLE_DISTRI_BACKEND="gloo")
-    return subprocess.Popen([sys.executable, script, str(folder) + os.sep], env=env, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True)
-
-
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    sockets = [socket.socket() for _ in range(2)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    endpoints = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
-    for s in sockets:
-        s.close()
-    running = [start(script, tmp_path, rank, endpoints) for rank in range(2)]
-    running.append(start(script, tmp_path, 0, [""]))
-    try:
-        for process in running:
-            output = process.communicate(timeout=60)[0]
-            assert process.returncode == 0, output[-3000:]
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-    first, second, whole = (np.load(tmp_path / f"{name}.npz") for name in ("0of2", "1of2", "0of1"))
-    assert len(whole.files) > 6
-    for key in whole.files:
-        assert np.array_equal(first[key], second[key]), key
-        np.testing.assert_allclose(first[key], whole[key], rtol=1e-4, atol=1e-6, err_msg=key)
+    assert len(assert_two_are_one(WORKER, tmp_path)) > 6

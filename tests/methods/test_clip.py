@@ -1,12 +1,11 @@
 """CLIP: its loss against slow loops, its scale, its step with four backbones, exact resume, what does not fit."""
 import math
-import socket
 
 import cv2
 import numpy as np
 import paddle
 import pytest
-from test_distributed import start
+from two_processes import assert_two_are_one
 
 from passl_mixer import build_backbone, build_head, build_method, checkpoint
 from passl_mixer.backbones.shapes import shapes_only
@@ -287,26 +286,4 @@ np.savez(sys.argv[1] + str(rank) + "of" + str(size), **out)
 
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    sockets = [socket.socket() for _ in range(2)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    endpoints = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
-    for s in sockets:
-        s.close()
-    running = [start(script, tmp_path, rank, endpoints) for rank in range(2)]
-    running.append(start(script, tmp_path, 0, [""]))
-    try:
-        for process in running:
-            output = process.communicate(timeout=60)[0]
-            assert process.returncode == 0, output[-3000:]
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-    first, second, whole = (np.load(tmp_path / f"{name}.npz") for name in ("0of2", "1of2", "0of1"))
-    assert {"loss", "logit_scale", "text.token.weight", "backbone.fc.weight"} <= set(whole.files)
-    for key in whole.files:
-        assert np.array_equal(first[key], second[key]), key
-        np.testing.assert_allclose(first[key], whole[key], rtol=1e-4, atol=1e-6, err_msg=key)
+    assert {"loss", "logit_scale", "text.token.weight", "backbone.fc.weight"} <= assert_two_are_one(WORKER, tmp_path)

@@ -16,17 +16,15 @@ from passl_mixer.backbones import map_ops, ops
 from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
 from passl_mixer.backbones.layers import (
     Conv2D,
-    DropPath,
     LayerNorm,
     Linear,
-    Mlp,
     attr,
     linear,
     linear_rates,
     torch_uniform,
 )
 from passl_mixer.backbones.recompute import apply_block
-from passl_mixer.backbones.stages import weigh_branches
+from passl_mixer.backbones.stages import ResidualBlock, weigh_branches
 from passl_mixer.errors import BadInput
 
 # stem_stride: (kernel, padding) of the stem convolution; 7 x 7 with padding 2 is published.
@@ -91,22 +89,6 @@ class CycleMixer(nn.Layer):
         return self.proj(weigh_branches(branches, self.reweight1, self.reweight2))
 
 
-class CycleBlock(nn.Layer):
-    """``x += mixer(LN(x)); x += mlp(LN(x))``."""
-
-    def __init__(self, width: int, *, mlp_ratio: float, act: str, drop_path: float):
-        super().__init__()
-        self.norm1 = LayerNorm(width)
-        self.mixer = CycleMixer(width)
-        self.norm2 = LayerNorm(width)
-        self.mlp = Mlp(width, int(width * mlp_ratio), act=act)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x_bhwc):
-        x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
-        return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
-
-
 def conv(in_chans: int, out_chans: int, kernel: int, *, stride: int, padding: int) -> Conv2D:
     """Convolution with PyTorch's default initialisation."""
     init = attr(torch_uniform(in_chans * kernel ** 2))
@@ -149,7 +131,7 @@ class CycleMLP(nn.Layer):
         self.stem = conv(in_chans, embed_dims[0], kernel, stride=stem_stride, padding=padding)
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
         self.stages = nn.LayerList([
-            nn.LayerList([CycleBlock(width, mlp_ratio=ratio, act=act, drop_path=next(rates))
+            nn.LayerList([ResidualBlock(width, CycleMixer(width), mlp_ratio=ratio, act=act, drop_path=next(rates))
                           for _ in range(depth)])
             for width, depth, ratio in zip(embed_dims, depths, mlp_ratios)])
         self.downsamples = nn.LayerList([conv(width, next_width, 3, stride=2, padding=1)

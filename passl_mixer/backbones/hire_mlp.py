@@ -22,8 +22,8 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from passl_mixer.backbones.checks import check_positive, check_same_length
-from passl_mixer.backbones.layers import Conv2D, DropPath, Linear, Mlp, attr, linear_rates
-from passl_mixer.backbones.stages import STEMS, check_stages, stage_outputs, weigh_branches
+from passl_mixer.backbones.layers import Conv2D, Linear, attr, linear_rates
+from passl_mixer.backbones.stages import STEMS, ResidualBlock, check_stages, stage_outputs, weigh_branches
 from passl_mixer.errors import BadInput
 
 
@@ -122,20 +122,9 @@ class HireMixer(nn.Layer):
         return self.proj(weigh_branches(branches, self.reweight1, self.reweight2))
 
 
-class HireBlock(nn.Layer):
-    """``x += mixer(BN(x)); x += mlp(BN(x))``."""
-
-    def __init__(self, width: int, *, mlp_ratio: float, size: int, shift: int, drop_path: float):
-        super().__init__()
-        self.norm1 = nn.BatchNorm2D(width, data_format="NHWC")
-        self.mixer = HireMixer(width, size=size, shift=shift)
-        self.norm2 = nn.BatchNorm2D(width, data_format="NHWC")
-        self.mlp = Mlp(width, int(width * mlp_ratio))
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x_bhwc):
-        x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
-        return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
+def batch_norm(width: int) -> nn.Layer:
+    """BatchNorm of [B, H, W, C]."""
+    return nn.BatchNorm2D(width, data_format="NHWC")
 
 
 def conv_bn_relu(in_chans: int, out_chans: int, kernel: int, *, stride: int, padding: int) -> nn.Layer:
@@ -186,8 +175,8 @@ class HireMLP(nn.Layer):
         self.stem = conv_bn_relu(in_chans, embed_dims[0], kernel, stride=stem_stride, padding=padding)
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
         self.stages = nn.LayerList([
-            nn.LayerList([HireBlock(width, mlp_ratio=ratio, size=size, shift=cycle[i % len(cycle)],
-                                    drop_path=next(rates)) for i in range(depth)])
+            nn.LayerList([ResidualBlock(width, HireMixer(width, size=size, shift=cycle[i % len(cycle)]),
+                                        mlp_ratio=ratio, drop_path=next(rates), norm=batch_norm) for i in range(depth)])
             for width, depth, ratio, size, cycle in zip(embed_dims, depths, mlp_ratios, region_sizes, shifts)])
         self.downsamples = nn.LayerList([conv_bn_relu(width, next_width, 3, stride=2, padding=1)
                                          for width, next_width in zip(embed_dims[:-1], embed_dims[1:])])

@@ -15,7 +15,7 @@ import paddle
 from paddle import nn
 
 from passl_mixer.backbones.checks import check_act, check_images, check_positive, check_same_length
-from passl_mixer.backbones.layers import DropPath, LayerNorm, Linear, Mlp, activate, linear_rates
+from passl_mixer.backbones.layers import LayerNorm, Linear, activate, linear_rates
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.backbones.s2_mlp_v1 import (
     HEIGHT_FIRST,
@@ -26,6 +26,7 @@ from passl_mixer.backbones.s2_mlp_v1 import (
     patch_conv,
     spatial_shift,
 )
+from passl_mixer.backbones.stages import ResidualBlock
 
 
 class SplitAttention(nn.Layer):
@@ -66,22 +67,6 @@ class S2Mixer(nn.Layer):
         return self.proj(self.attention(spatial_shift(a, HEIGHT_FIRST), spatial_shift(b, WIDTH_FIRST), c))
 
 
-class S2v2Block(nn.Layer):
-    """``x += mixer(LN(x)); x += mlp(LN(x))``."""
-
-    def __init__(self, width: int, *, mlp_ratio: float, act: str, drop_path: float):
-        super().__init__()
-        self.norm1 = LayerNorm(width)
-        self.mixer = S2Mixer(width)
-        self.norm2 = LayerNorm(width)
-        self.mlp = Mlp(width, int(width * mlp_ratio), act=act)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x_bhwc):
-        x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
-        return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
-
-
 class S2MLPv2(nn.Layer):
     """S2-MLPv2 without a classifier; takes images whose sides are multiples of the product of ``patch_sizes``.
 
@@ -119,7 +104,7 @@ class S2MLPv2(nn.Layer):
                                    in zip([in_chans, *embed_dims[:-1]], embed_dims, patch_sizes)])
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
         self.stages = nn.LayerList([
-            nn.LayerList([S2v2Block(width, mlp_ratio=mlp_ratio, act=act, drop_path=next(rates))
+            nn.LayerList([ResidualBlock(width, S2Mixer(width), mlp_ratio=mlp_ratio, act=act, drop_path=next(rates))
                           for _ in range(depth)])
             for width, depth in zip(embed_dims, depths)])
         self.norm = LayerNorm(self.num_features)

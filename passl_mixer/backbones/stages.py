@@ -1,13 +1,17 @@
-"""What families of stages share: Hire-MLP and Wave-MLP stem sizes and the loop over stages, others weighted branches.
+"""What families of stages share: Hire-MLP and Wave-MLP stem sizes and the loop over stages, others the block
+of two residual branches and weighted branches.
 
 Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is its layout.
 """
+from typing import Callable
+
 import paddle
 import paddle.nn.functional as F
+from paddle import nn
 
 from passl_mixer.backbones import map_ops, ops
 from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
-from passl_mixer.backbones.layers import activate
+from passl_mixer.backbones.layers import DropPath, LayerNorm, Mlp, activate
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput
 
@@ -57,6 +61,32 @@ def stage_outputs(images, in_chans: int, stem, stages, downsamples) -> list:
             x_bhwc = apply_block(block, x_bhwc)
         outputs.append(x_bhwc)
     return outputs
+
+
+class ResidualBlock(nn.Layer):
+    """``x += mixer(norm(x)); x += mlp(norm(x))`` on [B, H, W, C].
+
+    Args:
+        width: channels C.
+        mixer: a Layer from [B, H, W, C] to the same shape.
+        mlp_ratio: hidden width of the MLP as a multiple of ``width``.
+        drop_path: rate of stochastic depth of both branches, in [0, 1).
+        act: activation of the MLP.
+        norm: makes a norm over the last axis for a number of channels.
+    """
+
+    def __init__(self, width: int, mixer: nn.Layer, *, mlp_ratio: float, drop_path: float, act: str = "gelu",
+                 norm: Callable[[int], nn.Layer] = LayerNorm):
+        super().__init__()
+        self.norm1 = norm(width)
+        self.mixer = mixer
+        self.norm2 = norm(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio), act=act)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x_bhwc):
+        x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
+        return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
 
 
 def weigh_branches(branches, reduce, score):

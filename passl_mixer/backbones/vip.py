@@ -17,9 +17,9 @@ from typing import List, Optional, Sequence, Union
 from paddle import nn
 
 from passl_mixer.backbones.checks import check_images, check_positive, check_same_length, image_pair
-from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Linear, Mlp, attr, linear_rates, torch_uniform
+from passl_mixer.backbones.layers import Conv2D, LayerNorm, Linear, attr, linear_rates, torch_uniform
 from passl_mixer.backbones.recompute import apply_block
-from passl_mixer.backbones.stages import weigh_branches
+from passl_mixer.backbones.stages import ResidualBlock, weigh_branches
 from passl_mixer.errors import BadInput
 
 # Axes of [B, row, column, group, channel of the group] after the exchange of rows (1) or columns (2) with groups.
@@ -61,22 +61,6 @@ class PermuteMixer(nn.Layer):
         w = exchange(self.along_width(exchange(x_bhwc, 2, self.segment_dim)), 2, self.segment_dim)
         c = self.channel(x_bhwc)
         return self.proj(weigh_branches([h, w, c], self.reweight1, self.reweight2))
-
-
-class PermutatorBlock(nn.Layer):
-    """``x += mixer(LN(x)); x += mlp(LN(x))``."""
-
-    def __init__(self, width: int, segment_dim: int, *, mlp_ratio: float, drop_path: float):
-        super().__init__()
-        self.norm1 = LayerNorm(width)
-        self.mixer = PermuteMixer(width, segment_dim)
-        self.norm2 = LayerNorm(width)
-        self.mlp = Mlp(width, int(width * mlp_ratio))
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x_bhwc):
-        x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
-        return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
 
 
 def patch_conv(in_chans: int, out_chans: int, side: int) -> Conv2D:
@@ -158,7 +142,8 @@ class ViP(nn.Layer):
         self.stem = patch_conv(in_chans, embed_dims[0], patch_size)
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
         self.stages = nn.LayerList([
-            nn.LayerList([PermutatorBlock(width, n, mlp_ratio=ratio, drop_path=next(rates)) for _ in range(depth)])
+            nn.LayerList([ResidualBlock(width, PermuteMixer(width, n), mlp_ratio=ratio, drop_path=next(rates))
+                          for _ in range(depth)])
             for width, n, depth, ratio in zip(embed_dims, self.segment_dims, depths, mlp_ratios)])
         # Between stages of the same width and resolution there is nothing.
         self.downsamples = nn.LayerList([

@@ -1,7 +1,8 @@
 """Optimisers, their state kept under the names of the model, and the learning rate as a function of the step.
 
-AdamW and SGD are Paddle's fused kernels; LARS is ours, because Paddle's excludes layers by generated names
-only. Biases and parameters with at most one dimension (norms) are not decayed, and LARS does not adapt them.
+AdamW is Paddle's multi-tensor kernel, SGD its kernel for one tensor; LARS is ours, because Paddle's excludes layers by
+generated names only. Biases and parameters with at most one dimension (norms) are not decayed, and LARS does not
+adapt them.
 """
 import collections.abc
 import fnmatch
@@ -11,6 +12,7 @@ from typing import Mapping, Optional, Sequence
 import numpy as np
 import paddle
 
+from passl_mixer.adamw import FusedAdamW, kernel_lr_dtype
 from passl_mixer.errors import BadInput, nearest
 from passl_mixer.lars import Lars
 
@@ -197,6 +199,9 @@ class Optimizer:
 
 
 def _adamw(named_parameters, excluded, options):
+    plain = all(p.dtype == paddle.float32 for _, p in named_parameters)
+    if plain and kernel_lr_dtype(paddle.get_device()) is not None:
+        return FusedAdamW(named_parameters, excluded, options)
     decayed = {p.name for n, p in named_parameters if n not in excluded}
     return paddle.optimizer.AdamW(
         learning_rate=0.0, parameters=[p for _, p in named_parameters],

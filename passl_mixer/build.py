@@ -7,12 +7,16 @@ import paddle
 
 from passl_mixer import checkpoint, distributed, runtime
 from passl_mixer.backbones.recompute import set_recompute
+from passl_mixer.batch_norm import synchronise
 from passl_mixer.config import Config
+from passl_mixer.cuda_graph import GraphedPass
 from passl_mixer.data import build_dataset, build_views, check_dataset
 from passl_mixer.data.dali import DaliLoader
 from passl_mixer.data.loader import Loader
+from passl_mixer.data.vocabulary import build_tokenizer, has_vocabulary
 from passl_mixer.errors import BadInput
 from passl_mixer.methods import build_method
+from passl_mixer.methods.moco import has_batch_norm
 from passl_mixer.optim import build_optimizer, scaled_lr
 from passl_mixer.precision import Precision
 from passl_mixer.registry import BACKBONES, DATASETS
@@ -35,6 +39,7 @@ class Run:
     last_step: int          # where this run stops: total_steps, or train.max_steps
     peak_lr: float
     not_evaluated: str      # why there is no evaluation; empty where there is
+    graphed: Optional[GraphedPass] = None       # with train.cuda_graphs
 
 
 def build(config: Config) -> Run:
@@ -60,6 +65,8 @@ def build(config: Config) -> Run:
     without = _cannot_evaluate(config, dataset)
     if config.train.init_from:
         checkpoint.load_encoder(config.train.init_from, method.backbone)
+    if _spans_processes(config, method):
+        synchronise(method)
     set_recompute(method.backbone, config.train.recompute)
     if config.train.compile:
         compile_backbone(method.backbone, config.model.backbone.name, views.img_size)
@@ -71,8 +78,30 @@ def build(config: Config) -> Run:
                precision=Precision(runtime.autocast_dtype(config.train.precision, device)),
                loader=loader, views=views, steps_per_epoch=steps, total_steps=total,
                last_step=min(total, config.train.max_steps or total),
-               not_evaluated=without,
+               not_evaluated=without, graphed=_graphed(config, device, method),
                peak_lr=scaled_lr(optim.lr, config.data.batch_size, optim.base_batch_size or config.data.batch_size))
+
+
+def _graphed(config: Config, device: str, method) -> Optional[GraphedPass]:
+    """What records the passes of ``train.cuda_graphs``; None where it is off, or on a CPU."""
+    settings = config.train
+    if not settings.cuda_graphs:
+        return None
+    for key, bad, expected in (("train.precision", settings.precision == "fp16", "fp32 or bf16"),
+                               ("train.accumulate", settings.accumulate > 1, "1"),
+                               ("train.recompute", settings.recompute, "false")):
+        if bad:
+            raise BadInput(f"train.cuda_graphs records one pass that is the same every time, and {key} is "
+                           f"{settings[key.partition('.')[2]]}; expected {expected}, or train.cuda_graphs=false")
+    if distributed.world_size() > 1:
+        raise BadInput(f"train.cuda_graphs is for one process, and there are {distributed.world_size()}; set "
+                       "train.cuda_graphs=false")
+    if not device.startswith("gpu"):
+        return None
+    state = [*method.parameters(), *method.buffers()]
+    return GraphedPass([p for _, p in method.trainable_parameters()], state,
+                       lambda step: runtime.seed_step(config.seed, step, distributed.rank()),
+                       getattr(method, "pending", []))
 
 
 def _gpu_number(device: str) -> Optional[int]:
@@ -86,6 +115,20 @@ def _local_batch(config: Config) -> int:
         raise BadInput(f"'data.batch_size' is {config.data.batch_size}; expected a multiple of "
                        f"{distributed.world_size()} process(es) x train.accumulate {config.train.accumulate}")
     return share * config.train.accumulate
+
+
+def _spans_processes(config: Config, method) -> bool:
+    """Whether BatchNorm takes its statistics from the images of all processes.
+
+    By default it does: ``data.batch_size`` is the batch of all processes, and SimCLR, BYOL, SimSiam and MoCo v3 were
+    published so. MoCo v1 and v2 rest on groups that are normalised apart.
+    """
+    if distributed.world_size() == 1 or not config.train.sync_batch_norm or config.model.method.name == "moco":
+        return False
+    if config.train.compile and has_batch_norm(method.backbone):
+        raise BadInput(f"'train.compile' makes a program of backbone {config.model.backbone.name!r}, whose BatchNorm "
+                       "cannot span processes then; set train.sync_batch_norm=false or train.compile=false")
+    return True
 
 
 def _cannot_evaluate(config: Config, dataset) -> str:
@@ -144,8 +187,11 @@ def _with_text_sizes(config: Config) -> Config:
     given = method.get("text", Config())
     if method.name != "clip" or not isinstance(given, Mapping) or all(key in given for key in TEXT_SIZES):
         return method
-    captions = DATASETS.build(config.data.dataset, split="train")
-    _require_captions(config, captions)
+    if has_vocabulary(config.data.dataset.name):
+        captions = build_tokenizer(config.data.dataset)         # neither images nor captions need be there
+    else:
+        captions = DATASETS.build(config.data.dataset, split="train")
+        _require_captions(config, captions)
     return Config({**method, "text": Config({**{key: getattr(captions, key) for key in TEXT_SIZES}, **given})})
 
 

@@ -74,6 +74,19 @@ def broadcast_state(layer) -> None:
             broadcast(value)
 
 
+def maximum(numbers: list) -> list:
+    """The largest of each number over processes; returns when all have called it, after one read from the device.
+
+    Args:
+        numbers: floats, as many on every process; float32 on the way.
+    """
+    if world_size() == 1:
+        return numbers
+    largest = paddle.to_tensor(numbers, dtype="float32")
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return largest.tolist()
+
+
 BUCKET = 8 * 2 ** 20      # numbers that travel together: 32 MiB of float32
 
 

@@ -2,6 +2,7 @@
 
 Features are computed once and handed to the classifiers of ``probes``. Shapes: N images, D features.
 """
+import functools
 from typing import Callable, Optional
 
 import numpy as np
@@ -31,12 +32,19 @@ def to_images(views_u8, mean, std) -> paddle.Tensor:
         mean, std: per channel, in units where white is 1.
     """
     batch, height, width, channels = views_u8.shape
-    scale = np.tile(1.0 / (255.0 * np.asarray(std, np.float32)), width)
-    shift = np.tile(-np.asarray(mean, np.float32) / np.asarray(std, np.float32), width)
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), width, paddle.get_device())
     # one long row per line of pixels: Paddle's CPU kernels broadcast a row fast and [1, 3, 1, 1] slowly
     rows = as_tensor(views_u8).reshape([batch * height, width * channels]).astype("float32")
-    rows = rows * paddle.to_tensor(scale) + paddle.to_tensor(shift)
+    rows = rows * scale + shift
     return rows.reshape([batch, height, width, channels]).transpose([0, 3, 1, 2])
+
+
+@functools.lru_cache(maxsize=16)
+def _scale_and_shift(mean: tuple, std: tuple, width: int, _device: str) -> tuple:
+    """What a row of pixels is multiplied by and what is added; kept, so that a GPU gets it once."""
+    scale = np.tile(1.0 / (255.0 * np.asarray(std, np.float32)), width)
+    shift = np.tile(-np.asarray(mean, np.float32) / np.asarray(std, np.float32), width)
+    return paddle.to_tensor(scale), paddle.to_tensor(shift)
 
 
 def extract(encode: Callable, dataset, views, *, batch_size: int, num_workers: int = 2, limit: Optional[int] = None):

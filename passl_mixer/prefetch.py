@@ -1,43 +1,76 @@
-"""The next batch on its way to a GPU while the current one computes. Not run on a GPU yet.
+"""The next batch on its way to a GPU, on a stream of its own, while the current one computes. Not run on a GPU yet.
 
 A batch goes to page-locked memory and from there to the device without waiting, so the host is free to launch the
-current step. On the CPU there is nothing to copy and batches are what the loader made.
+current step; what DALI made on the GPU is copied there. On the CPU there is nothing to copy and batches are what the
+loader made.
+
+Two rules keep the streams apart. A step waits for the copy of its own batch, no other. A copy waits for the steps that
+were launched before it, so that memory which Paddle gives it again is not read any more; it still runs beside the step
+that is launched next.
 """
 from typing import Callable, Iterable, Optional
 
 import paddle
 
 
-def mover(device: str) -> Optional[Callable]:
-    """A function that starts to copy a loader's batch to a device; None where there is nothing to copy.
+class SideStream:
+    """Copies batches beside the stream that computes.
+
+    Args:
+        copy: starts to copy one array, on the current stream, and returns the tensor.
+        device: Paddle's module of streams.
+    """
+
+    def __init__(self, copy: Callable, device=paddle.device):
+        self.copy, self.device = copy, device
+        self.stream = device.Stream()
+
+    def start(self, batch) -> tuple:
+        """Start to copy ``(views, labels)``; returns the tensors and the event that says that they are there."""
+        views, labels = batch
+        self.stream.wait_stream(self.device.current_stream())
+        with self.device.stream_guard(self.stream):
+            moved = [self.copy(view) for view in views], None if labels is None else self.copy(labels)
+            return moved, self.stream.record_event()
+
+    def finish(self, moved, there):
+        """The tensors, for whatever is launched from now on."""
+        self.device.current_stream().wait_event(there)
+        return moved
+
+
+def mover(device: str) -> Optional[SideStream]:
+    """What copies a loader's batches to a device; None where there is nothing to copy.
 
     Args:
         device: as ``runtime.select_device`` returns it; the current one.
     """
-    if not device.startswith("gpu"):
-        return None
-
-    def move(array):
-        return None if array is None else \
-            paddle.to_tensor(array, place=paddle.CUDAPinnedPlace()).cuda(blocking=False)
-
-    return lambda batch: ([move(view) for view in batch[0]], move(batch[1]))
+    return SideStream(_to_gpu) if device.startswith("gpu") else None
 
 
-def ahead(batches: Iterable, move: Optional[Callable]) -> Iterable:
-    """The same batches in the same order; each is moved before the one in front of it is handed out.
+def _to_gpu(array):
+    if hasattr(array, "copy_to"):               # made on the GPU, by DALI
+        there = paddle.empty(array.shape, "uint8")
+        array.copy_to(there.data_ptr(), paddle.device.current_stream().stream_base.cuda_stream)
+        return there
+    return paddle.to_tensor(array, place=paddle.CUDAPinnedPlace()).cuda(blocking=False)
+
+
+def ahead(batches: Iterable, side: Optional[SideStream]) -> Iterable:
+    """The same batches in the same order; the copy of each begins before the one in front of it is handed out.
 
     Args:
         batches: ``(views, labels)`` as the loader yields them.
-        move: from ``mover``; None hands the batches on as they are.
+        side: from ``mover``; None hands the batches on as they are.
     """
-    return batches if move is None else _one_ahead(iter(batches), move)
+    return batches if side is None else _one_ahead(iter(batches), side)
 
 
-def _one_ahead(batches, move):
+def _one_ahead(batches, side):
     waiting = []
     for batch in batches:
-        waiting.append(move(batch))
+        waiting.append(side.start(batch))
         if len(waiting) == 2:
-            yield waiting.pop(0)
-    yield from waiting
+            yield side.finish(*waiting.pop(0))
+    for started in waiting:
+        yield side.finish(*started)

@@ -99,6 +99,23 @@ class Registry:
             if not matches(value, hint):
                 raise BadInput(f"{self.kind} {name!r}: option {key!r} is {value!r}, expected {type_words(hint)}")
 
+    def read(self, cfg, given: typing.Iterable = ()) -> tuple:
+        """``(name, options)`` of a configuration, each option checked; nothing is built and none need be there.
+
+        Args:
+            cfg: a name, or a mapping with ``name`` and options.
+            given: names of arguments that the program supplies.
+        Raises:
+            BadInput: unknown name or option, wrong type.
+        """
+        if isinstance(cfg, str):
+            cfg = {"name": cfg}
+        if not isinstance(cfg, collections.abc.Mapping) or "name" not in cfg:
+            raise BadInput(f"a {self.kind} is a name or a mapping with 'name', got {cfg!r}")
+        options = {k: v for k, v in cfg.items() if k != "name"}
+        self._check_options(cfg["name"], options, given)
+        return cfg["name"], options
+
     def build(self, cfg, /, **given):
         """Build an entry.
 
@@ -110,14 +127,8 @@ class Registry:
         Raises:
             BadInput: unknown name or option, wrong type, missing option.
         """
-        if isinstance(cfg, str):
-            cfg = {"name": cfg}
-        if not isinstance(cfg, collections.abc.Mapping) or "name" not in cfg:
-            raise BadInput(f"a {self.kind} is a name or a mapping with 'name', got {cfg!r}")
-        name = cfg["name"]
+        name, options = self.read(cfg, given)
         cls, defaults = self.entry(name)
-        options = {k: v for k, v in cfg.items() if k != "name"}
-        self._check_options(name, options, given)
         arguments = {**defaults, **options, **given}
         missing = [k for k, p in self.parameters(name).items()
                    if p.default is inspect.Parameter.empty and k not in arguments

@@ -30,8 +30,10 @@ SCHEMA = {
         "max_steps": (Optional[int], None, ABOVE_0), "log_every_steps": (int, 50, ABOVE_0),
         "checkpoint_every_epochs": (int, 1, FROM_0), "checkpoint_every_steps": (Optional[int], None, ABOVE_0),
         "keep_checkpoints": (int, 2, ABOVE_0), "visualdl": (bool, False), "collapse_threshold": (float, 0.05, FROM_0),
+        "sync_batch_norm": (bool, True),                    # statistics of all processes' images; not in moco
         "recompute": (bool, False),                         # blocks' activations again in the backward pass
         "compile": (bool, False),                           # the backbone as one static program
+        "cuda_graphs": (bool, False),                       # a GPU's forward and backward pass launched as one
         "init_from": (Optional[str], None),                 # run or checkpoint whose backbone the run starts from
     },
     "evaluate": {

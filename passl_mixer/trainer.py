@@ -1,11 +1,9 @@
 """The training run, in view: build -> resume -> for epoch: for batch: train_step; log; evaluate; save.
 
-    train_step: lr -> forward/backward per micro-batch -> finite check -> clip -> optimiser -> clear -> after_step
-
-Functions only. A batch travels dataset -> views -> loader -> method -> {"loss"} -> optimiser -> after_step -> log.
+Functions only. A batch travels dataset -> views -> loader -> method -> {"loss"} -> optimiser -> after_step -> log; the
+part from the loader to after_step is in ``step.py``.
 """
 import json
-import math
 import time
 from pathlib import Path
 from typing import Optional
@@ -19,70 +17,8 @@ from passl_mixer.data import check_dataset
 from passl_mixer.errors import NumericalFailure
 from passl_mixer.interruption import Interruption
 from passl_mixer.log import Rate, RunLog
-from passl_mixer.optim import learning_rate
 from passl_mixer.prefetch import ahead, mover
-
-
-def lr_at(run: Run, step: int) -> float:
-    """Learning rate of the step after ``step`` steps."""
-    schedule = run.config.schedule
-    return learning_rate(step, base=run.peak_lr, total_steps=run.total_steps, final=schedule.final_lr,
-                         warmup_steps=round(schedule.warmup_epochs * run.steps_per_epoch),
-                         decay_steps=[round(e * run.steps_per_epoch) for e in schedule.decay_epochs or ()],
-                         decay_factor=0.1 if schedule.decay_factor is None else schedule.decay_factor)
-
-
-def train_step(run: Run, batch, step: int) -> dict:
-    """One optimiser step.
-
-    Args:
-        run: the run.
-        batch: ``(views, labels)`` of the loader: uint8 [B, S, S, 3] per view, int64 [B] or None.
-        step: steps done before this one.
-    Returns:
-        The method's outputs, averaged over micro-batches, still on the device.
-    Raises:
-        NumericalFailure: the loss or a gradient is not finite (looked at on every step on the CPU; the training loop
-            looks on logging and saving steps elsewhere, so that the host does not wait).
-    """
-    config = run.config
-    runtime.seed_step(config.seed, step, distributed.rank())
-    outputs = []
-    for views, labels in _micro_batches(run, batch):
-        with run.precision.autocast():
-            output = run.method(views, labels)
-        if run.device == "cpu":
-            _refuse_not_finite(run, output, step)
-        (output["loss"] * (run.precision.scale / config.train.accumulate)).backward()
-        outputs.append({k: v.detach() for k, v in output.items()})
-    parameters = [p for _, p in run.method.trainable_parameters()]
-    distributed.average_gradients(parameters)
-    if run.precision.unscale(parameters):
-        run.optimizer.step(lr_at(run, step), fixed_lr=run.peak_lr)
-    run.optimizer.clear_grad()
-    run.method.after_step(step / run.total_steps)
-    return {k: sum(o[k] for o in outputs) / len(outputs) for k in outputs[0]}
-
-
-def _micro_batches(run: Run, batch):
-    views, labels = batch
-    size = len(views[0]) // run.config.train.accumulate
-    for i in range(run.config.train.accumulate):
-        rows = slice(i * size, (i + 1) * size)
-        yield ([evaluate.to_images(v[rows], run.views.mean, run.views.std) for v in views],
-               None if labels is None else evaluate.as_tensor(labels[rows]))
-
-
-def _refuse_not_finite(run: Run, outputs: dict, step: int) -> None:
-    """Look at every output, not the loss alone: Paddle's ReLU turns NaN into 0, so NaN features can hide behind it."""
-    bad = {name: float(value) for name, value in outputs.items() if not math.isfinite(float(value))}
-    if not bad:
-        return
-    saved = checkpoint.checkpoints_of(Path(run.config.output_dir))
-    last = f"the last checkpoint, from before, is {saved[-1]}" if saved else "no checkpoint was saved yet"
-    words = " and ".join(f"{name} is {value}" for name, value in bad.items())
-    raise NumericalFailure(f"{words} at step {step} (peak learning rate {run.peak_lr:.2e}); {last}. Try a lower "
-                           "optim.lr, a longer schedule.warmup_epochs, optim.clip_norm=1.0 or train.precision=fp32")
+from passl_mixer.step import lr_at, refuse_not_finite, train_step
 
 
 def train(config: Config, *, resume: bool = False) -> dict:
@@ -112,14 +48,15 @@ def train(config: Config, *, resume: bool = False) -> dict:
             checkpoint.write_config(config, runtime.versions())
         _announce(run, log, previous, step)
         started = time.perf_counter()
-        with Interruption() as interruption:
+        with Interruption(step) as interruption:
             step, best = _loop(run, log, interruption, step, seconds, best)
-        seconds += time.perf_counter() - started
-        summary = {"seconds": round(seconds, 3), "steps": step,
-                   "images_per_second": round(step * config.data.batch_size / max(seconds, 1e-9), 2)}
-        if step < run.last_step:
-            log.say(f"interrupted at step {step}; saved. Continue with the same command and --resume.")
-            return {**summary, "interrupted": True}
+            seconds += time.perf_counter() - started
+            summary = {"seconds": round(seconds, 3), "steps": step,
+                       "images_per_second": round(step * config.data.batch_size / max(seconds, 1e-9), 2)}
+            if step < run.last_step:
+                log.say(f"interrupted at step {step}; saved. Continue with the same command and --resume.")
+                distributed.maximum([0.0])      # none leaves before the first has saved: a launcher then ends all
+                return {**summary, "interrupted": True}
         if first:
             found = _final_evaluation(run, log)
             summary.update(found)
@@ -157,14 +94,14 @@ def _save(run: Run, step: int, seconds: float, best: float, name: Optional[str] 
 
 def _loop(run: Run, log: RunLog, interruption, step: int, seconds: float, best: float) -> tuple:
     """The loop over epochs and batches; returns ``(steps done, best kNN)``."""
-    config, saved_at = run.config, step
-    started, rate = time.perf_counter(), Rate(step, config.data.batch_size)
-    while step < run.last_step and not interruption.seen:
+    config, saved_at, stops = run.config, step, False
+    started, rate, side = time.perf_counter(), Rate(step, config.data.batch_size), mover(run.device)
+    while step < run.last_step and not stops:
         epoch, done = divmod(step, run.steps_per_epoch)
-        for batch in ahead(run.loader.epoch(epoch, start_batch=done), mover(run.device)):
+        for batch in ahead(run.loader.epoch(epoch, start_batch=done), side):
             outputs = train_step(run, batch, step)
             step += 1
-            epoch_ends, stops = step % run.steps_per_epoch == 0, step >= run.last_step or interruption.seen
+            epoch_ends, stops = step % run.steps_per_epoch == 0, step >= run.last_step or interruption.stops_after(step)
             saves = stops or _save_is_due(config.train, step, epoch_ends, run.steps_per_epoch)
             if step % config.train.log_every_steps == 0 or stops or step == 1:
                 log.training(_training_line(run, outputs, step, epoch, rate), config.schedule.epochs)
@@ -174,7 +111,7 @@ def _loop(run: Run, log: RunLog, interruption, step: int, seconds: float, best: 
                 best = _monitor(run, log, step, epoch, best, seconds + time.perf_counter() - started)
                 rate.restart(step)
             if saves and saved_at != step:
-                _refuse_not_finite(run, outputs, step)
+                refuse_not_finite(run, outputs, step)
                 _save(run, step, seconds + time.perf_counter() - started, best)
                 saved_at = step
             if stops:
@@ -194,7 +131,7 @@ def _save_is_due(settings: Config, step: int, epoch_ends: bool, steps_per_epoch:
 
 
 def _training_line(run: Run, outputs: dict, step: int, epoch: int, rate: Rate) -> dict:
-    _refuse_not_finite(run, outputs, step)
+    refuse_not_finite(run, outputs, step)
     return {"step": step, "epoch": epoch, **{k: float(v) for k, v in outputs.items()},
             "lr": lr_at(run, step - 1), "images_per_second": round(rate.at(step), 2)}
 
@@ -229,6 +166,8 @@ def _announce(run: Run, log: RunLog, previous: Optional[Path], step: int) -> Non
     if config.train.precision != "fp32" and run.precision.dtype is None:
         log.say(f"train.precision {config.train.precision} is not available on {run.device}: "
                 "computing in float32")
+    if config.train.cuda_graphs and run.graphed is None:
+        log.say(f"train.cuda_graphs is not available on {run.device}: every step is launched kernel by kernel")
     if run.not_evaluated and run.not_evaluated != "not asked for":
         log.say(f"no evaluation: {run.not_evaluated}")
     if previous is not None:

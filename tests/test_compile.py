@@ -8,7 +8,8 @@ from passl_mixer import build_backbone
 from passl_mixer.build import build, resolve
 from passl_mixer.errors import BadInput
 from passl_mixer.static_graph import compile_backbone
-from passl_mixer.trainer import train, train_step
+from passl_mixer.step import train_step
+from passl_mixer.trainer import train
 
 # Paddle 3.3 says it of itself while it traces a backward pass
 pytestmark = pytest.mark.filterwarnings("ignore:Tensor do not have 'place':UserWarning")

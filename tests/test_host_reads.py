@@ -3,9 +3,10 @@ import numpy as np
 import paddle
 import pytest
 
+from passl_mixer.batch_norm import synchronise
 from passl_mixer.build import build, resolve
 from passl_mixer.prefetch import ahead, mover
-from passl_mixer.trainer import train_step
+from passl_mixer.step import train_step
 
 READS = ("numpy", "item", "tolist", "cpu", "__float__", "__bool__", "__int__", "__index__", "__array__")
 PROJECTOR = "model.head.last_norm=true"
@@ -56,28 +57,36 @@ def test_a_step_reads_nothing_back(tiny, reads, name):
     assert all(np.isfinite(float(output["loss"])) for output in outputs)
 
 
+@pytest.mark.parametrize("name", [*METHODS, "swin"])
+def test_from_the_second_step_on_nothing_is_copied_from_the_host(tiny, monkeypatch, name):
+    """Such a copy makes the host wait; batches come by ``prefetch``."""
+    swin = ["model.backbone={name: Swin, patch_size: 2, embed_dim: 8, depths: [2], num_heads: [2], window_size: 4}"]
+    run = build(resolve(tiny(*METHODS.get(name, swin))))
+    batches = [([paddle.to_tensor(view) for view in views], paddle.to_tensor(labels))
+               for views, labels in run.loader.epoch(0)]
+    train_step(run, batches[0], 0)
+    copied, original = [], paddle.to_tensor
+    monkeypatch.setattr(paddle, "to_tensor", lambda *given, **named: copied.append(given) or original(*given, **named))
+    train_step(run, batches[1], 1)
+    assert copied == []
+
+
+def test_a_norm_over_all_processes_reads_nothing_back(tiny, reads):
+    run = build(resolve(tiny()))
+    synchronise(run.method)
+    batch = next(iter(run.loader.epoch(0)))
+    run.device = "gpu:0"
+    reads.clear()
+    train_step(run, batch, 0)
+    assert reads == []
+
+
 def test_the_count_sees_the_look_that_the_cpu_takes(tiny, reads):
     run = build(resolve(tiny()))
     batch = next(iter(run.loader.epoch(0)))
     reads.clear()
     train_step(run, batch, 0)
     assert reads.count("__float__") >= 2       # the loss and feature_std
-
-
-def test_batches_are_moved_one_ahead_and_keep_their_order():
-    moved = []
-
-    def move(batch):
-        moved.append(batch)
-        return -batch
-
-    given = []
-    for batch in ahead(range(1, 6), move):
-        given.append(batch)
-        assert moved == list(range(1, min(len(given) + 1, 5) + 1))
-    assert given == [-1, -2, -3, -4, -5]
-    assert list(ahead([], move)) == []
-    assert list(ahead([1], move)) == [-1]
 
 
 def test_on_the_cpu_the_batches_are_the_loaders(tiny):

@@ -47,7 +47,7 @@ def test_a_bad_staircase_is_refused(tiny, overrides, words):
 
 def test_a_run_steps_down_where_its_epochs_say(tiny, tmp_path):
     from passl_mixer.build import build, resolve
-    from passl_mixer.trainer import lr_at
+    from passl_mixer.step import lr_at
     run = build(resolve(tiny("schedule.epochs=4", "schedule.warmup_epochs=0", "schedule.decay_epochs=[1, 2.5]",
                              "schedule.decay_factor=0.5")))
     assert run.steps_per_epoch == 4

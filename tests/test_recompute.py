@@ -7,7 +7,7 @@ from small_backbones import SMALL
 from passl_mixer import build_backbone
 from passl_mixer.backbones.recompute import set_recompute
 from passl_mixer.build import build, resolve
-from passl_mixer.trainer import train_step
+from passl_mixer.step import train_step
 
 
 def gradients(name: str, recompute: bool, *, steps: int = 2, frozen_stem: bool = False):

@@ -14,7 +14,8 @@ from passl_mixer import checkpoint, evaluate
 from passl_mixer.build import build, resolve
 from passl_mixer.data import build_dataset
 from passl_mixer.errors import BadInput, NumericalFailure
-from passl_mixer.trainer import lr_at, train, train_step
+from passl_mixer.step import lr_at, train_step
+from passl_mixer.trainer import train
 
 METHODS = {
     "simclr": [],

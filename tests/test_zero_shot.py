@@ -131,6 +131,28 @@ def test_the_images_of_the_training_need_not_be_there(trained, world, prompts, c
         shutil.move(world / "moved", world / "pairs")
 
 
+def test_without_a_resolved_configuration_the_vocabulary_is_enough(trained, world, prompts, tmp_path, capsys):
+    """The file that a user wrote, which leaves the sizes of the text tower to the captions' vocabulary."""
+    config, folder = trained
+    (tmp_path / "clip.yaml").write_text(yaml.safe_dump(CONFIG))
+    command = ["eval", "-c", tmp_path / "clip.yaml", "--checkpoint", folder, "--zero-shot", prompts("it is {}"),
+               "-o", f"data.eval_dataset.root={world}/classes", "-o", "data.dataset.root=nowhere"]
+    resolved = run(capsys, *["eval", "-c", config, *command[3:]])
+    unresolved = run(capsys, *command, "-o", f"data.dataset.merges={world}/merges.txt")
+    assert (unresolved[0], unresolved[2]) == (0, "")
+    assert unresolved[1] == resolved[1]
+    for options, words in [((), "dataset 'image_text_folder' has no 'merges'"),
+                           (("-o", "data.dataset.merges=none.txt"), "no merges file")]:
+        code, _, err = run(capsys, *command, *options)
+        assert (code, err.count("\n")) == (2, 1)
+        assert words in err
+        assert "from the training captions" in err
+    code, _, err = run(capsys, *command, "-o", "data.dataset.context_lenght=8")
+    assert (code, "did you mean 'context_length'" in err) == (2, True)
+    code, _, err = run(capsys, *command, "-o", "data.dataset.context_length=long")
+    assert (code, "expected an integer" in err) == (2, True)
+
+
 @pytest.mark.parametrize(("text", "words"), [
     ("", "is empty"), ("\n  \n", "is empty"), ("a\nb\n", "has 2 lines without {}, but the data has 6 classes"),
     ("a {}\nb\n", "1 of 2 lines are templates with {}, but 'b' is not"), (None, "no file of prompts"),

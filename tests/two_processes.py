@@ -21,11 +21,8 @@ def start(script, folder, rank, endpoints):
                             stderr=subprocess.STDOUT, text=True)
 
 
-def assert_two_are_one(script: str, folder: Path) -> set:
-    """Run a script that saves ``RANKofSIZE.npz`` into the folder it is given; returns the names of its arrays.
-
-    Two processes must save the same, and what one process saves, to rounding.
-    """
+def arrays_of_two_and_one(script: str, folder: Path) -> tuple:
+    """Run a script that saves ``RANKofSIZE.npz`` into the folder it is given: those of two processes, and of one."""
     file = folder / "worker.py"
     file.write_text(script)
     sockets = [socket.socket() for _ in range(2)]
@@ -44,7 +41,15 @@ def assert_two_are_one(script: str, folder: Path) -> set:
         for process in running:
             process.kill()
             process.wait()
-    first, second, whole = (np.load(folder / f"{name}.npz") for name in ("0of2", "1of2", "0of1"))
+    return tuple(np.load(folder / f"{name}.npz") for name in ("0of2", "1of2", "0of1"))
+
+
+def assert_two_are_one(script: str, folder: Path) -> set:
+    """Run such a script; returns the names of its arrays.
+
+    Two processes must save the same, and what one process saves, to rounding.
+    """
+    first, second, whole = arrays_of_two_and_one(script, folder)
     for key in whole.files:
         assert np.array_equal(first[key], second[key]), key
         np.testing.assert_allclose(first[key], whole[key], rtol=1e-4, atol=1e-6, err_msg=key)

@@ -31,11 +31,13 @@ from passl_mixer.errors import BadInput, nearest
 
 SUITES = {"backbones": suites.backbones, "methods": suites.methods, "after_step": suites.after_step,
           "views": suites.views, "export": systems.export, "scaling": systems.scaling, "growth": systems.growth,
-          "recompute": systems.recompute, "variants": systems.variants, "tuning": systems.tuning}
+          "recompute": systems.recompute, "variants": systems.variants, "tuning": systems.tuning,
+          "ways": systems.ways}
 # The backbones of a suite where none are named; the others take suites.BACKBONES.
 ITS_BACKBONES = {"methods": ("mlp_mixer_nano@32",), "tuning": ("mlp_mixer_b16", "mlp_mixer_nano@32"),
+                 "ways": ("mlp_mixer_s16", "mlp_mixer_nano@32"),
                  **dict.fromkeys(("after_step", "scaling", "growth", "recompute"), ("mlp_mixer_b16",))}
-ON_GPU = ("backbones", "growth", "recompute", "variants")      # those that wait for the device; not run on one
+ON_GPU = ("backbones", "growth", "recompute", "variants", "ways")      # those that wait for the device; not run on one
 
 
 def machine(threads: int) -> dict:

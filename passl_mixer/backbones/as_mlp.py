@@ -17,8 +17,9 @@ from paddle.autograd import PyLayer
 
 from passl_mixer.backbones import ops
 from passl_mixer.backbones.checks import check_images, check_positive
-from passl_mixer.backbones.layers import Conv2D, DropPath, Linear, activate, attr, linear_rates, torch_uniform
-from passl_mixer.backbones.recompute import apply_block
+from passl_mixer.backbones.layers import DropPath, activate, linear_rates
+from passl_mixer.backbones.stages import stage_outputs
+from passl_mixer.backbones.torch_layers import torch_conv, torch_pointwise
 from passl_mixer.errors import BadInput
 
 
@@ -66,12 +67,6 @@ def axial_shift(x_bhwc, axis: int, shift_size: int):
     return move(x_bhwc, axis, list(range(-reach, reach + 1)))
 
 
-def pointwise(in_chans: int, out_chans: int, *, bias: bool = True) -> Linear:
-    """Linear map over the last axis with PyTorch's default initialisation of a 1 x 1 convolution."""
-    init = torch_uniform(in_chans)
-    return Linear(in_chans, out_chans, bias=bias, init=init, bias_init=init)
-
-
 def image_norm(width: int) -> nn.GroupNorm:
     """Normalise all positions and channels of an image together, then scale and shift every channel."""
     return nn.GroupNorm(1, width, data_format="NHWC")
@@ -83,12 +78,12 @@ class AxialShift(nn.Layer):
     def __init__(self, width: int, shift_size: int):
         super().__init__()
         self.shift_size = shift_size
-        self.enter = pointwise(width, width)
+        self.enter = torch_pointwise(width, width)
         self.norm1 = image_norm(width)
-        self.along_width = pointwise(width, width)
-        self.along_height = pointwise(width, width)
+        self.along_width = torch_pointwise(width, width)
+        self.along_height = torch_pointwise(width, width)
         self.norm2 = image_norm(width)
-        self.proj = pointwise(width, width)
+        self.proj = torch_pointwise(width, width)
 
     def forward(self, x_bhwc):
         y = activate(self.norm1(self.enter(x_bhwc)), "gelu")
@@ -106,8 +101,8 @@ class AxialShiftBlock(nn.Layer):
         self.norm1 = image_norm(width)
         self.mixer = AxialShift(width, shift_size)
         self.norm2 = image_norm(width)
-        self.fc1 = pointwise(width, hidden)
-        self.fc2 = pointwise(hidden, width)
+        self.fc1 = torch_pointwise(width, hidden)
+        self.fc2 = torch_pointwise(hidden, width)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bhwc):
@@ -121,7 +116,7 @@ class PatchMerging(nn.Layer):
     def __init__(self, width: int):
         super().__init__()
         self.norm = image_norm(4 * width)
-        self.reduction = pointwise(4 * width, 2 * width, bias=False)
+        self.reduction = torch_pointwise(4 * width, 2 * width, bias=False)
 
     def forward(self, x_bhwc):
         # The row of a neighbour is the faster index.
@@ -162,8 +157,7 @@ class ASMLP(nn.Layer):
         self.in_chans, self.num_features = in_chans, widths[-1]
         self.feature_channels = tuple(widths)
         self.feature_strides = tuple(patch_size * 2 ** i for i in range(len(depths)))
-        init = attr(torch_uniform(in_chans * patch_size ** 2))
-        self.stem = Conv2D(in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=init, bias_attr=init)
+        self.stem = torch_conv(in_chans, embed_dim, patch_size, stride=patch_size)
         self.stem_norm = image_norm(embed_dim)
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
         self.stages = nn.LayerList([
@@ -186,14 +180,8 @@ class ASMLP(nn.Layer):
 
     def _stage_outputs(self, images) -> list:
         self._check_size(images)
-        x_bhwc, outputs = self.stem_norm(self.stem(images).transpose([0, 2, 3, 1])), []
-        for i, stage in enumerate(self.stages):
-            if i > 0:
-                x_bhwc = self.downsamples[i - 1](x_bhwc)
-            for block in stage:
-                x_bhwc = apply_block(block, x_bhwc)
-            outputs.append(x_bhwc)
-        return outputs
+        x_bhwc = self.stem_norm(self.stem(images).transpose([0, 2, 3, 1]))
+        return stage_outputs(x_bhwc, self.stages, self.downsamples)
 
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dim * 2 ** (stages - 1)]."""

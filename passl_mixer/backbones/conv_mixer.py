@@ -10,17 +10,10 @@ Shapes: B images, C = embed_dim; maps are [B, C, H // patch, W // patch] through
 from paddle import nn
 
 from passl_mixer.backbones.checks import check_act, check_images, check_positive
-from passl_mixer.backbones.layers import Conv2D, activate, attr, torch_uniform
+from passl_mixer.backbones.layers import activate
 from passl_mixer.backbones.recompute import apply_block
+from passl_mixer.backbones.torch_layers import torch_conv
 from passl_mixer.errors import BadInput
-
-
-def conv(in_chans: int, out_chans: int, kernel: int, *, stride: int = 1, padding: int = 0,
-         groups: int = 1) -> Conv2D:
-    """Convolution with PyTorch's default initialisation."""
-    init = attr(torch_uniform(in_chans // groups * kernel ** 2))
-    return Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding, groups=groups, weight_attr=init,
-                     bias_attr=init)
 
 
 class ConvMixerBlock(nn.Layer):
@@ -29,9 +22,9 @@ class ConvMixerBlock(nn.Layer):
     def __init__(self, width: int, *, kernel_size: int, act: str):
         super().__init__()
         self.act = act
-        self.depthwise = conv(width, width, kernel_size, padding=kernel_size // 2, groups=width)
+        self.depthwise = torch_conv(width, width, kernel_size, padding=kernel_size // 2, groups=width)
         self.norm1 = nn.BatchNorm2D(width)
-        self.pointwise = conv(width, width, 1)
+        self.pointwise = torch_conv(width, width, 1)
         self.norm2 = nn.BatchNorm2D(width)
 
     def forward(self, x_bchw):
@@ -67,7 +60,7 @@ class ConvMixer(nn.Layer):
         self.act = check_act(act)
         self.in_chans, self.num_features, self.patch_size = in_chans, embed_dim, patch_size
         self.feature_strides, self.feature_channels = (patch_size,), (embed_dim,)
-        self.stem = conv(in_chans, embed_dim, patch_size, stride=patch_size)
+        self.stem = torch_conv(in_chans, embed_dim, patch_size, stride=patch_size)
         self.stem_norm = nn.BatchNorm2D(embed_dim)
         self.blocks = nn.LayerList([ConvMixerBlock(embed_dim, kernel_size=kernel_size, act=act)
                                     for _ in range(num_blocks)])

@@ -12,23 +12,10 @@ from typing import Sequence
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones import map_ops, ops
-from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
-from passl_mixer.backbones.layers import (
-    Conv2D,
-    LayerNorm,
-    Linear,
-    attr,
-    linear,
-    linear_rates,
-    torch_uniform,
-)
-from passl_mixer.backbones.recompute import apply_block
-from passl_mixer.backbones.stages import ResidualBlock, weigh_branches
-from passl_mixer.errors import BadInput
-
-# stem_stride: (kernel, padding) of the stem convolution; 7 x 7 with padding 2 is published.
-STEMS = {4: (7, 2), 2: (3, 1)}
+from passl_mixer.backbones import map_ops, ops, program_ops
+from passl_mixer.backbones.layers import LayerNorm, Linear, attr, linear, linear_rates
+from passl_mixer.backbones.stages import STEMS, ResidualBlock, check_stages, conv_stage_outputs, weigh_branches
+from passl_mixer.backbones.torch_layers import torch_conv
 
 
 def cycle_shift(x_bhwc, axis: int):
@@ -67,6 +54,8 @@ class CycleFC(nn.Layer):
     def forward(self, x_bhwc):
         if ops.compiled(x_bhwc):
             return linear(map_ops.cycle_shift(x_bhwc, self.axis), self.weight, self.bias)
+        if program_ops.in_cpu_program():
+            return linear(program_ops.cycle_shift(x_bhwc, self.axis), self.weight, self.bias)
         rows = paddle.concat([self.weight[k::3] for k in range(3)])  # in the channel order of cycle_shift
         return linear(cycle_shift(x_bhwc, self.axis), rows, self.bias)
 
@@ -87,13 +76,6 @@ class CycleMixer(nn.Layer):
     def forward(self, x_bhwc):
         branches = [self.along_width(x_bhwc), self.along_height(x_bhwc), self.channel(x_bhwc)]
         return self.proj(weigh_branches(branches, self.reweight1, self.reweight2))
-
-
-def conv(in_chans: int, out_chans: int, kernel: int, *, stride: int, padding: int) -> Conv2D:
-    """Convolution with PyTorch's default initialisation."""
-    init = attr(torch_uniform(in_chans * kernel ** 2))
-    return Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding, weight_attr=init,
-                     bias_attr=init)
 
 
 class CycleMLP(nn.Layer):
@@ -119,41 +101,26 @@ class CycleMLP(nn.Layer):
                  depths: Sequence[int] = (2, 2, 4, 2), mlp_ratios: Sequence[float] = (4, 4, 4, 4),
                  drop_path_rate: float = 0.0, act: str = "gelu", stem_stride: int = 4):
         super().__init__()
-        check_same_length(embed_dims=embed_dims, depths=depths, mlp_ratios=mlp_ratios)
-        check_positive(in_chans=in_chans, embed_dims=embed_dims, depths=depths, mlp_ratios=mlp_ratios)
-        if stem_stride not in STEMS or min(embed_dims) < 4:
-            raise BadInput(f"stem_stride is {stem_stride}, embed_dims {list(embed_dims)}; expected 4 or 2, "
-                           "and every one of embed_dims at least 4")
+        check_stages(in_chans=in_chans, stem_stride=stem_stride, embed_dims=embed_dims, depths=depths,
+                     mlp_ratios=mlp_ratios)
         self.in_chans, self.num_features = in_chans, embed_dims[-1]
         self.feature_channels = tuple(embed_dims)
         self.feature_strides = tuple(stem_stride * 2 ** i for i in range(len(embed_dims)))
         kernel, padding = STEMS[stem_stride]
-        self.stem = conv(in_chans, embed_dims[0], kernel, stride=stem_stride, padding=padding)
+        self.stem = torch_conv(in_chans, embed_dims[0], kernel, stride=stem_stride, padding=padding)
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
         self.stages = nn.LayerList([
             nn.LayerList([ResidualBlock(width, CycleMixer(width), mlp_ratio=ratio, act=act, drop_path=next(rates))
                           for _ in range(depth)])
             for width, depth, ratio in zip(embed_dims, depths, mlp_ratios)])
-        self.downsamples = nn.LayerList([conv(width, next_width, 3, stride=2, padding=1)
+        self.downsamples = nn.LayerList([torch_conv(width, next_width, 3, stride=2, padding=1)
                                          for width, next_width in zip(embed_dims[:-1], embed_dims[1:])])
         self.norm = LayerNorm(self.num_features)
 
-    def _stage_outputs(self, images) -> list:
-        check_images(images, self.in_chans)
-        x_bchw, outputs = self.stem(images), []
-        for i, stage in enumerate(self.stages):
-            if i > 0:
-                x_bchw = self.downsamples[i - 1](outputs[-1].transpose([0, 3, 1, 2]))
-            x_bhwc = x_bchw.transpose([0, 2, 3, 1])
-            for block in stage:
-                x_bhwc = apply_block(block, x_bhwc)
-            outputs.append(x_bhwc)
-        return outputs
-
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""
-        return self.norm(self._stage_outputs(images)[-1]).mean(axis=[1, 2])
+        return self.norm(conv_stage_outputs(self, images)[-1]).mean(axis=[1, 2])
 
     def feature_maps(self, images) -> list:
         """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""
-        return [x_bhwc.transpose([0, 3, 1, 2]) for x_bhwc in self._stage_outputs(images)]
+        return [x_bhwc.transpose([0, 3, 1, 2]) for x_bhwc in conv_stage_outputs(self, images)]

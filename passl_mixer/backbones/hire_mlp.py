@@ -23,7 +23,7 @@ from paddle import nn
 
 from passl_mixer.backbones.checks import check_positive, check_same_length
 from passl_mixer.backbones.layers import Conv2D, Linear, attr, linear_rates
-from passl_mixer.backbones.stages import STEMS, ResidualBlock, check_stages, stage_outputs, weigh_branches
+from passl_mixer.backbones.stages import STEMS, ResidualBlock, check_stages, conv_stage_outputs, weigh_branches
 from passl_mixer.errors import BadInput
 
 
@@ -184,10 +184,8 @@ class HireMLP(nn.Layer):
 
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""
-        last_bhwc = stage_outputs(images, self.in_chans, self.stem, self.stages, self.downsamples)[-1]
-        return self.norm(last_bhwc).mean(axis=[1, 2])
+        return self.norm(conv_stage_outputs(self, images)[-1]).mean(axis=[1, 2])
 
     def feature_maps(self, images) -> list:
         """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""
-        outputs = stage_outputs(images, self.in_chans, self.stem, self.stages, self.downsamples)
-        return [x_bhwc.transpose([0, 3, 1, 2]) for x_bhwc in outputs]
+        return [x_bhwc.transpose([0, 3, 1, 2]) for x_bhwc in conv_stage_outputs(self, images)]

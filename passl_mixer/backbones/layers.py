@@ -13,17 +13,27 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from passl_mixer.backbones import map_ops, ops
+from passl_mixer.backbones import gpu_ops, map_ops, ops, product_ops, program_ops
 from passl_mixer.backbones.checks import check_act, check_images
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput
 
 
-def linear(x, weight, bias=None):
-    """``x @ weight + bias`` over the last axis; weight [in, out], bias [out] or None."""
+def linear(x, weight, bias=None, act: Optional[str] = None):
+    """``x @ weight + bias`` over the last axis, then ``act``, where named; weight [in, out], bias [out] or None."""
+    if act in ops.GELUS and bias is not None and ops.compiled(x):
+        return product_ops.linear_gelu(x, weight, bias, act)
+    # Paddle's predictor joins a product with its GELU, and runs it on oneDNN, with three dimensions but not with four.
+    is_map = x.ndim == 4 and program_ops.in_cpu_program()
+    rows = x.flatten(1, 2) if is_map else x
     if bias is not None and ops.usable(x):
-        return ops.linear(x, weight, bias)
-    return F.linear(x, weight, bias)
+        y = product_ops.linear(rows, weight, bias)
+    elif bias is not None and gpu_ops.on_gpu(x):
+        y = gpu_ops.fused_linear()(rows, weight, bias)
+    else:
+        y = F.linear(rows, weight, bias)
+    y = y if act is None else activate(y, act)
+    return y.reshape([*x.shape[:3], weight.shape[1]]) if is_map else y
 
 
 def layer_norm(x, weight, bias, epsilon: float):
@@ -36,7 +46,7 @@ def layer_norm(x, weight, bias, epsilon: float):
 def token_linear(x_bsc, weight, bias):
     """``weight @ x + bias`` over the token axis; weight [out, S], bias [out]; returns [B, out, C]."""
     if ops.usable(x_bsc):
-        return ops.token_linear(x_bsc, weight, bias)
+        return product_ops.token_linear(x_bsc, weight, bias)
     y_boc = paddle.matmul(weight, x_bsc)
     return y_boc + bias.unsqueeze(-1).astype(y_boc.dtype)  # autocast lowers the product
 
@@ -90,10 +100,7 @@ class Linear(nn.Linear):
 
     def forward(self, x, act: Optional[str] = None):
         """The linear map of ``x``, and the activation ``act`` of that where one is named (one pass on the CPU)."""
-        if act in ops.GELUS and self.bias is not None and ops.compiled(x):
-            return ops.linear_gelu(x, self.weight, self.bias, act)
-        y = linear(x, self.weight, self.bias)
-        return y if act is None else activate(y, act)
+        return linear(x, self.weight, self.bias, act)
 
 
 class TokenLinear(nn.Layer):
@@ -115,7 +122,7 @@ class TokenLinear(nn.Layer):
     def forward(self, x_bsc, act: Optional[str] = None):
         """As ``Linear.forward``, over the tokens."""
         if act in ops.GELUS and ops.compiled(x_bsc):
-            return ops.token_linear_gelu(x_bsc, self.weight, self.bias, act)
+            return product_ops.token_linear_gelu(x_bsc, self.weight, self.bias, act)
         y_boc = token_linear(x_bsc, self.weight, self.bias)
         return y_boc if act is None else activate(y_boc, act)
 
@@ -136,7 +143,10 @@ class Conv2D(nn.Conv2D):
         self.stride, self.padding, self.groups = stride, padding, groups
 
     def forward(self, x, channels_last: bool = False):
-        """The convolution of [B, C, H, W]; of [B, H, W, C] with ``channels_last``, quicker where depth-wise."""
+        """The convolution of [B, C, H, W]; of [B, H, W, C] with ``channels_last``: quicker on a GPU, and depth-wise."""
+        if channels_last and gpu_ops.on_gpu(x):
+            return gpu_ops.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding,
+                                  groups=self.groups)
         if self._keeps_size_depthwise() and ops.compiled(x):
             x_bhwc = x if channels_last else x.transpose([0, 2, 3, 1])
             y_bhwc = map_ops.depthwise(x_bhwc, self.weight, self.bias)

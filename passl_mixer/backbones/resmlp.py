@@ -16,16 +16,8 @@ from typing import Sequence, Union
 from paddle import nn
 
 from passl_mixer.backbones.checks import check_positive, image_pair, patch_grid
-from passl_mixer.backbones.layers import (
-    Conv2D,
-    DropPath,
-    Mlp,
-    TokenLinear,
-    attr,
-    mixed_tokens,
-    token_map,
-    torch_uniform,
-)
+from passl_mixer.backbones.layers import DropPath, Mlp, TokenLinear, attr, mixed_tokens, token_map
+from passl_mixer.backbones.torch_layers import torch_conv
 from passl_mixer.errors import BadInput
 
 
@@ -96,9 +88,7 @@ class ResMLP(nn.Layer):
         self.in_chans, self.num_features = in_chans, embed_dim
         self.feature_strides, self.feature_channels = (patch_size,), (embed_dim,)
         self.grid = patch_grid(self.img_size, patch_size)
-        stem_init = attr(torch_uniform(in_chans * patch_size ** 2))
-        self.stem = Conv2D(in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=stem_init,
-                              bias_attr=stem_init)
+        self.stem = torch_conv(in_chans, embed_dim, patch_size, stride=patch_size)
         self.blocks = nn.LayerList([
             ResMlpBlock(self.grid[0] * self.grid[1], embed_dim, mlp_ratio=mlp_ratio, act=act,
                         layer_scale_init=layer_scale_init, drop_path=drop_path_rate)

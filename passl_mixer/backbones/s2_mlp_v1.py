@@ -14,8 +14,9 @@ import paddle
 from paddle import nn
 
 from passl_mixer.backbones.checks import check_act, check_images, check_positive
-from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Linear, Mlp, attr, linear_rates, torch_uniform
+from passl_mixer.backbones.layers import DropPath, LayerNorm, Linear, Mlp, linear_rates
 from passl_mixer.backbones.recompute import apply_block
+from passl_mixer.backbones.torch_layers import torch_conv
 from passl_mixer.errors import BadInput
 
 # Axes of [B, H, W, C] along which the four quarters of the channels move, by +1, -1, +1, -1.
@@ -56,12 +57,6 @@ def spatial_shift(x_bhwc, axes: Sequence[int]):
     quarters = paddle.split(x_bhwc, 4, axis=-1)
     moved = [shift(quarter, axis, step) for quarter, axis, step in zip(quarters, axes, (1, -1, 1, -1))]
     return paddle.concat(moved, axis=-1)
-
-
-def patch_conv(in_chans: int, out_chans: int, patch: int) -> Conv2D:
-    """Convolution over whole patches with PyTorch's default initialisation."""
-    init = attr(torch_uniform(in_chans * patch ** 2))
-    return Conv2D(in_chans, out_chans, patch, stride=patch, weight_attr=init, bias_attr=init)
 
 
 def check_quarters(**widths) -> None:
@@ -139,7 +134,7 @@ class S2MLPv1(nn.Layer):
         check_act(act)
         self.in_chans, self.num_features = in_chans, embed_dim
         self.feature_strides, self.feature_channels = (patch_size,), (embed_dim,)
-        self.stem = patch_conv(in_chans, embed_dim, patch_size)
+        self.stem = torch_conv(in_chans, embed_dim, patch_size, stride=patch_size)
         self.blocks = nn.LayerList([S2Block(embed_dim, mlp_ratio=mlp_ratio, act=act, drop_path=rate)
                                     for rate in linear_rates(drop_path_rate, num_blocks)])
         self.norm = LayerNorm(embed_dim)

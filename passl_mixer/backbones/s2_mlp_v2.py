@@ -23,10 +23,10 @@ from passl_mixer.backbones.s2_mlp_v1 import (
     check_hidden,
     check_multiple,
     check_quarters,
-    patch_conv,
     spatial_shift,
 )
 from passl_mixer.backbones.stages import ResidualBlock
+from passl_mixer.backbones.torch_layers import torch_conv
 
 
 class SplitAttention(nn.Layer):
@@ -100,7 +100,7 @@ class S2MLPv2(nn.Layer):
         self.in_chans, self.num_features = in_chans, embed_dims[-1]
         self.feature_channels = tuple(embed_dims)
         self.feature_strides = tuple(math.prod(patch_sizes[:i + 1]) for i in range(len(patch_sizes)))
-        self.stems = nn.LayerList([patch_conv(before, width, patch) for before, width, patch
+        self.stems = nn.LayerList([torch_conv(before, width, patch, stride=patch) for before, width, patch
                                    in zip([in_chans, *embed_dims[:-1]], embed_dims, patch_sizes)])
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
         self.stages = nn.LayerList([

@@ -1,5 +1,5 @@
-"""What families of stages share: Hire-MLP and Wave-MLP stem sizes and the loop over stages, others the block
-of two residual branches and weighted branches.
+"""What families of stages share: the loop over stages, stem sizes, the block of two residual branches and weighted
+branches.
 
 Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is its layout.
 """
@@ -9,9 +9,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from passl_mixer.backbones import map_ops, ops
+from passl_mixer.backbones import map_ops, ops, program_ops
 from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
-from passl_mixer.backbones.layers import DropPath, LayerNorm, Mlp, activate
+from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Mlp, activate
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput
 
@@ -37,30 +37,45 @@ def check_stages(*, in_chans, stem_stride, embed_dims, depths, mlp_ratios) -> No
                        "raise one of them")
 
 
-def stage_outputs(images, in_chans: int, stem, stages, downsamples) -> list:
-    """Output of every stage.
+def stage_outputs(x_bhwc, stages, downsamples) -> list:
+    """Output of every stage, [B, H_i, W_i, C_i], before down-sampling.
 
     Args:
-        images: [B, in_chans, H, W].
-        in_chans: image channels that are expected.
-        stem: layer from images to [B, C_0, H_0, W_0].
+        x_bhwc: what the first stage takes.
         stages: lists of blocks, each from [B, H_i, W_i, C_i] to the same.
-        downsamples: between stages, from [B, C_i, H_i, W_i] to [B, C_i+1, H_i+1, W_i+1].
-    Returns:
-        One [B, H_i, W_i, C_i] per stage, before down-sampling.
-    Raises:
-        BadInput: if ``images`` has another shape.
+        downsamples: between stages, from [B, H_i, W_i, C_i] to [B, H_i+1, W_i+1, C_i+1].
     """
-    check_images(images, in_chans)
-    x_bchw, outputs = stem(images), []
+    outputs = []
     for i, blocks in enumerate(stages):
         if i > 0:
-            x_bchw = downsamples[i - 1](outputs[-1].transpose([0, 3, 1, 2]))
-        x_bhwc = x_bchw.transpose([0, 2, 3, 1])
+            x_bhwc = downsamples[i - 1](x_bhwc)
         for block in blocks:
             x_bhwc = apply_block(block, x_bhwc)
         outputs.append(x_bhwc)
     return outputs
+
+
+def channels_last(layer: nn.Layer) -> Callable:
+    """A layer on [B, C, H, W] as a function on [B, H, W, C]."""
+    def on_bhwc(x_bhwc):
+        if isinstance(layer, Conv2D):
+            return layer(x_bhwc, channels_last=True)
+        return layer(x_bhwc.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
+    return on_bhwc
+
+
+def conv_stage_outputs(backbone, images) -> list:
+    """``stage_outputs`` where convolutions make the stem and the down-samplings.
+
+    Args:
+        backbone: has ``in_chans``, ``stem``, ``stages`` and ``downsamples``.
+        images: [B, in_chans, H, W].
+    Raises:
+        BadInput: if ``images`` has another shape.
+    """
+    check_images(images, backbone.in_chans)
+    x_bhwc = backbone.stem(images).transpose([0, 2, 3, 1])
+    return stage_outputs(x_bhwc, backbone.stages, [channels_last(layer) for layer in backbone.downsamples])
 
 
 class ResidualBlock(nn.Layer):
@@ -102,10 +117,17 @@ def weigh_branches(branches, reduce, score):
         (Zhang et al. 2020, arXiv:2004.08955).
     """
     quick = len(branches) == 3 and ops.compiled(branches[0])
-    mean_bc = map_ops.branch_mean(branches) if quick else paddle.add_n(branches).mean(axis=[1, 2])
+    in_program = program_ops.in_cpu_program()
+    if quick:
+        mean_bc = map_ops.branch_mean(branches)
+    else:
+        total = paddle.add_n(branches)
+        mean_bc = program_ops.map_mean(total) if in_program else total.mean(axis=[1, 2])
     scores = score(activate(reduce(mean_bc), "gelu"))
     shares = F.softmax(scores.reshape([-1, branches[0].shape[-1], len(branches)]), axis=-1).astype(branches[0].dtype)
     shares_bc = shares.unbind(axis=-1)
     if quick:
         return map_ops.weigh_branches(branches, shares_bc)
+    if in_program:
+        return paddle.add_n([program_ops.scale_map(branch, share) for branch, share in zip(branches, shares_bc)])
     return paddle.add_n([branch * share.unsqueeze([1, 2]) for branch, share in zip(branches, shares_bc)])

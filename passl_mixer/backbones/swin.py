@@ -10,7 +10,8 @@ As the authors do, the bias tables are not decayed (``optim.py``).
 
 Shapes: B images, H x W positions, C channels, W windows of N = side * side positions, h heads.
 """
-from typing import Optional, Sequence
+import functools
+from typing import Callable, Optional, Sequence
 
 import numpy
 import paddle
@@ -18,8 +19,9 @@ from paddle import nn
 
 from passl_mixer.backbones.attention import SelfAttention, check_block
 from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
-from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Linear, Mlp, attr, linear_rates, torch_uniform
-from passl_mixer.backbones.recompute import apply_block
+from passl_mixer.backbones.layers import DropPath, LayerNorm, Linear, Mlp, attr, linear_rates
+from passl_mixer.backbones.stages import stage_outputs
+from passl_mixer.backbones.torch_layers import torch_conv
 from passl_mixer.errors import BadInput
 
 MASKED = -1e4  # exp() of it is 0 in float32, and float16 can hold it
@@ -80,11 +82,31 @@ def window_mask(regions: Optional[numpy.ndarray]):
     return ((regions_wn.unsqueeze(1) != regions_wn.unsqueeze(2)).astype("float32") * MASKED).unsqueeze(1)
 
 
+def shifted_mask(size: Sequence[int], side: int, shifts: Sequence[int]):
+    """``window_mask`` of ``window_regions``."""
+    return window_mask(window_regions(size, side, shifts))
+
+
 def relative_index(side: int) -> numpy.ndarray:
     """Row of the bias table for every pair (query, key) of a window's positions, [N, N]."""
     y, x = numpy.divmod(numpy.arange(side * side), side)
     dy, dx = y[:, None] - y[None, :] + side - 1, x[:, None] - x[None, :] + side - 1
     return dy * (2 * side - 1) + dx
+
+
+def bias_rows(side: int):
+    """``relative_index`` as one row of numbers, a tensor."""
+    return paddle.to_tensor(relative_index(side).reshape(-1))
+
+
+@functools.lru_cache(maxsize=64)
+def _kept(make: Callable, _device: str, *options):
+    return make(*options)
+
+
+def constant(make: Callable, *options):
+    """``make(*options)``, which a device gets once, not at every pass, and every program of its own."""
+    return _kept(make, paddle.get_device(), *options) if paddle.in_dynamic_mode() else make(*options)
 
 
 class WindowAttention(nn.Layer):
@@ -104,18 +126,17 @@ class WindowAttention(nn.Layer):
         self.attention = SelfAttention(width, num_heads)
         self.bias_table = self.create_parameter([(2 * side - 1) ** 2, num_heads],
                                                 attr=attr(nn.initializer.TruncatedNormal(std=0.02)))
-        self.index = relative_index(side).reshape(-1)
 
     def _bias(self, mask):
         positions = self.side ** 2
-        bias_nnh = paddle.gather(self.bias_table, paddle.to_tensor(self.index))
+        bias_nnh = paddle.gather(self.bias_table, constant(bias_rows, self.side))
         bias_hnn = bias_nnh.reshape([positions, positions, self.num_heads]).transpose([2, 0, 1])
         return bias_hnn if mask is None else bias_hnn + mask
 
     def forward(self, x_bhwc):
         size = x_bhwc.shape[1:3]
         shifts = [self.shift if length > self.side else 0 for length in size]
-        mask = window_mask(window_regions(size, self.side, shifts))
+        mask = constant(shifted_mask, tuple(size), self.side, tuple(shifts))
         x_bhwc = pad_to_multiple(x_bhwc, self.side)
         height, width = x_bhwc.shape[1:3]
         if any(shifts):
@@ -190,9 +211,7 @@ class Swin(nn.Layer):
         self.in_chans, self.patch_size, self.num_features = in_chans, patch_size, widths[-1]
         self.feature_channels = widths
         self.feature_strides = tuple(patch_size * 2 ** i for i in range(len(depths)))
-        stem_init = attr(torch_uniform(in_chans * patch_size ** 2))
-        self.stem = Conv2D(in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=stem_init,
-                              bias_attr=stem_init)
+        self.stem = torch_conv(in_chans, embed_dim, patch_size, stride=patch_size)
         self.stem_norm = LayerNorm(embed_dim)
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
         self.stages = nn.LayerList([
@@ -209,14 +228,7 @@ class Swin(nn.Layer):
                            "so height and width must be known; export with a fixed image size")
         patches_bchw = self.stem(pad_to_multiple(images, self.patch_size, "NCHW"))
         x_bhwc = self.stem_norm(patches_bchw.transpose([0, 2, 3, 1]))
-        outputs = []
-        for i, stage in enumerate(self.stages):
-            if i > 0:
-                x_bhwc = self.merges[i - 1](x_bhwc)
-            for block in stage:
-                x_bhwc = apply_block(block, x_bhwc)
-            outputs.append(x_bhwc)
-        return outputs
+        return stage_outputs(x_bhwc, self.stages, self.merges)
 
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, num_features]."""

@@ -17,9 +17,9 @@ from typing import List, Optional, Sequence, Union
 from paddle import nn
 
 from passl_mixer.backbones.checks import check_images, check_positive, check_same_length, image_pair
-from passl_mixer.backbones.layers import Conv2D, LayerNorm, Linear, attr, linear_rates, torch_uniform
-from passl_mixer.backbones.recompute import apply_block
-from passl_mixer.backbones.stages import ResidualBlock, weigh_branches
+from passl_mixer.backbones.layers import LayerNorm, Linear, linear_rates
+from passl_mixer.backbones.stages import ResidualBlock, channels_last, stage_outputs, weigh_branches
+from passl_mixer.backbones.torch_layers import torch_conv
 from passl_mixer.errors import BadInput
 
 # Axes of [B, row, column, group, channel of the group] after the exchange of rows (1) or columns (2) with groups.
@@ -61,12 +61,6 @@ class PermuteMixer(nn.Layer):
         w = exchange(self.along_width(exchange(x_bhwc, 2, self.segment_dim)), 2, self.segment_dim)
         c = self.channel(x_bhwc)
         return self.proj(weigh_branches([h, w, c], self.reweight1, self.reweight2))
-
-
-def patch_conv(in_chans: int, out_chans: int, side: int) -> Conv2D:
-    """Convolution of ``side`` x ``side`` patches side by side, with PyTorch's default initialisation."""
-    init = attr(torch_uniform(in_chans * side ** 2))
-    return Conv2D(in_chans, out_chans, side, stride=side, weight_attr=init, bias_attr=init)
 
 
 def segments(side: int, patch_size: int, embed_dims: Sequence[int], transitions: Sequence[bool]) -> Optional[List[int]]:
@@ -139,7 +133,7 @@ class ViP(nn.Layer):
             raise BadInput(f"segment_dims is {list(segment_dims)}, but images of {self.img_size[0]} pixels have "
                            f"{list(self.segment_dims)} patches in a row; leave segment_dims out to follow img_size")
         self.in_chans, self.num_features = in_chans, embed_dims[-1]
-        self.stem = patch_conv(in_chans, embed_dims[0], patch_size)
+        self.stem = torch_conv(in_chans, embed_dims[0], patch_size, stride=patch_size)
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
         self.stages = nn.LayerList([
             nn.LayerList([ResidualBlock(width, PermuteMixer(width, n), mlp_ratio=ratio, drop_path=next(rates))
@@ -147,7 +141,7 @@ class ViP(nn.Layer):
             for width, n, depth, ratio in zip(embed_dims, self.segment_dims, depths, mlp_ratios)])
         # Between stages of the same width and resolution there is nothing.
         self.downsamples = nn.LayerList([
-            patch_conv(width, after, 2 if halved else 1) if halved or width != after else nn.Identity()
+            torch_conv(width, after, 1 + halved, stride=1 + halved) if halved or width != after else nn.Identity()
             for width, after, halved in zip(embed_dims[:-1], embed_dims[1:], transitions)])
         self.norm = LayerNorm(self.num_features)
         # One feature map per resolution: the stages before a transition, and the last.
@@ -157,14 +151,8 @@ class ViP(nn.Layer):
 
     def _stage_outputs(self, images) -> list:
         check_images(images, self.in_chans, self.img_size)
-        x_bhwc, outputs = self.stem(images).transpose([0, 2, 3, 1]), []
-        for i, stage in enumerate(self.stages):
-            if i > 0 and not isinstance(self.downsamples[i - 1], nn.Identity):
-                x_bhwc = self.downsamples[i - 1](x_bhwc.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
-            for block in stage:
-                x_bhwc = apply_block(block, x_bhwc)
-            outputs.append(x_bhwc)
-        return outputs
+        downsamples = [layer if isinstance(layer, nn.Identity) else channels_last(layer) for layer in self.downsamples]
+        return stage_outputs(self.stem(images).transpose([0, 2, 3, 1]), self.stages, downsamples)
 
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""

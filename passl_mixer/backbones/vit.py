@@ -20,8 +20,9 @@ from paddle import nn
 
 from passl_mixer.backbones.attention import SelfAttention, check_block
 from passl_mixer.backbones.checks import check_images, check_positive, image_pair, patch_grid
-from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Mlp, attr, linear_rates, token_map, torch_uniform
+from passl_mixer.backbones.layers import DropPath, LayerNorm, Mlp, attr, linear_rates, token_map
 from passl_mixer.backbones.recompute import apply_block
+from passl_mixer.backbones.torch_layers import torch_conv
 from passl_mixer.errors import BadInput, nearest
 
 POOLS = ("token", "mean")
@@ -78,9 +79,7 @@ class ViT(nn.Layer):
         self.grid = patch_grid(self.img_size, patch_size)
         self.in_chans, self.num_features, self.pool = in_chans, embed_dim, pool
         self.feature_strides, self.feature_channels = (patch_size,), (embed_dim,)
-        stem_init = attr(torch_uniform(in_chans * patch_size ** 2))
-        self.stem = Conv2D(in_chans, embed_dim, patch_size, stride=patch_size, weight_attr=stem_init,
-                              bias_attr=stem_init if stem_bias else False)
+        self.stem = torch_conv(in_chans, embed_dim, patch_size, stride=patch_size, bias=stem_bias)
         small = attr(nn.initializer.TruncatedNormal(std=0.02))
         self.class_token = self.create_parameter([1, 1, embed_dim], attr=small)
         self.position = self.create_parameter([1, 1 + self.grid[0] * self.grid[1], embed_dim], attr=small)

@@ -25,27 +25,14 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from passl_mixer.backbones.layers import Conv2D, DropPath, Linear, attr, linear_rates, torch_uniform
-from passl_mixer.backbones.stages import STEMS, check_stages, stage_outputs, weigh_branches
+from passl_mixer.backbones.layers import DropPath, linear_rates
+from passl_mixer.backbones.stages import STEMS, check_stages, conv_stage_outputs, weigh_branches
+from passl_mixer.backbones.torch_layers import torch_conv, torch_pointwise
 from passl_mixer.errors import BadInput, nearest
 
 PHASES = ("fc", "depthwise")
 NORMS = ("batch", "group", "none")
 WINDOW = 7  # positions that token mixing reads along an axis
-
-
-def conv(in_chans: int, out_chans: int, kernel, *, stride: int = 1, padding=0, groups: int = 1, bias: bool = False):
-    """Convolution with PyTorch's default initialisation."""
-    height, width = kernel
-    init = attr(torch_uniform(in_chans // groups * height * width))
-    return Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding, groups=groups, weight_attr=init,
-                     bias_attr=init if bias else False)
-
-
-def channel_map(in_chans: int, out_chans: int, *, bias: bool = True) -> Linear:
-    """Linear map over the last axis with the initialisation of PyTorch's 1 x 1 convolution."""
-    init = torch_uniform(in_chans)
-    return Linear(in_chans, out_chans, bias=bias, init=init, bias_init=init)
 
 
 def norm_layer(kind: str, width: int, data_format: str = "NHWC") -> nn.Layer:
@@ -59,7 +46,7 @@ def norm_layer(kind: str, width: int, data_format: str = "NHWC") -> nn.Layer:
 
 def conv_norm(in_chans: int, out_chans: int, kernel: int, *, stride: int, padding: int, norm: str) -> nn.Layer:
     """Stem or down-sampling: convolution with bias and a norm on [B, C, H, W]."""
-    return nn.Sequential(conv(in_chans, out_chans, (kernel, kernel), stride=stride, padding=padding, bias=True),
+    return nn.Sequential(torch_conv(in_chans, out_chans, kernel, stride=stride, padding=padding),
                          norm_layer(norm, out_chans, "NCHW"))
 
 
@@ -84,8 +71,8 @@ class Phase(nn.Layer):
     def __init__(self, width: int, *, kind: str):
         super().__init__()
         self.depthwise = kind == "depthwise"
-        self.map = conv(width, width, (3, 3), padding=1, groups=width) if self.depthwise \
-            else channel_map(width, width)
+        self.map = torch_conv(width, width, 3, padding=1, groups=width, bias=False) if self.depthwise \
+            else torch_pointwise(width, width)
         self.norm = nn.BatchNorm2D(width, data_format="NHWC")
 
     def forward(self, x_bhwc):
@@ -108,10 +95,11 @@ class WaveMix(nn.Layer):
 
     def __init__(self, width: int, *, axis: int, phase: str):
         super().__init__()
-        self.amplitude = channel_map(width, width, bias=False)
+        self.amplitude = torch_pointwise(width, width, bias=False)
         self.phase = Phase(width, kind=phase)
         kernel = (WINDOW, 1) if axis == 1 else (1, WINDOW)
-        self.mix = conv(2 * width, width, kernel, padding=[side // 2 for side in kernel], groups=width)
+        self.mix = torch_conv(2 * width, width, kernel, padding=[side // 2 for side in kernel], groups=width,
+                              bias=False)
 
     def forward(self, x_bhwc):
         wave_bhwc = unfold_wave(self.amplitude(x_bhwc), self.phase(x_bhwc))
@@ -125,10 +113,10 @@ class WaveMixer(nn.Layer):
         super().__init__()
         self.along_width = WaveMix(width, axis=2, phase=phase)
         self.along_height = WaveMix(width, axis=1, phase=phase)
-        self.channel = channel_map(width, width, bias=False)
-        self.reweight1 = channel_map(width, width // 4)
-        self.reweight2 = channel_map(width // 4, 3 * width)
-        self.proj = channel_map(width, width)
+        self.channel = torch_pointwise(width, width, bias=False)
+        self.reweight1 = torch_pointwise(width, width // 4)
+        self.reweight2 = torch_pointwise(width // 4, 3 * width)
+        self.proj = torch_pointwise(width, width)
 
     def forward(self, x_bhwc):
         branches = [self.along_width(x_bhwc), self.along_height(x_bhwc), self.channel(x_bhwc)]
@@ -143,7 +131,7 @@ class WaveBlock(nn.Layer):
         hidden = int(width * mlp_ratio)
         self.norm1, self.norm2 = norm_layer(norm, width), norm_layer(norm, width)
         self.mixer = WaveMixer(width, phase=phase)
-        self.fc1, self.fc2 = channel_map(width, hidden), channel_map(hidden, width)
+        self.fc1, self.fc2 = torch_pointwise(width, hidden), torch_pointwise(hidden, width)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bhwc):
@@ -203,10 +191,8 @@ class WaveMLP(nn.Layer):
 
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""
-        last_bhwc = stage_outputs(images, self.in_chans, self.stem, self.stages, self.downsamples)[-1]
-        return self.norm(last_bhwc).mean(axis=[1, 2])
+        return self.norm(conv_stage_outputs(self, images)[-1]).mean(axis=[1, 2])
 
     def feature_maps(self, images) -> list:
         """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""
-        outputs = stage_outputs(images, self.in_chans, self.stem, self.stages, self.downsamples)
-        return [x_bhwc.transpose([0, 3, 1, 2]) for x_bhwc in outputs]
+        return [x_bhwc.transpose([0, 3, 1, 2]) for x_bhwc in conv_stage_outputs(self, images)]

@@ -8,6 +8,7 @@ The host reads files and plans; JPEGs go to DALI as they are. Other files, and J
 header or that do not end as one, are decoded here as ``Loader`` decodes them and handed over uncompressed, which also
 finds what cannot be decoded before DALI does.
 """
+import ctypes
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Optional
@@ -61,7 +62,7 @@ class DaliLoader:
     Args:
         loader: says which images are in which batch, with which views; its ``num_workers`` (at least 1) is the number
             of threads that read files, and of DALI's own.
-        device_id: number of the GPU that decodes and augments; None: the CPU does. Batches come back to the host.
+        device_id: number of the GPU that decodes and augments, whose views are ``OnGpu``; None: the CPU does.
     Raises:
         BadInput: DALI is missing; a dataset other than ``image_folder``; views that make no plans.
     """
@@ -91,7 +92,7 @@ class DaliLoader:
             epoch: number of the epoch, from 0.
             start_batch: batches to leave out, for a resume in the middle of an epoch.
         Yields:
-            ``(views, labels)``: a list of uint8 [B, S, S, 3] arrays and int64 [B] or None.
+            ``(views, labels)``: a list of uint8 [B, S, S, 3] arrays, ``OnGpu`` on a GPU, and int64 [B] or None.
         Raises:
             BadInput: DALI cannot decode a file, or anything else went wrong in it.
         """
@@ -112,8 +113,10 @@ class DaliLoader:
                 self._inputs(pool, batches, epoch), batch_size=max(map(len, batches)), num_views=self.views.num_views,
                 bicubic=self.views.bicubic, num_threads=workers, device_id=self._device_id)
             for indices in batches:
+                views = [OnGpu(made) for made in pipeline.run()]
                 # copied, because DALI uses the memory of its outputs again
-                yield [np.array(made.as_cpu().as_array()) for made in pipeline.run()], self._labels(indices)
+                yield (views if self._device_id is not None else [np.array(view) for view in views],
+                       self._labels(indices))
         except RuntimeError as error:
             raise BadInput(f"NVIDIA DALI could not make a batch of epoch {epoch}: {_first_reason(error)}; use "
                            "-o data.loader=threads, which names and replaces files that cannot be decoded") from error
@@ -137,6 +140,21 @@ class DaliLoader:
 
     def _labels(self, indices):
         return None if self.dataset.labels is None else self.dataset.labels[indices]
+
+
+class OnGpu:
+    """Views that DALI has made, uint8 [B, S, S, 3]; to be copied before the next batch is asked for."""
+
+    def __init__(self, made):
+        self._made = made
+        self.shape = [len(made), *made.shape()[0]]
+
+    def copy_to(self, address: int, stream: int) -> None:
+        """Copy to memory of the GPU, on a stream of CUDA's; returns when it is done."""
+        self._made.copy_to_external(ctypes.c_void_p(address), ctypes.c_void_p(stream), non_blocking=False)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self._made.as_cpu().as_array(), dtype=dtype)
 
 
 def _collect(futures) -> tuple:

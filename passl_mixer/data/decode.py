@@ -33,6 +33,11 @@ def decode(data: bytes, reduction: int = 1) -> Optional[np.ndarray]:
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def whole(height: int, width: int) -> int:
+    """The ``reduction`` of who wants the whole image."""
+    return 1
+
+
 def decode_reduced(data: bytes, reduction: Callable) -> Optional[tuple]:
     """Decode an image file no larger than needed.
 

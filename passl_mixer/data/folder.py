@@ -21,7 +21,7 @@ from typing import Callable, Optional
 import numpy as np
 
 from passl_mixer.data.datasets import check_split
-from passl_mixer.data.decode import decode, decode_reduced
+from passl_mixer.data.decode import decode, decode_reduced, whole
 from passl_mixer.errors import BadInput
 from passl_mixer.registry import DATASETS
 
@@ -72,10 +72,6 @@ def class_folders(folder, extensions: tuple) -> list:
     with os.scandir(folder) as entries:
         folders = [e for e in entries if e.is_dir() and not e.name.startswith(".")]
     return sorted(e.name for e in folders if has_image(e.path, extensions))
-
-
-def _whole(height: int, width: int) -> int:
-    return 1
 
 
 class ImageFolder:
@@ -166,7 +162,7 @@ class ImageFolder:
         Returns:
             (uint8 RGB image, (height, width) of the whole image).
         """
-        needed = reduction if self._reduce else _whole
+        needed = reduction if self._reduce else whole
         return self._first_readable(index, functools.partial(decode_reduced, reduction=needed))
 
     def read(self, index: int, reader: Callable):

@@ -12,13 +12,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 import numpy as np
 
 from passl_mixer.data import captions, shards
 from passl_mixer.data.datasets import check_split
-from passl_mixer.data.decode import decode
+from passl_mixer.data.decode import decode, decode_reduced, whole
 from passl_mixer.data.folder import has_image, no_data
 from passl_mixer.errors import BadInput
 from passl_mixer.registry import DATASETS
@@ -34,7 +34,8 @@ class _ImageText:
 
     class_names = None
 
-    def __init__(self, name: str, merges: str, context_length: int, max_bad_images: int, split: str):
+    def __init__(self, name: str, merges: str, context_length: int, max_bad_images: int, decode_reduced: bool,
+                 split: str):
         check_split(split)
         if split == "test":
             raise BadInput(f"dataset {name!r} holds captions and no test images with classes; name some with "
@@ -43,6 +44,7 @@ class _ImageText:
         self.tokenizer = Tokenizer(str(Path(merges).expanduser()), context_length=context_length)
         self.vocab_size, self.context_length = self.tokenizer.vocab_size, context_length
         self.bad_images, self._max_bad, self._lock = [], max_bad_images, threading.Lock()
+        self._reduce = decode_reduced
 
     def load(self) -> None:
         """List the images and turn the captions into tokens."""
@@ -62,14 +64,24 @@ class _ImageText:
 
     def image(self, index: int) -> np.ndarray:
         """Image number ``index``, uint8 [H, W, 3]; gray if its file cannot be decoded."""
+        image = self._decoded(int(index), decode)
+        return _GRAY if image is None else image
+
+    def reduced(self, index: int, reduction: Callable) -> tuple:
+        """The same image, decoded no larger than needed; arguments and result as of ``ImageFolder.reduced``."""
+        needed = reduction if self._reduce else whole
+        found = self._decoded(int(index), lambda data: decode_reduced(data, needed))
+        return (_GRAY, _GRAY.shape[:2]) if found is None else found
+
+    def _decoded(self, index: int, decoder: Callable):
+        """What ``decoder`` makes of the bytes of an image; None, and the image is noted, where that is nothing."""
         try:
-            image, reason = decode(self._bytes(int(index))), "not an image that can be decoded"
+            found, reason = decoder(self._bytes(index)), "not an image that can be decoded"
         except OSError as error:
-            image, reason = None, error.strerror
-        if image is None:
-            self._note_bad(self._name(int(index)), reason)
-            return _GRAY
-        return image
+            found, reason = None, error.strerror
+        if found is None:
+            self._note_bad(self._name(index), reason)
+        return found
 
     def _note_bad(self, name: str, reason: str) -> None:
         with self._lock:
@@ -93,17 +105,18 @@ class ImageTextFolder(_ImageText):
         context_length: tokens of a caption, both marks included; longer ones are cut.
         extensions: endings of image files, upper or lower case.
         max_bad_images: how many unreadable files become gray before the run ends with an error.
+        decode_reduced: whether large JPEGs are decoded smaller where the views need no more, as ``ImageFolder`` does.
         split: "train"; there is no other.
     """
 
     def __init__(self, *, root: str, merges: str, context_length: int = 77, extensions: Sequence[str] = EXTENSIONS,
-                 max_bad_images: int = 10, split: str = "train"):
+                 max_bad_images: int = 10, decode_reduced: bool = True, split: str = "train"):
         self._root = Path(root).expanduser().absolute()
         self._extensions = tuple("." + e.lower().lstrip(".") for e in extensions)
         if not self._root.is_dir() or not has_image(self._root, self._extensions):
             raise no_data("image_text_folder", self._root, f"images ({', '.join(self._extensions)}) with a .txt beside "
                           "each,", "/path/to/pairs")
-        super().__init__("image_text_folder", merges, context_length, max_bad_images, split)
+        super().__init__("image_text_folder", merges, context_length, max_bad_images, decode_reduced, split)
 
     def _read(self) -> tuple:
         rows = captions.read_folder(self._root, self._extensions)
@@ -128,19 +141,19 @@ class ImageTextTable(_ImageText):
         root: folder the paths are relative to; null means the table's.
         image_column, caption_column: names in the header.
         delimiter: one character; null follows the ending, comma for .csv and tab for .tsv.
-        merges, context_length, max_bad_images, split: as in ``ImageTextFolder``.
+        merges, context_length, max_bad_images, decode_reduced, split: as in ``ImageTextFolder``.
     """
 
     def __init__(self, *, file: str, merges: str, root: Optional[str] = None, image_column: str = "image",
                  caption_column: str = "caption", delimiter: Optional[str] = None, context_length: int = 77,
-                 max_bad_images: int = 10, split: str = "train"):
+                 max_bad_images: int = 10, decode_reduced: bool = True, split: str = "train"):
         self._file = _existing_file("image_text_table", file, "a table")
         self._root = Path(root).expanduser().absolute() if root else self._file.parent
         self._columns = image_column, caption_column
         self._delimiter = delimiter or captions.delimiter_of(self._file)
         if len(self._delimiter) != 1 or self._delimiter in '"\r\n':
             raise BadInput(f"data.dataset.delimiter is {delimiter!r}, expected one character, e.g. ';'")
-        super().__init__("image_text_table", merges, context_length, max_bad_images, split)
+        super().__init__("image_text_table", merges, context_length, max_bad_images, decode_reduced, split)
 
     def _read(self) -> tuple:
         rows = captions.read_table(self._file, *self._columns, self._delimiter)
@@ -154,16 +167,16 @@ class ImageTextJsonl(_ImageText):
         file: the file, UTF-8.
         root: folder the paths are relative to; null means the file's.
         image_key, caption_key: keys of the objects.
-        merges, context_length, max_bad_images, split: as in ``ImageTextFolder``.
+        merges, context_length, max_bad_images, decode_reduced, split: as in ``ImageTextFolder``.
     """
 
     def __init__(self, *, file: str, merges: str, root: Optional[str] = None, image_key: str = "image",
                  caption_key: str = "caption", context_length: int = 77, max_bad_images: int = 10,
-                 split: str = "train"):
+                 decode_reduced: bool = True, split: str = "train"):
         self._file = _existing_file("image_text_jsonl", file, "JSON lines")
         self._root = Path(root).expanduser().absolute() if root else self._file.parent
         self._keys = image_key, caption_key
-        super().__init__("image_text_jsonl", merges, context_length, max_bad_images, split)
+        super().__init__("image_text_jsonl", merges, context_length, max_bad_images, decode_reduced, split)
 
     def _read(self) -> tuple:
         rows = captions.read_jsonl(self._file, *self._keys)
@@ -176,16 +189,16 @@ class ImageTextTar(_ImageText):
     Args:
         root: ``shard-{000..009}.tar``, ``*.tar``, one tar file, or a folder of them.
         caption_key: of the .json of samples without .txt.
-        merges, context_length, max_bad_images, split: as in ``ImageTextFolder``.
+        merges, context_length, max_bad_images, decode_reduced, split: as in ``ImageTextFolder``.
     """
 
     def __init__(self, *, root: str, merges: str, caption_key: str = "caption", context_length: int = 77,
-                 max_bad_images: int = 10, split: str = "train"):
+                 max_bad_images: int = 10, decode_reduced: bool = True, split: str = "train"):
         self._paths, self._key = shards.shard_paths(root), caption_key
         if not self._paths:
             raise no_data("image_text_tar", Path(root).expanduser().absolute(), "tar files",
                           "'/path/to/{000..009}.tar'")
-        super().__init__("image_text_tar", merges, context_length, max_bad_images, split)
+        super().__init__("image_text_tar", merges, context_length, max_bad_images, decode_reduced, split)
 
     def _read(self) -> tuple:
         return shards.read_shards(self._paths, self._key)

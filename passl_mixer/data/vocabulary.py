@@ -1,4 +1,5 @@
 """What a vocabulary is learned from, and the tokenizer of a dataset whose images need not be there."""
+from inspect import Parameter
 from pathlib import Path
 
 from passl_mixer.data import captions, shards
@@ -16,14 +17,24 @@ def build_tokenizer(cfg) -> Tokenizer:
     Args:
         cfg: the ``data.dataset`` section.
     Raises:
-        BadInput: a dataset without captions, or merges that cannot be used.
+        BadInput: a dataset without captions, options that do not fit, or merges that are missing or cannot be used.
     """
-    options = DATASETS.parameters(cfg["name"])
-    if "merges" not in options:
-        raise BadInput(f"dataset {cfg['name']!r} has no captions, so there is no vocabulary; expected one of "
-                       f"{', '.join(n for n in DATASETS.names() if 'merges' in DATASETS.parameters(n))}")
-    length = cfg.get("context_length", options["context_length"].default)
-    return Tokenizer(str(Path(cfg.get("merges") or MERGES).expanduser()), context_length=length)
+    name, given = DATASETS.read(cfg, ("split",))
+    options = DATASETS.parameters(name)
+    if not has_vocabulary(name):
+        raise BadInput(f"dataset {name!r} has no captions, so there is no vocabulary; expected one of "
+                       f"{', '.join(filter(has_vocabulary, DATASETS.names()))}")
+    if not given.get("merges") and options["merges"].default is Parameter.empty:
+        raise BadInput(f"dataset {name!r} has no 'merges', the vocabulary of its captions; give the file with -o "
+                       "data.dataset.merges=...: the one a model was trained with, or, to begin with, one learned "
+                       "from the training captions by passl-mixer bpe CAPTIONS OUT --merges 1000")
+    length = given.get("context_length", options["context_length"].default)
+    return Tokenizer(str(Path(given.get("merges") or MERGES).expanduser()), context_length=length)
+
+
+def has_vocabulary(name: str) -> bool:
+    """Whether a dataset of this name turns captions into tokens by a file of merges."""
+    return "merges" in DATASETS.parameters(name)
 
 
 def captions_at(source: str) -> list:

@@ -55,8 +55,8 @@ def register(*, output: str = "pooled", repair: bool = False) -> list:
     Returns:
         The names registered, backbones first.
     Raises:
-        BadInput: PASSL or a package it needs is missing or of another version, Paddle is older than 2.5, a name is
-            taken by somebody else, or an unknown output.
+        BadInput: PASSL or a package it needs is missing or of another version, Paddle is missing or older than 2.5, a
+            name is taken by somebody else, or an unknown output.
     Source: the list of defects is measured on passl 0.0.4 with Paddle 3.3.1 and NumPy 2.4.
     """
     _check_installed()
@@ -92,6 +92,8 @@ def _check_installed() -> None:
                       if importlib.util.find_spec(module.split(".")[0]) is None})
     if missing:
         raise BadInput(f"passl {VERSION} also needs {', '.join(missing)}; {INSTALL}")
+    if importlib.util.find_spec("paddle") is None:
+        raise BadInput('Paddle is not installed, expected 2.5 or newer; pip install "passl_mixer[cpu]", or [gpu]')
 
 
 def _import_required() -> None:

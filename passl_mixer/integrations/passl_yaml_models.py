@@ -138,8 +138,9 @@ def _byol(keys: Keys, notes: list) -> Model:
 
 
 def _sync_bn(keys: Keys, notes: list, default: bool) -> None:
-    if keys.take("use_synch_bn", bool, default):
-        notes.append("model.use_synch_bn: BatchNorm does not span processes here; on one process nothing changes")
+    if not keys.take("use_synch_bn", bool, default):
+        notes.append("model.use_synch_bn: false; BatchNorm spans processes here, where there are several; "
+                     "-o train.sync_batch_norm=false keeps their statistics apart")
 
 
 def _simsiam(keys: Keys, notes: list) -> Model:

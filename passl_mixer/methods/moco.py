@@ -8,7 +8,7 @@ BatchNorm lets a query recognise its key by the statistics that their batch shar
 CIFAR-10 notebook, which needs no second GPU: queries and keys are normalised in ``bn_splits`` groups, and the
 keys are permuted before they are grouped. Networks without BatchNorm (MLP-Mixer and other LayerNorm MLPs) do
 not leak and do not need it. Running statistics are updated once per group. The key encoder keeps its own (see
-``ema.py``).
+``ema.py``). With several processes each normalises its own images, whatever ``train.sync_batch_norm`` says.
 """
 from typing import Optional
 
@@ -93,7 +93,7 @@ class MoCo(nn.Layer):
         start /= np.linalg.norm(start, axis=1, keepdims=True)
         self.register_buffer("queue", paddle.to_tensor(start))
         self.register_buffer("queue_pointer", paddle.zeros([1], dtype="int64"))
-        self._new_keys: list = []  # of the micro-batches since the last after_step
+        self.pending: list = []  # keys of the micro-batches since the last after_step
 
     @property
     def encoder(self):
@@ -126,7 +126,7 @@ class MoCo(nn.Layer):
         queries = paddle.concat([self.head(part) for part in parts])
         keys = self._keys(views[1], splits)
         if self.training:
-            self._new_keys.append(keys)
+            self.pending.append(keys)
         loss = info_nce(queries, keys, self.queue, self.temperature)
         return {"loss": loss, "feature_std": feature_std(paddle.concat(parts))}
 
@@ -139,10 +139,10 @@ class MoCo(nn.Layer):
         """
         ema_update(self.key_backbone, self.backbone, self.momentum)
         ema_update(self.key_head, self.head, self.momentum)
-        if not self._new_keys:
+        if not self.pending:
             return
-        keys = distributed.all_gather_no_grad(paddle.concat(self._new_keys))
-        self._new_keys = []
+        keys = distributed.all_gather_no_grad(paddle.concat(self.pending))
+        self.pending.clear()
         self.check_batch(keys.shape[0])
         # Index arithmetic stays on the device: nothing waits for the pointer to be read.
         rows = (self.queue_pointer + paddle.arange(keys.shape[0])) % self.queue_size

@@ -9,7 +9,7 @@ Frozen patch projection (the paper's section 4.2): a backbone whose ``stem`` is 
 to its stride (MLP-Mixer, ResMLP, gMLP, S2-MLP v1, ViP, AS-MLP, ConvMixer, ViT, Swin) has patches, and with
 ``freeze_stem`` that convolution keeps its random values; key and query encoder then share it. Other backbones (ConvMLP,
 CycleMLP, Hire-MLP, Wave-MLP, S2-MLP v2, ResNet) train their stems whatever ``freeze_stem`` says.
-Deviations: ViT's fixed position embedding is the backbone's affair; BatchNorm does not span processes.
+Deviation: ViT's fixed position embedding is the backbone's affair.
 """
 from typing import Optional
 

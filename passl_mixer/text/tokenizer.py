@@ -52,7 +52,8 @@ def read_merges(path) -> list:
 def _lines(path: Path) -> list:
     if not path.is_file():
         raise BadInput(f"no merges file {path.absolute()}; give the path of CLIP's bpe_simple_vocab_16e6.txt.gz, or "
-                       "make a small one: passl-mixer bpe CAPTIONS OUT --merges 1000")
+                       "make one from the training captions: passl-mixer bpe CAPTIONS OUT --merges 1000 (a trained "
+                       "model wants the very file it was trained with)")
     content = path.read_bytes()
     if content[:2] == b"\x1f\x8b":
         try:

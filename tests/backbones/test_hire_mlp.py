@@ -1,36 +1,17 @@
-"""Hire-MLP: its mixer against the definition with loops, regions and shifts, sizes, options."""
-import math
-
+"""Hire-MLP: its mixer against the definition with loops, regions and shifts, options; more in test_conv_stages.py."""
 import numpy
 import paddle
 import pytest
+from three_branches import HIRE, dense, joined, layer_sum, map_size, randomised
 
 from passl_mixer.backbones import build_backbone
 from passl_mixer.backbones.hire_mlp import HireMixer, RegionMlp, from_regions, to_regions
-from passl_mixer.backbones.layers import DropPath
 from passl_mixer.errors import BadInput
-from passl_mixer.macs import count_parameters, summary
-
-SMALL = {"name": "HireMLP", "embed_dims": [8, 12], "depths": [3, 2], "mlp_ratios": [2, 1.5],
-         "region_sizes": [3, 2], "shifts": [[0, 2], [0, 1]]}
+from passl_mixer.macs import summary
 
 
 def small(**options):
-    return build_backbone({**SMALL, **options})
-
-
-def gelu(x):
-    return numpy.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x])
-
-
-def randomised(layer):
-    """The layer in evaluation mode, every parameter and statistic drawn anew (variances above zero)."""
-    rng = numpy.random.default_rng(0)
-    for name, value in layer.state_dict().items():
-        drawn = rng.normal(size=value.shape).astype("float32")
-        value.set_value(paddle.to_tensor(numpy.abs(drawn) + 0.5 if "_variance" in name else 0.5 * drawn))
-    layer.eval()
-    return layer
+    return build_backbone({**HIRE, **options})
 
 
 def region_mlp_along_height(layer, x, size, shift):
@@ -45,7 +26,7 @@ def region_mlp_along_height(layer, x, size, shift):
             hidden = region @ layer.fc1.weight.numpy()
             hidden = (hidden - norm._mean.numpy()) / numpy.sqrt(norm._variance.numpy() + 1e-5)
             hidden = numpy.maximum(hidden * norm.weight.numpy() + norm.bias.numpy(), 0)
-            out = hidden @ layer.fc2.weight.numpy() + layer.fc2.bias.numpy()
+            out = dense(hidden, layer.fc2)
             for p in range(min(size, height - start)):
                 mixed[start + p, column] = out[p * chans:(p + 1) * chans]
     return numpy.stack([mixed[(i + shift) % height] for i in range(height)])
@@ -57,16 +38,7 @@ def test_mixer_is_the_definition(height, width, size, shift):
     x = numpy.random.default_rng(1).normal(size=(height, width, 8)).astype("float32")
     h = region_mlp_along_height(mixer.along_height, x, size, shift)
     w = region_mlp_along_height(mixer.along_width, x.transpose(1, 0, 2), size, shift).transpose(1, 0, 2)
-    c = x @ mixer.channel.weight.numpy() + mixer.channel.bias.numpy()
-    mean = (h + w + c).reshape(-1, 8).mean(0)
-    hidden = gelu(mean @ mixer.reweight1.weight.numpy() + mixer.reweight1.bias.numpy())
-    scores = hidden @ mixer.reweight2.weight.numpy() + mixer.reweight2.bias.numpy()
-    summed = numpy.zeros_like(x)
-    for channel in range(8):
-        share = numpy.exp(scores[3 * channel:3 * channel + 3])
-        share /= share.sum()
-        summed[..., channel] = sum(s * branch[..., channel] for s, branch in zip(share, (h, w, c)))
-    expected = summed @ mixer.proj.weight.numpy() + mixer.proj.bias.numpy()
+    expected = joined(mixer, (h, w, dense(x, mixer.channel)))
     got = mixer(paddle.to_tensor(x[None])).numpy()[0]
     numpy.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * numpy.abs(expected).max())
 
@@ -114,23 +86,8 @@ def test_shifts_repeat_over_the_blocks_of_a_stage():
     def shifts(name):
         return [[block.mixer.along_width.shift for block in stage] for stage in build_backbone(name).stages]
 
-    assert shifts({**SMALL, "depths": [3, 2]}) == [[0, 2, 0], [0, 1]]
-    assert shifts({**SMALL, "depths": [1, 4], "shifts": [[0], [0, 1, 2]]}) == [[0], [0, 1, 2, 0]]
-
-
-def layer_sum(dims, depths, sizes=(4, 3, 3, 2), ratio=4):
-    """Trainable parameters of the published layers, one by one, with a 1000-class head."""
-    def dense(fan_in, out, kernel=1):
-        return fan_in * out * kernel ** 2 + out
-
-    total = dense(3, dims[0], 7) + 2 * dims[0]
-    total += sum(dense(a, b, 3) + 2 * b for a, b in zip(dims, dims[1:]))
-    for width, depth, size in zip(dims, depths, sizes):
-        region = width * size * (width // 2) + 2 * (width // 2) + dense(width // 2, width * size)
-        scores = dense(width, width // 4) + dense(width // 4, 3 * width)
-        mlp = dense(width, ratio * width) + dense(ratio * width, width)
-        total += depth * (2 * region + 2 * dense(width, width) + scores + mlp + 4 * width)
-    return total + 2 * dims[-1] + dense(dims[-1], 1000)
+    assert shifts({**HIRE, "depths": [3, 2]}) == [[0, 2, 0], [0, 1]]
+    assert shifts({**HIRE, "depths": [1, 4], "shifts": [[0], [0, 1, 2]]}) == [[0], [0, 1, 2, 0]]
 
 
 @pytest.mark.parametrize(("name", "dims", "depths", "millions", "gflops"), [
@@ -140,8 +97,11 @@ def layer_sum(dims, depths, sizes=(4, 3, 3, 2), ratio=4):
     ("hire_mlp_large", (96, 192, 384, 768), (4, 6, 24, 3), 96, 13.4),
 ])
 def test_parameters_are_the_sum_of_the_published_layers(name, dims, depths, millions, gflops):
+    regions = [width * size * (width // 2) + 2 * (width // 2) + map_size(width // 2, width * size)
+               for width, size in zip(dims, (4, 3, 3, 2))]
+    branches = [2 * region + map_size(width, width) for region, width in zip(regions, dims)]
     got = summary(name)
-    assert got["parameters"] == layer_sum(dims, depths)
+    assert got["parameters"] == layer_sum(dims, depths, (4, 4, 4, 4), branches)
     assert got["parameters"] / 1e6 == pytest.approx(millions, rel=0.01)
     assert got["macs"] / 1e9 == pytest.approx(gflops, abs=0.05)  # published with one digit
 
@@ -159,36 +119,6 @@ def test_features_and_gradients(in_chans):
             assert float(parameter.grad.abs().max()) > 0, name
 
 
-@pytest.mark.parametrize("size", [(28, 36), (33, 47), (7, 5)])
-def test_any_size(size):
-    backbone = small()
-    backbone.eval()
-    images = paddle.randn([3, 3, *size])
-    maps = backbone.feature_maps(images)
-    assert backbone.img_size is None
-    assert tuple(m.shape[1] for m in maps) == backbone.feature_channels == (8, 12)
-    for feature_map, stride in zip(maps, backbone.feature_strides):
-        assert all(abs(got - side / stride) <= 1 for got, side in zip(feature_map.shape[2:], size))
-    assert float((backbone(images)[1:2] - backbone(images[1:2])).abs().max()) < 1e-5  # images do not mix
-
-
-@pytest.mark.parametrize("size", [28, 32, 36])
-def test_nano(size):
-    backbone = build_backbone("hire_mlp_nano")
-    assert 300_000 <= count_parameters(backbone) <= 1_500_000
-    maps = backbone.feature_maps(paddle.randn([2, 3, size, size]))
-    assert [m.shape[2] for m in maps] == [-(-size // stride) for stride in (2, 4, 8)]
-
-
-def test_drop_path_rises_linearly_over_all_blocks():
-    backbone = small(drop_path_rate=0.2)
-    rates = [layer.rate for layer in backbone.sublayers() if isinstance(layer, DropPath)]
-    assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
-    backbone.eval()
-    images = paddle.randn([2, 3, 32, 32])
-    assert (backbone(images).numpy() == backbone(images).numpy()).all()
-
-
 def test_initial_weights():
     paddle.seed(0)
     backbone = build_backbone("hire_mlp_nano")
@@ -202,23 +132,13 @@ def test_initial_weights():
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    ({"depths": [1]}, "depths has 1"),
     ({"region_sizes": [2]}, "region_sizes has 1"),
     ({"shifts": [[0], [0], [0]]}, "shifts has 3"),
     ({"shifts": [[0], []]}, r"shifts is \[\[0\], \[\]\]"),
     ({"shifts": [[0], [-1]]}, "0 \\(no shift\\) or above"),
     ({"shifts": [0, 1]}, "expected a list of a list of an integer"),
     ({"region_sizes": [2, 0]}, "region_sizes is"),
-    ({"embed_dims": [3, 8]}, "at least 4"),
-    ({"embed_dims": [4, 8], "mlp_ratios": [0.1, 1]}, "no hidden unit"),
-    ({"stem_stride": 8}, "stem_stride is 8"),
-    ({"drop_path_rate": 1.0}, "drop_path_rate is 1.0"),
 ])
 def test_options_that_do_not_fit(options, words):
     with pytest.raises(BadInput, match=words):
         small(**options)
-
-
-def test_images_of_other_channels_are_refused():
-    with pytest.raises(BadInput, match=r"expected \[B, 3, H, W\]"):
-        small()(paddle.zeros([1, 4, 32, 32]))

@@ -10,7 +10,7 @@ import paddle.nn.functional as F
 import pytest
 
 from passl_mixer import native
-from passl_mixer.backbones import ops
+from passl_mixer.backbones import ops, product_ops
 from passl_mixer.backbones.layers import Linear, TokenLinear
 
 RNG = np.random.default_rng(0)
@@ -30,17 +30,17 @@ def run(function, arrays, frozen=()):
 
 
 CASES = {
-    "linear": (ops.linear, F.linear, tensors((3, 5, 7), (7, 4), (4,))),
-    "linear on rows": (ops.linear, F.linear, tensors((6, 7), (7, 4), (4,))),
-    "token_linear": (ops.token_linear, lambda x, w, b: paddle.matmul(w, x) + b.unsqueeze(-1),
+    "linear": (product_ops.linear, F.linear, tensors((3, 5, 7), (7, 4), (4,))),
+    "linear on rows": (product_ops.linear, F.linear, tensors((6, 7), (7, 4), (4,))),
+    "token_linear": (product_ops.token_linear, lambda x, w, b: paddle.matmul(w, x) + b.unsqueeze(-1),
                      tensors((3, 5, 7), (4, 5), (4,))),
     "layer_norm": (lambda x, w, b: ops.layer_norm(x, w, b, 1e-6), lambda x, w, b: F.layer_norm(x, [7], w, b, 1e-6),
                    tensors((3, 5, 7), (7,), (7,))),
 }
 PRODUCTS = {
-    "linear": (ops.linear_gelu, F.linear, tensors((3, 5, 7), (7, 4), (4,))),
-    "large linear": (ops.linear_gelu, F.linear, tensors((40, 20, 16), (16, 48), (48,))),
-    "token_linear": (ops.token_linear_gelu, CASES["token_linear"][1], tensors((3, 5, 7), (4, 5), (4,))),
+    "linear": (product_ops.linear_gelu, F.linear, tensors((3, 5, 7), (7, 4), (4,))),
+    "large linear": (product_ops.linear_gelu, F.linear, tensors((40, 20, 16), (16, 48), (48,))),
+    "token_linear": (product_ops.token_linear_gelu, CASES["token_linear"][1], tensors((3, 5, 7), (4, 5), (4,))),
 }
 # Paddle's own tanh form is 4e-6 off in float32, ours 1e-6 (test_gelu_over_its_range)
 TOLERANCE = {"gelu": 1e-6, "gelu_tanh": 1e-5}

@@ -371,6 +371,78 @@ def test_the_tokenizer_needs_no_images(tmp_path):
     assert build_tokenizer({"name": "embedded_captions"}).context_length == 16
     with pytest.raises(BadInput, match="'cifar10' has no captions"):
         build_tokenizer({"name": "cifar10", "root": "x"})
+    with pytest.raises(BadInput, match=r"'image_text_tar' has no 'merges'.*passl-mixer bpe"):
+        build_tokenizer({"name": "image_text_tar", "root": "nowhere"})      # never the demo's in their place
+
+
+def clouds(height, width, seed):
+    """A JPEG with something to see at every scale."""
+    draw = np.random.default_rng(seed)
+    image = sum(cv2.resize(draw.normal(0, 40, (n, n, 3)), (width, height), interpolation=cv2.INTER_CUBIC)
+                for n in (4, 12, 36))
+    return cv2.imencode(".jpg", np.clip(image + 128, 0, 255).astype(np.uint8))[1].tobytes()
+
+
+def photographs(root):
+    """Four image-text datasets of the same four JPEGs, and an ``image_folder`` of them."""
+    files = [clouds(*size, seed) for seed, size in enumerate([(300, 400), (60, 50), (220, 200), (400, 130)])]
+    (root / "plain").mkdir()
+    for i, data in enumerate(files):
+        (root / "plain" / f"{i}.jpg").write_bytes(data)
+        (root / "plain" / f"{i}.txt").write_text(f"number {i}")
+    rows = [f"{i}.jpg,number {i}" for i in range(4)]
+    (root / "plain" / "a.csv").write_text("\n".join(["image,caption", *rows]))
+    (root / "plain" / "a.jsonl").write_text("\n".join(
+        json.dumps({"image": f"{i}.jpg", "caption": f"number {i}"}) for i in range(4)))
+    write_tar(root / "a.tar", [member for i, data in enumerate(files)
+                               for member in ((f"{i}.jpg", data), (f"{i}.txt", b"number"))])
+    plain = str(root / "plain")
+    texts = [{"name": "image_text_folder", "root": plain}, {"name": "image_text_table", "file": f"{plain}/a.csv"},
+             {"name": "image_text_jsonl", "file": f"{plain}/a.jsonl"},
+             {"name": "image_text_tar", "root": str(root / "a.tar")}]
+    return {"name": "image_folder", "root": plain}, texts
+
+
+def views_of(dataset, recipe, workers=0):
+    loader = Loader(dataset, build_views({"name": recipe, "img_size": 24}), batch_size=2, seed=3, num_workers=workers,
+                    shuffle=True, drop_last=True)
+    return [np.stack(views) for views, _ in loader.epoch(1)]
+
+
+@pytest.mark.parametrize("reduce", [True, False])
+def test_large_photographs_are_decoded_as_an_image_folder_decodes_them(tmp_path, reduce):
+    images, texts = photographs(tmp_path)
+    for recipe in ("inception", "moco_v2", "center_crop"):
+        expected = views_of(build_dataset({**images, "decode_reduced": reduce}), recipe)
+        for cfg in texts:
+            dataset = read(cfg, decode_reduced=reduce)
+            for workers in (0, 2):
+                got = views_of(dataset, recipe, workers)
+                assert all(np.array_equal(a, b) for a, b in zip(got, expected)), (cfg["name"], recipe)
+    other = views_of(build_dataset({**images, "decode_reduced": not reduce}), "inception")
+    expected = views_of(build_dataset({**images, "decode_reduced": reduce}), "inception")
+    assert any(not np.array_equal(a, b) for a, b in zip(other, expected)), "the photographs are too small to tell"
+
+
+def test_reduced_photographs_keep_their_size_and_bad_ones_are_gray(tmp_path, capsys):
+    images, texts = photographs(tmp_path)
+    for cfg in texts:
+        asked = []
+        image, size = read(cfg).reduced(0, lambda *s, asked=asked: asked.append(s) or 4)
+        theirs = build_dataset(images).reduced(0, lambda *s: 4)
+        assert (image.shape[:2], size, asked) == ((75, 100), (300, 400), [(300, 400)])
+        assert np.array_equal(image, theirs[0])
+        whole, size = read(cfg, decode_reduced=False).reduced(0, lambda *s: 4)
+        assert (whole.shape[:2], size) == ((300, 400), (300, 400))
+        assert np.array_equal(whole, read(cfg).image(0))
+    (tmp_path / "plain" / "0.jpg").write_bytes(b"\xff\xd8 cut off")
+    dataset = read(texts[0])
+    for _ in range(2):
+        image, size = dataset.reduced(0, lambda *s: 8)
+        assert (image == 128).all()
+        assert image.shape[:2] == size
+    assert dataset.bad_images == [str(tmp_path / "plain" / "0.jpg")]
+    assert capsys.readouterr().err.count("warning: bad image 1") == 1
 
 
 def test_captions_do_not_need_paddle():

@@ -24,7 +24,7 @@ from passl_mixer.data import rng
 from passl_mixer.errors import BadInput
 from passl_mixer.integrations.passl_yaml import recognises, translate
 from passl_mixer.optim import learning_rate
-from passl_mixer.trainer import lr_at
+from passl_mixer.step import lr_at
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = sorted(FILES)

@@ -21,14 +21,15 @@ def main() -> None:
     # isort: split
     import paddle
 
-    from bench import learning, networks
+    from bench import learning, networks, runs
     from passl_mixer import distributed, runtime
 
     device = runtime.select_device(setup.get("device", "cpu"))
     distributed.init()
     paddle.seed(0)
     kinds = {"networks": lambda: networks.network_steps(setup, device), "method": lambda: learning.method_steps(setup),
-             "simclr": lambda: learning.simclr_steps(setup), "views": lambda: learning.views_steps(setup)}
+             "simclr": lambda: learning.simclr_steps(setup), "views": lambda: learning.views_steps(setup),
+             "runs": lambda: runs.run_steps(setup, device)}
     steps, facts = kinds[setup["kind"]]()
     channel.serve(steps, facts)
 

@@ -24,8 +24,9 @@ same process beside every step. Memory is the process' highest resident set.
 """
 TITLES = {"backbones": "Backbones", "methods": "Methods", "views": "Views", "export": "Exported models",
           "scaling": "Processes and batch", "recompute": "Recomputation", "variants": "CycleFC and its replacements",
-          "tuning": "CPU set-up on against off", "timm": "Against timm", "lightly": "Against a SimCLR step on PyTorch",
-          "torchvision": "Against torchvision", "torch_cycle": "CycleMLP and ConvMLP against PyTorch",
+          "tuning": "CPU set-up on against off", "ways": "Settings of a run", "timm": "Against timm",
+          "lightly": "Against a SimCLR step on PyTorch", "torchvision": "Against torchvision",
+          "torch_cycle": "CycleMLP and ConvMLP against PyTorch",
           "passl": "Against PASSL", "paddlevit": "Against PaddleViT"}
 COLUMNS = ("seconds", "images_per_second", "gflops", "peak_mib")
 REACHED = {True: "yes", False: "**no**", None: "-"}

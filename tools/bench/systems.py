@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from typing import Optional
 
-from bench.suites import Settings, batch_for, case_name, in_one_process, networks, ours, sized
+from bench.suites import Settings, batch_for, case_name, in_one_process, method_model, networks, ours, sized
 from bench.turns import OURS, Child, record, take_turns, together
 
 
@@ -99,6 +99,24 @@ def variants(settings: Settings, *, backbone: str = "cycle_mlp_b1", size: int = 
         yield _variant(settings, "deformable", "train", "training step", "CycleFC by deform_conv2d", backbone, size)
     if only in (None, "plain"):
         yield _variant(settings, "plain", "infer", "inference", "CycleFC without its shifts", backbone, size)
+
+
+def ways(settings: Settings):
+    """A SimCLR step of a whole run with a setting of ``train`` over one without, in one process."""
+    changes = {"train.compile": ["train.compile=true"], "train.recompute": ["train.recompute=true"]}
+    if settings.device == "gpu":
+        changes.update({"bf16": ["train.precision=bf16"], "train.cuda_graphs": ["train.cuda_graphs=true"],
+                        "bf16 and train.cuda_graphs": ["train.precision=bf16", "train.cuda_graphs=true"]})
+    for name in settings.backbones:
+        backbone, size = sized(name)
+        batch = batch_for(settings, size)
+        for what, overrides in changes.items():
+            setup = {"kind": "runs", "model": method_model("simclr", backbone, size), "batch": batch, "size": size,
+                     "runs": {"with": overrides, "without": []}}
+            with ours(settings, setup) as child:
+                rows = in_one_process(settings, child, ["with", "without"])
+            yield record("ways", case_name(backbone["name"], f"{what}, simclr step", batch, size), rows,
+                         peer="without")
 
 
 def tuning(settings: Settings):

@@ -1,0 +1,118 @@
+"""BatchNorm over the batch of all processes: several that train together normalise as one with the whole batch would.
+
+Paddle's own ``SyncBatchNorm`` has no kernel on a CPU (3.3.1 and 2.6.2: "kernel sync_batch_norm is not registered") and
+adds entries to the state dictionary where a norm has neither scale nor shift. This one runs everywhere, keeps names and
+shapes, and its gradient is that of the whole batch. Layouts: C is axis 1 of [B, C] and [B, C, H, W], the last of
+[B, H, W, C].
+
+Source: Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1 and its gradient, moments taken over all processes.
+"""
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from passl_mixer import distributed
+
+EPSILON = 1e-5
+
+
+def synchronise(model) -> None:
+    """Put a ``SyncBatchNorm`` in the place of every BatchNorm of a model; parameters, names and modes stay the same.
+
+    Args:
+        model: any layer; every process must then call its norms in the same order, on inputs of one shape.
+    """
+    for parent in model.sublayers(include_self=True):
+        for name, norm in list(parent.named_children()):
+            if isinstance(norm, nn.layer.norm._BatchNormBase) and not isinstance(norm, SyncBatchNorm):
+                setattr(parent, name, SyncBatchNorm(norm))
+
+
+def _affine(x, scale, shift, data_format: str):
+    """``scale * x + shift`` per channel by Paddle's BatchNorm kernel: its broadcasts are slow on a CPU."""
+    one, none = paddle.ones_like(scale), paddle.zeros_like(scale)
+    return F.batch_norm(x, none, one, scale * (1.0 + EPSILON) ** 0.5, shift, epsilon=EPSILON, data_format=data_format)
+
+
+def _sums(x, data_format: str):
+    """Sum over all but the channels, [C], float32; by products with ones on a CPU, where Paddle's sums are slow."""
+    channel_axis = 1 if data_format[1] == "C" else len(x.shape) - 1
+    if not x.place.is_cpu_place():
+        return paddle.sum(x, [axis for axis in range(len(x.shape)) if axis != channel_axis], dtype="float32")
+    channels = x.shape[channel_axis]
+    if channel_axis == 1 and len(x.shape) > 2:
+        x = x.reshape([x.shape[0] * channels, -1])
+        x = paddle.matmul(x, paddle.ones([x.shape[1], 1]))
+    x = x.reshape([-1, channels])
+    return paddle.matmul(paddle.ones([1, x.shape[0]]), x).squeeze(0)
+
+
+def _moments(x, data_format: str):
+    """Mean and biased variance over all processes, [C] each, float32."""
+    mean = _sums(x, data_format)
+    share = mean.size / x.size
+    mean = mean * share
+    variance = _sums(_affine(x, paddle.ones_like(mean), -mean, data_format).square(), data_format) * share
+    # Both of every process, so that no sum of squares is needed, which cancels: [world_size, 2, C].
+    parts = distributed.all_gather_no_grad(paddle.stack([mean, variance]).unsqueeze(0))
+    means, variances = parts[:, 0], parts[:, 1]
+    mean = means.mean(0)
+    return mean, variances.mean(0) + (means - mean).square().mean(0)
+
+
+class _Normalise(paddle.autograd.PyLayer):
+    """``(x - mean) / std * weight + bias`` with the moments of ``x`` over all processes; dx is the textbook's:
+
+    weight / std * (dy - mean of dy - normalised x * mean of (dy * normalised x)), those means over all processes too.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, mean, std, data_format):
+        ctx.save_for_backward(x, weight, mean, std)
+        ctx.data_format = data_format
+        ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight, bias)]
+        return _affine(x, weight / std, bias - mean * weight / std, data_format)
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, weight, mean, std = ctx.saved_tensor()
+        normalised = _affine(x, 1.0 / std, -mean / std, ctx.data_format)
+        dbias, dweight = (_sums(t, ctx.data_format) for t in (dy, dy * normalised))
+        dx = None
+        if ctx.wanted[0]:
+            sums = distributed.all_gather_no_grad(paddle.stack([dbias, dweight]).unsqueeze(0)).sum(0)
+            means = sums * (mean.size / (distributed.world_size() * x.size))
+            scale = weight / std
+            dx = _affine(dy, scale, -scale * means[0], ctx.data_format) \
+                + _affine(normalised, -scale * means[1], paddle.zeros_like(scale), ctx.data_format)
+        _, wants_weight, wants_bias = ctx.wanted
+        return dx, dweight if wants_weight else None, dbias if wants_bias else None, None, None
+
+
+class SyncBatchNorm(nn.layer.norm._BatchNormBase):
+    """A BatchNorm whose training statistics are those of all processes' rows together; in evaluation the norm itself.
+
+    Args:
+        norm: the BatchNorm whose place it takes: parameters, running statistics and mode are shared.
+    """
+
+    def __init__(self, norm):
+        nn.Layer.__init__(self)
+        self.weight, self.bias, self._mean, self._variance = norm.weight, norm.bias, norm._mean, norm._variance
+        self._momentum, self._epsilon, self._data_format = norm._momentum, norm._epsilon, norm._data_format
+        self._num_features, self._name, self.training = norm._num_features, norm._name, norm.training
+
+    def forward(self, x):
+        """``x`` normalised, of its shape and type."""
+        data_format = self._data_format
+        if not self.training:
+            return F.batch_norm(x, self._mean, self._variance, self.weight, self.bias, epsilon=self._epsilon,
+                                data_format=data_format)
+        with paddle.amp.auto_cast(enable=False):    # the backward pass, which knows no autocast, sees the same types
+            with paddle.no_grad():
+                mean, variance = _moments(x.astype("float32"), data_format)
+                for running, batch in ((self._mean, mean), (self._variance, variance)):
+                    running.scale_(self._momentum).add_(batch * (1.0 - self._momentum))
+            weight = paddle.ones_like(mean) if self.weight is None else self.weight
+            bias = paddle.zeros_like(mean) if self.bias is None else self.bias
+            return _Normalise.apply(x, weight, bias, mean, (variance + self._epsilon).sqrt(), data_format)

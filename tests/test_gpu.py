@@ -1,0 +1,159 @@
+"""What only a GPU can show: ``python -m pytest tests/test_gpu.py`` where there is one. Everywhere else it is skipped.
+
+Nothing here has been run on a GPU yet; a failure is news about the package, not about the machine.
+"""
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import paddle
+import pytest
+from small_backbones import SMALL
+
+from passl_mixer import build_backbone, runtime
+from passl_mixer.adamw import FusedAdamW
+from passl_mixer.backbones import gpu_ops
+from passl_mixer.build import build, resolve
+from passl_mixer.cuda_graph import WARM_UP
+from passl_mixer.data import Loader, build_dataset, build_views
+from passl_mixer.data.dali import DaliLoader
+from passl_mixer.prefetch import ahead, mover
+from passl_mixer.step import train_step
+
+pytestmark = pytest.mark.skipif(not (paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count()),
+                                reason="no GPU here")
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = {
+    "simclr": [],
+    "moco": ["model.method={name: moco, queue_size: 32, bn_splits: 2}"],
+    "byol": ["model.method={name: byol}"],
+    "supervised": ["model.method={name: supervised, mixup_alpha: 0.5}", "model.head={name: linear, num_classes: 4}",
+                   "data.train_views={name: inception, img_size: 16}"],
+}
+
+
+@pytest.fixture(autouse=True)
+def back_to_the_cpu():
+    yield
+    paddle.set_device("cpu")
+
+
+def losses(tiny, *overrides, count: int = 8):
+    run = build(resolve(tiny("schedule.epochs=9", *overrides)))
+    batches = (batch for epoch in range(9) for batch in run.loader.epoch(epoch))
+    side = mover(run.device)
+    return run, [float(train_step(run, batch, step)["loss"]) for step, batch in zip(range(count), ahead(batches, side))]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_family_computes_on_a_gpu_what_it_computes_on_the_cpu(name):
+    images = np.random.default_rng(0).standard_normal([2, 3, 16, 16]).astype("float32")
+    found, weights = [], None
+    for device in ("cpu", "gpu"):
+        paddle.set_device(device)
+        paddle.seed(0)
+        backbone = build_backbone({"name": name, **SMALL[name]})
+        backbone.eval()
+        if weights is None:
+            weights = {n: v.numpy() for n, v in backbone.state_dict().items()}
+        backbone.set_state_dict({n: paddle.to_tensor(v) for n, v in weights.items()})
+        x = paddle.to_tensor(images, stop_gradient=False)
+        y = backbone(x)
+        (y * y).sum().backward()
+        gradients = [p.grad.numpy() for p in backbone.parameters() if p.grad is not None]
+        found.append([y.numpy(), x.grad.numpy(), *gradients])
+    assert len(found[0]) == len(found[1])
+    for one, other in zip(*found):
+        assert np.abs(one - other).max() <= 1e-3 * max(np.abs(one).max(), 1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_runs_in_float32_have_the_losses_of_the_cpu(tiny, name):
+    if name != "simclr":        # others draw masks, permutations or weights on the device
+        assert np.isfinite(losses(tiny, "train.device=gpu", *METHODS[name])[1]).all()
+        return
+    _, cpu = losses(tiny, count=3)
+    _, gpu = losses(tiny, "train.device=gpu", count=3)
+    assert abs(np.mean(gpu) / np.mean(cpu) - 1) < 0.2       # not the same initial weights: another generator
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains_and_keeps_float32_parameters(tiny, precision):
+    run, found = losses(tiny, "train.device=gpu", f"train.precision={precision}")
+    _, full = losses(tiny, "train.device=gpu")
+    np.testing.assert_allclose(found, full, rtol=0.05)
+    assert all(p.dtype == paddle.float32 for p in run.method.parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_cuda_graphs_train_as_single_launches_do(tiny, name):
+    _, launched = losses(tiny, "train.device=gpu", *METHODS[name])
+    run, recorded = losses(tiny, "train.device=gpu", "train.cuda_graphs=true", *METHODS[name])
+    assert run.graphed.passes > WARM_UP
+    assert run.graphed.keeps_gradients
+    np.testing.assert_allclose(recorded, launched, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Tensor do not have 'place':UserWarning")
+def test_a_compiled_backbone_trains_as_an_eager_one_does(tiny):
+    common = ["train.device=gpu", "optim={name: sgd, lr: 0.01}"]
+    _, eager = losses(tiny, *common)
+    _, compiled = losses(tiny, *common, "train.compile=true")
+    np.testing.assert_allclose(compiled, eager, rtol=1e-4)
+
+
+def test_adamw_is_the_fused_one(tiny):
+    run, _ = losses(tiny, "train.device=gpu", count=1)
+    assert isinstance(run.optimizer._rules[0][0], FusedAdamW)
+
+
+def test_the_fused_product_is_the_plain_one():
+    paddle.set_device("gpu")
+    for one, other in zip(gpu_ops._trial(gpu_ops.fused_linear()), gpu_ops._trial(paddle.nn.functional.linear)):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_batches_arrive_while_it_computes():
+    paddle.set_device("gpu")
+    rng = np.random.default_rng(0)
+    batches = [([rng.integers(0, 255, [64, 64, 64, 3], dtype=np.uint8)], np.full([64], n)) for n in range(20)]
+    busy = paddle.rand([2048, 2048])
+    for given, (views, labels) in zip(batches, ahead(batches, mover("gpu:0"))):
+        for _ in range(5):
+            busy = paddle.tanh(busy @ busy)
+        total = views[0].astype("int64").sum() + labels.sum()
+        assert int(total) == int(given[0][0].sum(dtype=np.int64)) + int(given[1].sum())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nvidia.dali") is None if importlib.util.find_spec("nvidia") else True,
+                    reason="needs NVIDIA DALI")
+def test_dali_hands_its_views_over_on_the_gpu(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        coarse = rng.integers(0, 256, [8, 8, 3], dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / "ab"[i % 2] / f"{i}.jpg"), cv2.resize(coarse, (160, 120)))
+    dataset = build_dataset({"name": "image_folder", "root": str(tmp_path), "decode_reduced": False})
+    views = build_views({"name": "inception", "img_size": 48})
+    ours = Loader(dataset, views, batch_size=4, seed=3, num_workers=2, shuffle=True, drop_last=True)
+    device = runtime.select_device("gpu")
+    theirs = ahead(DaliLoader(ours, device_id=0).epoch(0), mover(device))
+    for (one, labels), (other, there) in zip(ours.epoch(0), theirs):
+        assert other[0].place.is_gpu_place()
+        assert np.array_equal(there.numpy(), labels)
+        assert np.abs(one[0].astype(int) - other[0].numpy()).mean() < 2
+
+
+def test_the_benchmark_tells_the_utilisation(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "tools/benchmark.py", "backbones", "--backbones", "mlp_mixer_nano", "--device", "gpu",
+         "--repeats", "2", "--json", str(tmp_path / "r.json")], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in (tmp_path / "r.json").read_text().splitlines()]
+    assert any("peak" in json.dumps(record) for record in records)

@@ -1,0 +1,164 @@
+"""A signal ends a run of two processes as it ends one: both stop after the same step, one checkpoint, exact resume."""
+import json
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+from two_processes import start
+
+from passl_mixer import checkpoint
+from passl_mixer.interruption import Interruption, steps_to_next_question
+
+STEPS = 160
+TRAIN = """
+import sys, warnings
+warnings.simplefilter("ignore")
+from passl_mixer.cli import main
+options = ["output_dir=" + sys.argv[1] + "{name}", "schedule.epochs={epochs}", "train.checkpoint_every_epochs=0",
+           "train.keep_checkpoints=1"]
+sys.exit(main(["train", "-c", sys.argv[1] + "tiny.yaml", "--resume", *("-o" + option for option in options)]))
+"""
+
+
+def train(name):
+    """A script that starts the run in folder ``name`` or continues it."""
+    return TRAIN.format(name=name, epochs=STEPS // 4)
+
+
+
+QUESTIONS = """
+import sys, time, warnings
+warnings.simplefilter("ignore")
+import paddle
+paddle.set_device("cpu")
+from passl_mixer import distributed
+from passl_mixer.interruption import Interruption
+distributed.init()
+exchanges = []
+maximum = distributed.maximum
+distributed.maximum = lambda numbers: exchanges.append(0) or maximum(numbers)
+with Interruption(1000) as interruption:
+    for step in range(1001, 2000):
+        time.sleep(0.001 * (1 + distributed.rank()))
+        interruption.seen = distributed.rank() == 1 and step >= 1300
+        if interruption.stops_after(step):
+            break
+print("stopped at", step, "after", len(exchanges))
+"""
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Starts two processes of a script; none outlives the test."""
+    started = []
+
+    def begin(script):
+        file = tmp_path / f"worker{len(started)}.py"
+        file.write_text(script)
+        sockets = [socket.socket() for _ in range(2)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        endpoints = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+        for s in sockets:
+            s.close()
+        found = [start(file, tmp_path, rank, endpoints) for rank in range(2)]
+        started.extend(found)
+        return found
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ends(processes, code):
+    """Wait for both; returns what they said."""
+    said = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [code, code], said
+    return said
+
+
+def journal(folder):
+    path = folder / "log.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def steps_reached(folder, more_than):
+    limit = time.monotonic() + 60
+    while not any(line["step"] > more_than for line in journal(folder)):
+        assert time.monotonic() < limit, "no step within a minute"
+        time.sleep(0.01)
+
+
+def step_saved(folder, said):
+    """The step of the one checkpoint, which is the last that was logged and the one that was said."""
+    saved = checkpoint.checkpoints_of(folder)
+    assert [p.name for p in (folder / "checkpoints").iterdir()] == [saved[-1].name]
+    step = checkpoint.read_checkpoint(saved[-1])[2]["step"]
+    assert journal(folder)[-1]["step"] == step < STEPS
+    assert f"interrupted at step {step}; saved." in said
+    return step
+
+
+@pytest.mark.slow
+def test_two_processes_end_at_one_step_and_resume_bit_for_bit(tmp_path, tiny, pair):
+    tiny()      # writes the configuration
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    undisturbed = pair(train("whole"))
+
+    running = pair(train("parts"))           # only the process that does not save is told to end
+    steps_reached(parts, 2)
+    running[1].send_signal(signal.SIGTERM)
+    first = step_saved(parts, ends(running, 130)[0])
+
+    running = pair(train("parts"))           # as Paddle's launcher does it: one after the other, three times
+    steps_reached(parts, first + 1)
+    for process in running:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+            process.send_signal(number)
+            time.sleep(0.03)
+    assert step_saved(parts, ends(running, 130)[0]) > first
+
+    ends(pair(train("parts")), 0)
+    ends(undisturbed, 0)
+    one, other = (checkpoint.read_checkpoint(checkpoint.find_checkpoint(folder)) for folder in (whole, parts))
+    for mine, theirs in zip(one[:2], other[:2]):
+        assert mine.keys() == theirs.keys()
+        assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
+    assert [(line["step"], line["loss"]) for line in journal(whole) if "loss" in line] \
+        == [(line["step"], line["loss"]) for line in journal(parts) if "loss" in line]
+
+
+@pytest.mark.slow
+def test_processes_ask_each_other_once_in_a_while_and_agree(pair):
+    said = [output.splitlines()[-1].split() for output in ends(pair(QUESTIONS), 0)]
+    assert said[0] == said[1]
+    step, exchanges = int(said[0][2]), int(said[0][4])
+    assert 1300 <= step <= 1300 + 64
+    assert exchanges <= (step - 1000) // 64 + 30        # a busy machine makes some steps long
+
+
+@pytest.mark.parametrize(("steps", "seconds", "expected"), [
+    (1, 0.1, 10), (10, 0.1, 64), (64, 32.0, 2), (1, 5.0, 1), (3, 0.0, 64)])
+def test_a_question_about_every_second(steps, seconds, expected):
+    assert steps_to_next_question(steps, seconds) == expected
+
+
+def test_the_second_signal_acts_as_usual_but_under_a_launcher(monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    with Interruption() as interruption:
+        assert not interruption.stops_after(1)
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.stops_after(2)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    monkeypatch.setenv("PADDLE_TRAINER_ID", "0")
+    with Interruption() as interruption:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+        assert interruption.stops_after(1)
+    assert signal.getsignal(signal.SIGINT) is before

@@ -3,9 +3,10 @@
 Three things of Paddle's are avoided, all seen on 2.6.2 and 3.3.1 or on the one named:
 - a network that has norms over the last axis of maps (Hire-MLP, Wave-MLP, AS-MLP) comes out wrong, or ends the process,
   with oneDNN, which reorders the axes; ``export.py`` notes it and it runs without;
-- Paddle 3 places every operator it can on oneDNN, padding among them, which then fails (CycleMLP, ViT), and fuses
-  reshapes into their producers, whose shapes it then mistakes (ViP). Here only products with bias and GELU and
-  convolutions run on oneDNN, and no network that was measured is slower for it;
+- Paddle 3 places every operator it can on oneDNN, padding among them, which then fails (ViT), and fuses reshapes into
+  their producers, whose shapes it then mistakes (ViP). The second is never done here; whether all operators run on
+  oneDNN, products with bias and GELU and convolutions only, or none, is what ``export.py`` found to be right and
+  fastest for the network;
 - making and calling a predictor sets the math threads of the whole process, a call to one; they are put back.
 """
 import contextlib
@@ -24,8 +25,10 @@ from passl_mixer.errors import BadInput
 
 PROGRAMS = ("model.json", "model.pdmodel")      # of Paddle 3 and of 2.6
 FACTS = "export.json"
-# Passes of Paddle 3's predictor that break networks, see above; 2.6 has neither trouble.
-BROKEN_PASSES = ("onednn_placement_pass", "operator_reshape_onednn_fuse_pass", "operator_unsqueeze_onednn_fuse_pass")
+OPERATORS = ("all", "products", "none")         # what oneDNN computes
+# Passes of Paddle 3's predictor; 2.6 has neither trouble, nor the choice of products only.
+PLACEMENT_PASS = "onednn_placement_pass"
+BROKEN_PASSES = ("operator_reshape_onednn_fuse_pass", "operator_unsqueeze_onednn_fuse_pass")
 
 
 @functools.cache
@@ -87,7 +90,7 @@ def load_exported(folder, *, onednn: Optional[bool] = None, threads: Optional[in
 
     Args:
         folder: as ``export_network`` wrote it.
-        onednn: whether oneDNN computes; None: wherever it computes this network correctly.
+        onednn: whether oneDNN computes; None: where that is right for this network, and was faster at export.
         threads: math threads of the calls, at least 1; None for those of this package's CPU set-up.
         precision: "fp32", or "bf16": products in bfloat16 where oneDNN computes, on processors that have them (AVX-512
             BF16). Outputs then agree with the network's to about a hundredth of the largest.
@@ -103,28 +106,52 @@ def load_exported(folder, *, onednn: Optional[bool] = None, threads: Optional[in
         raise BadInput(f"{folder} does not run with oneDNN: {facts['onednn_why_not']}; leave onednn out")
     if threads is not None and threads < 1:
         raise BadInput(f"threads is {threads}, expected at least 1; leave it out for all cores")
-    with_onednn = facts["onednn"] if onednn is None else onednn
+    chosen = facts.get("operators", "products" if facts["onednn"] else "none")
+    if onednn is False:
+        chosen = "none"
+    elif chosen == "none" and facts["onednn"] and (onednn or precision == "bf16"):
+        chosen = "products"
     if precision not in ("fp32", "bf16"):
         raise BadInput(f"precision is {precision!r}, expected fp32 or bf16")
-    if precision == "bf16" and not (with_onednn and has_bfloat16()):
+    if precision == "bf16" and (chosen == "none" or not has_bfloat16()):
         raise BadInput("bf16 needs oneDNN and a processor with AVX-512 BF16, and "
-                       + ("this one has none" if with_onednn else f"{folder} runs without oneDNN") + "; use fp32")
-    config = paddle.inference.Config(str(program), str(folder / "model.pdiparams"))
+                       + (f"{folder} runs without oneDNN" if chosen == "none" else "this one has none") + "; use fp32")
+    return open_program(program, facts, chosen, threads=threads, precision=precision)
+
+
+def open_program(program: Path, facts: dict, operators: str, *, threads: Optional[int] = None,
+                 precision: str = "fp32") -> Exported:
+    """Make a predictor, without a look at whether it computes rightly.
+
+    Args:
+        program: Paddle's program, beside ``model.pdiparams``.
+        facts: the content of ``export.json``.
+        operators: one of ``OPERATORS``.
+        threads, precision: as of ``load_exported``.
+    Raises:
+        RuntimeError, ValueError: as Paddle does, here or at the first call.
+    """
+    config = paddle.inference.Config(str(program), str(program.with_name("model.pdiparams")))
     config.disable_gpu()
     config.disable_glog_info()
     config.switch_ir_optim(True)
     config.set_cpu_math_library_num_threads(threads or _default_threads())
-    if with_onednn:
+    if operators == "none":
+        config.disable_mkldnn()
+    else:
         config.enable_mkldnn()
         if precision == "bf16":
             config.enable_mkldnn_bfloat16()
         if program.name == PROGRAMS[0]:
-            for name in BROKEN_PASSES:
+            for name in BROKEN_PASSES + ((PLACEMENT_PASS,) if operators == "products" else ()):
                 config.delete_pass(name)
-    else:
-        config.disable_mkldnn()
     with _threads_kept():
         return Exported(paddle.inference.create_predictor(config), facts)
+
+
+def my_program(folder: Path) -> Path:
+    """Where this Paddle's program lies in an exported folder."""
+    return folder / (PROGRAMS[0] if int(paddle.__version__.partition(".")[0] or 0) >= 3 else PROGRAMS[1])
 
 
 def has_bfloat16() -> bool:
@@ -147,8 +174,8 @@ def _read(folder: Path) -> tuple:
     if not isinstance(facts, dict) or facts.get("passl_mixer_export") != 1:
         raise BadInput(f"{folder} is no exported network: it has no {FACTS} of this package; make one with "
                        "passl-mixer export RUN FOLDER -c CONFIG")
-    mine = PROGRAMS[0] if int(paddle.__version__.partition(".")[0] or 0) >= 3 else PROGRAMS[1]
-    if not (folder / mine).is_file() or not (folder / "model.pdiparams").is_file():
+    mine = my_program(folder)
+    if not mine.is_file() or not (folder / "model.pdiparams").is_file():
         raise BadInput(f"{folder} was exported by Paddle {facts['versions']['paddle']} or is incomplete, and this is "
-                       f"Paddle {paddle.__version__}, which needs {mine} and model.pdiparams; export it again")
-    return facts, folder / mine
+                       f"Paddle {paddle.__version__}, which needs {mine.name} and model.pdiparams; export it again")
+    return facts, mine

@@ -12,7 +12,7 @@ from passl_mixer.cli import main
 from passl_mixer.config import dump
 from passl_mixer.errors import BadInput
 from passl_mixer.export import export_network, load_exported
-from passl_mixer.predictor import PROGRAMS, _math_libraries, has_bfloat16
+from passl_mixer.predictor import OPERATORS, PROGRAMS, _math_libraries, has_bfloat16
 from passl_mixer.trainer import train
 
 WITHOUT_ONEDNN = {"HireMLP", "WaveMLP", "ASMLP", "hire_mlp_nano", "wave_mlp_nano", "as_mlp_nano"}
@@ -53,6 +53,7 @@ def test_features_of_every_family(tmp_path, name):
     assert ("without oneDNN" in said) == (name in WITHOUT_ONEDNN)
     loaded = load_exported(tmp_path / "out")
     assert loaded.facts["onednn"] == (name not in WITHOUT_ONEDNN)
+    assert loaded.facts["operators"] in (("none",) if name in WITHOUT_ONEDNN else OPERATORS)
     assert_close(loaded(images), eager(backbone, images))
     assert_close(loaded(images[:1]), eager(backbone, images[:1]))
     assert_close(load_exported(tmp_path / "out", onednn=False, threads=1)(images), eager(backbone, images))
@@ -75,6 +76,17 @@ def test_features_of_every_nano_network(tmp_path, name):
     backbone, size, images = network(name)
     export_network(backbone, tmp_path / "out", img_size=size, name=name)
     assert_close(load_exported(tmp_path / "out")(images), eager(backbone, images))
+
+
+def test_the_choice_of_operators_is_kept_and_can_be_overruled(tmp_path):
+    """All three are right on a Mixer; which is fastest is the machine's affair."""
+    backbone, size, images = network("mlp_mixer_nano")
+    export_network(backbone, tmp_path / "out", img_size=size)
+    facts = json.loads((tmp_path / "out" / "export.json").read_text())
+    for operators in OPERATORS:
+        (tmp_path / "out" / "export.json").write_text(json.dumps({**facts, "operators": operators}))
+        for onednn in (None, True, False):
+            assert_close(load_exported(tmp_path / "out", onednn=onednn)(images), eager(backbone, images))
 
 
 def test_what_breaks_with_onednn_says_so(tmp_path):

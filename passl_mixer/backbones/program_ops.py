@@ -34,7 +34,7 @@ def cycle_shift(x_bhwc, axis: int):
     wanted = np.stack([np.broadcast_to(np.arange(x_bhwc.shape[3]) % 3 == k, x_bhwc.shape[1:]) for k in range(3)])
     along = np.moveaxis(wanted, axis, 1)                # a view: [3, positions along the axis, .., C]
     along[1, -1], along[2, 0] = False, False            # zeros from outside
-    images = x_bhwc.shape[0] if x_bhwc.shape[0] > 0 else paddle.shape(x_bhwc)[0]
-    masks = [paddle.tile(paddle.to_tensor(mask[None].astype("float32")), [images, 1, 1, 1]) for mask in wanted]
+    images = [x_bhwc.shape[0], 1, 1, 1]
+    masks = [paddle.tile(paddle.to_tensor(mask[None].astype("float32")), images) for mask in wanted]
     moved = [x_bhwc, paddle.roll(x_bhwc, -1, axis), paddle.roll(x_bhwc, 1, axis)]
     return paddle.add_n([map_bhwc * mask for map_bhwc, mask in zip(moved, masks)])

@@ -33,7 +33,7 @@ def linear(x, weight, bias=None, act: Optional[str] = None):
     else:
         y = F.linear(rows, weight, bias)
     y = y if act is None else activate(y, act)
-    return y.reshape([*x.shape[:3], weight.shape[1]]) if is_map else y
+    return y.reshape([-1, *x.shape[1:3], weight.shape[1]]) if is_map else y
 
 
 def layer_norm(x, weight, bias, epsilon: float):
@@ -192,6 +192,9 @@ class Mlp(nn.Layer):
         self.fc2 = Linear(hidden, width, init=init, bias_init=bias_init)
 
     def forward(self, x):
+        if x.ndim == 4 and program_ops.in_cpu_program():        # as ``linear`` does, once for both
+            y = self.fc2(self.fc1(x.flatten(1, 2), self.act))
+            return y.reshape([-1, *x.shape[1:3], y.shape[-1]])
         return self.fc2(self.fc1(x, self.act))
 
 

@@ -27,7 +27,6 @@ def train(name):
     return TRAIN.format(name=name, epochs=STEPS // 4)
 
 
-
 QUESTIONS = """
 import sys, time, warnings
 warnings.simplefilter("ignore")
@@ -147,6 +146,15 @@ def test_a_question_about_every_second(steps, seconds, expected):
     assert steps_to_next_question(steps, seconds) == expected
 
 
+@pytest.fixture
+def interrupts():
+    """Ctrl-C as Python takes it, also where the tests run in the background and their shell has turned it off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_the_second_signal_acts_as_usual_but_under_a_launcher(monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     with Interruption() as interruption:

@@ -16,6 +16,7 @@ from passl_mixer.errors import BadInput
 
 WARM_UP = 3                 # eager passes before: libraries choose their algorithms and working memory in them
 TOLERANCE = 1e-2            # of the comparison, relative; sums in another order differ by much less, wrong ones by more
+NEGLIGIBLE = 1e-3           # of the largest gradient: below, as for a bias before a norm, there is rounding only
 ADVICE = "set train.cuda_graphs=false"
 
 
@@ -75,7 +76,7 @@ class GraphedPass:
         return [t.data_ptr() for t in self.state]
 
     def _record(self, run_pass: Callable, batch: Sequence, seed: int) -> None:
-        other = [t.flip(0) if t.ndim == 4 else t for t in batch]                # other images for every label
+        other = [-t.flip(0) if t.ndim == 4 else t for t in batch]               # other images, for other labels
         trials = [(batch, seed), (other, seed + 1)]
         saved = [t.clone() for t in self.state]
         expected = [self._eagerly(run_pass, *trial, saved) for trial in trials]
@@ -107,10 +108,11 @@ class GraphedPass:
         return found
 
     def _numbers(self, outputs: dict) -> list:
-        """``[(name, copy)]`` of what a pass gives and changes."""
-        gradients = [(f"the gradient of {p.name}", p.grad) for p in self.parameters if p.grad is not None]
-        others = [(t.name, t) for t in (*self.state, *self.pending)]
-        return [(name, t.astype("float32").clone()) for name, t in [*outputs.items(), *gradients, *others]]
+        """``[(name, copy, whether it is a gradient)]`` of what a pass gives and changes."""
+        found = [(name, t, False) for name, t in outputs.items()]
+        found += [(f"the gradient of {p.name}", p.grad, True) for p in self.parameters if p.grad is not None]
+        found += [(t.name, t, False) for t in (*self.state, *self.pending)]
+        return [(name, t.astype("float32").clone(), is_gradient) for name, t, is_gradient in found]
 
     @paddle.no_grad()
     def _restore(self, saved: Sequence) -> None:
@@ -122,9 +124,11 @@ class GraphedPass:
 def _compare(found: list, wanted: list) -> None:
     if len(found) != len(wanted):
         raise BadInput(f"the recorded pass leaves gradients on other parameters than the eager one; {ADVICE}")
-    for (name, one), (_, other) in zip(found, wanted):
-        error, size = float((one - other).norm()), float(other.norm())
-        if not error <= TOLERANCE * size:
+    sizes = [float(tensor.norm()) for _, tensor, _ in wanted]
+    least = NEGLIGIBLE * max((size for size, (_, _, is_gradient) in zip(sizes, wanted) if is_gradient), default=0.0)
+    for (name, one, is_gradient), (_, other, _), size in zip(found, wanted, sizes):
+        error = float((one - other).norm())
+        if not error <= TOLERANCE * max(size, least if is_gradient else 0.0):
             raise BadInput(f"as a CUDA graph the step computes something else: {name} differs from the eager pass' by "
                            f"{error:.1e}, of {size:.1e}; {ADVICE}")
 

@@ -1,12 +1,11 @@
 """A signal ends a run of two processes as it ends one: both stop after the same step, one checkpoint, exact resume."""
 import json
 import signal
-import socket
 import time
 
 import numpy as np
 import pytest
-from two_processes import start
+from two_processes import start_pair
 
 from passl_mixer import checkpoint
 from passl_mixer.interruption import Interruption, steps_to_next_question
@@ -56,13 +55,7 @@ def pair(tmp_path):
     def begin(script):
         file = tmp_path / f"worker{len(started)}.py"
         file.write_text(script)
-        sockets = [socket.socket() for _ in range(2)]
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        endpoints = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
-        for s in sockets:
-            s.close()
-        found = [start(file, tmp_path, rank, endpoints) for rank in range(2)]
+        found = start_pair(file, tmp_path)
         started.extend(found)
         return found
 

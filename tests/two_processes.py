@@ -21,18 +21,22 @@ def start(script, folder, rank, endpoints):
                             stderr=subprocess.STDOUT, text=True)
 
 
-def arrays_of_two_and_one(script: str, folder: Path) -> tuple:
-    """Run a script that saves ``RANKofSIZE.npz`` into the folder it is given: those of two processes, and of one."""
-    file = folder / "worker.py"
-    file.write_text(script)
+def start_pair(script, folder) -> list:
+    """Two processes of a script that train together."""
     sockets = [socket.socket() for _ in range(2)]
     for s in sockets:
         s.bind(("127.0.0.1", 0))
     endpoints = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
     for s in sockets:
         s.close()
-    running = [start(file, folder, rank, endpoints) for rank in range(2)]
-    running.append(start(file, folder, 0, [""]))
+    return [start(script, folder, rank, endpoints) for rank in range(2)]
+
+
+def arrays_of_two_and_one(script: str, folder: Path) -> tuple:
+    """Run a script that saves ``RANKofSIZE.npz`` into the folder it is given: those of two processes, and of one."""
+    file = folder / "worker.py"
+    file.write_text(script)
+    running = [*start_pair(file, folder), start(file, folder, 0, [""])]
     try:
         for process in running:
             output = process.communicate(timeout=60)[0]

@@ -13,6 +13,7 @@ import paddle
 from paddle.device.cuda.graphs import CUDAGraph
 
 from passl_mixer.errors import BadInput
+from passl_mixer.static_graph import first_line
 
 WARM_UP = 3                 # eager passes before: libraries choose their algorithms and working memory in them
 TOLERANCE = 1e-2            # of the comparison, relative; sums in another order differ by much less, wrong ones by more
@@ -89,7 +90,7 @@ class GraphedPass:
             graph.capture_end()
             self.left = list(self.pending)
         except Exception as error:              # whatever Paddle or CUDA meets that cannot be recorded
-            raise BadInput(f"this step cannot be recorded as a CUDA graph ({_reason(error)}); {ADVICE}") from error
+            raise BadInput(f"this step cannot be recorded as a CUDA graph ({first_line(error)}); {ADVICE}") from error
         self._restore(saved)
         self.graph = graph
         for (trial, number), wanted in zip(trials, expected):
@@ -131,8 +132,3 @@ def _compare(found: list, wanted: list) -> None:
         if not error <= TOLERANCE * max(size, least if is_gradient else 0.0):
             raise BadInput(f"as a CUDA graph the step computes something else: {name} differs from the eager pass' by "
                            f"{error:.1e}, of {size:.1e}; {ADVICE}")
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[-1][:200]

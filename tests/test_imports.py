@@ -21,7 +21,7 @@ ALLOWED = {
     "probes": set(),
     "build": {"backbones", "batch_norm", "checkpoint", "config", "cuda_graph", "data", "distributed", "methods",
               "optim", "precision", "runtime", "static_graph"},
-    "static_graph": set(), "cuda_graph": set(),
+    "static_graph": set(), "cuda_graph": {"static_graph"},
     "export": {"build", "checkpoint", "config", "data", "predictor", "resolution", "runtime", "static_graph"},
     "predictor": {"runtime"},
     "evaluate": {"build", "checkpoint", "config", "data", "log", "probes", "runtime"},

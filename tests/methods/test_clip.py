@@ -5,9 +5,11 @@ import cv2
 import numpy as np
 import paddle
 import pytest
+from autocast import LOW, Autocast
 from two_processes import assert_two_are_one
 
 from passl_mixer import build_backbone, build_head, build_method, checkpoint
+from passl_mixer.backbones import gpu_ops, ops
 from passl_mixer.backbones.shapes import shapes_only
 from passl_mixer.build import build, resolve
 from passl_mixer.errors import BadInput
@@ -102,6 +104,26 @@ def test_steps_move_everything_and_lower_the_loss(backbone):
     assert losses[-1] < 0.8 * losses[0]
     still = [n for n, p in method.trainable_parameters() if np.array_equal(before[n], p.numpy())]
     assert [n for n in still if not n.endswith(".bias")] == []
+
+
+def test_it_trains_in_bfloat16_as_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(ops, "usable", lambda x: False)
+    monkeypatch.setattr(gpu_ops, "on_gpu", lambda x: True)
+    autocast, found = Autocast("bfloat16"), []
+    for low in (False, True):
+        method = tiny()
+        if low:
+            autocast.install(monkeypatch)
+        with paddle.amp.auto_cast(enable=low, dtype="bfloat16", level="O1"):
+            loss = method(views(), paddle.to_tensor(IDS))["loss"]
+        loss.backward()
+        assert {p.grad.dtype for _, p in method.trainable_parameters()} == {paddle.float32}
+        found.append([float(loss), *(p.grad.numpy() for _, p in method.trainable_parameters())])
+    assert found[1][0] == pytest.approx(found[0][0], rel=0.05)
+    largest = max(np.linalg.norm(gradient) for gradient in found[0][1:])
+    for one, other in zip(*(gradients[1:] for gradients in found)):
+        assert np.linalg.norm(one - other) <= 0.2 * np.linalg.norm(one) + 1e-3 * largest
+    assert autocast.computed["linear"] == {LOW}
 
 
 def test_forward_is_the_loss_of_its_embeddings():

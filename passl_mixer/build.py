@@ -6,6 +6,7 @@ from typing import Optional
 import paddle
 
 from passl_mixer import checkpoint, distributed, runtime
+from passl_mixer.backbones.layout import turn_channels_last
 from passl_mixer.backbones.recompute import set_recompute
 from passl_mixer.batch_norm import synchronise
 from passl_mixer.config import Config
@@ -68,6 +69,8 @@ def build(config: Config) -> Run:
     if _spans_processes(config, method):
         synchronise(method)
     set_recompute(method.backbone, config.train.recompute)
+    if config.train.channels_last:
+        turn_channels_last(method)
     if config.train.compile:
         compile_backbone(method.backbone, config.model.backbone.name, views.img_size)
     steps, optim = len(loader), config.optim

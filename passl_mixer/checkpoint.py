@@ -21,8 +21,8 @@ _STEP_FILE = re.compile(r"^step_(\d+)\.safetensors$")
 # Keys that may differ between the run that saved and the run that continues: they do not change what is computed.
 _FREE_KEYS = ("output_dir", "train.device", "train.max_steps", "train.log_every_steps", "train.checkpoint_every_epochs",
               "train.checkpoint_every_steps", "train.keep_checkpoints", "train.visualdl", "train.init_from",
-              "train.collapse_threshold", "train.recompute", "train.compile", "data.num_workers", "evaluate",
-              "data.dataset.root", "data.dataset.file", "data.dataset.merges", "data.eval_dataset")
+              "train.collapse_threshold", "train.recompute", "train.compile", "train.channels_last", "data.num_workers",
+              "evaluate", "data.dataset.root", "data.dataset.file", "data.dataset.merges", "data.eval_dataset")
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -32,6 +32,7 @@ SCHEMA = {
         "keep_checkpoints": (int, 2, ABOVE_0), "visualdl": (bool, False), "collapse_threshold": (float, 0.05, FROM_0),
         "sync_batch_norm": (bool, True),                    # statistics of all processes' images; not in moco
         "recompute": (bool, False),                         # blocks' activations again in the backward pass
+        "channels_last": (bool, False),                     # a GPU's convolutions on maps [B, H, W, C]
         "compile": (bool, False),                           # the backbone as one static program
         "cuda_graphs": (bool, False),                       # a GPU's forward and backward pass launched as one
         "init_from": (Optional[str], None),                 # run or checkpoint whose backbone the run starts from

@@ -18,6 +18,7 @@ from small_backbones import SMALL
 from passl_mixer import build_backbone, runtime
 from passl_mixer.adamw import FusedAdamW
 from passl_mixer.backbones import gpu_ops
+from passl_mixer.backbones.layout import turn_channels_last
 from passl_mixer.build import build, resolve
 from passl_mixer.cuda_graph import WARM_UP
 from passl_mixer.data import Loader, build_dataset, build_views
@@ -105,6 +106,32 @@ def test_a_compiled_backbone_trains_as_an_eager_one_does(tiny):
     _, eager = losses(tiny, *common)
     _, compiled = losses(tiny, *common, "train.compile=true")
     np.testing.assert_allclose(compiled, eager, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ResNet", "ConvMixer", "ConvMLP"])
+def test_a_network_turned_channels_last_computes_the_same(name):
+    paddle.set_device("gpu")
+    images = paddle.to_tensor(np.random.default_rng(0).standard_normal([4, 3, 32, 32]).astype("float32"))
+    found = []
+    for turned in (False, True):
+        paddle.seed(0)
+        backbone = build_backbone({"name": name, **SMALL[name]})
+        backbone.eval()
+        if turned:
+            turn_channels_last(backbone)
+        y = backbone(images)
+        (y * y).sum().backward()
+        found.append([y.numpy(), *(p.grad.numpy() for p in backbone.parameters() if p.grad is not None)])
+    for one, other in zip(*found):
+        assert np.abs(one - other).max() <= 1e-3 * max(np.abs(one).max(), 1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_turned_channels_last_has_the_same_losses(tiny, precision):
+    common = ["train.device=gpu", f"train.precision={precision}", "optim={name: sgd, lr: 0.01}",
+              "model.backbone={name: ConvMixer, embed_dim: 16, num_blocks: 2, kernel_size: 3, patch_size: 4}"]
+    np.testing.assert_allclose(losses(tiny, *common, "train.channels_last=true")[1], losses(tiny, *common)[1],
+                               rtol=1e-3 if precision == "fp32" else 0.05)
 
 
 def test_adamw_is_the_fused_one(tiny):

@@ -5,12 +5,14 @@ The activation comes before every BatchNorm, and only the depth-wise map has a r
 Initialisation is PyTorch's default, as in both references. The published 768/32 weights were trained with
 ReLU, although the official entry point of that name builds GELU: our variant has ReLU.
 
-Shapes: B images, C = embed_dim; maps are [B, C, H // patch, W // patch] throughout.
+Shapes: B images, C = embed_dim; maps are [B, C, H // patch, W // patch] throughout; channels last once
+``layout.py`` has turned the network.
 """
 from paddle import nn
 
 from passl_mixer.backbones.checks import check_act, check_images, check_positive
 from passl_mixer.backbones.layers import activate
+from passl_mixer.backbones.layout import images_in, map_out, mean_of
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.backbones.torch_layers import torch_conv
 from passl_mixer.errors import BadInput
@@ -27,9 +29,9 @@ class ConvMixerBlock(nn.Layer):
         self.pointwise = torch_conv(width, width, 1)
         self.norm2 = nn.BatchNorm2D(width)
 
-    def forward(self, x_bchw):
-        x_bchw = x_bchw + self.norm1(activate(self.depthwise(x_bchw), self.act))
-        return self.norm2(activate(self.pointwise(x_bchw), self.act))
+    def forward(self, x):
+        x = x + self.norm1(activate(self.depthwise(x), self.act))
+        return self.norm2(activate(self.pointwise(x), self.act))
 
 
 class ConvMixer(nn.Layer):
@@ -48,6 +50,7 @@ class ConvMixer(nn.Layer):
     """
 
     img_size = None
+    channels_last = False       # turned by layout.py: maps are [B, H, W, C] inside
 
     def __init__(self, *, in_chans: int = 3, embed_dim: int = 1024, num_blocks: int = 20, kernel_size: int = 9,
                  patch_size: int = 14, act: str = "gelu"):
@@ -67,10 +70,14 @@ class ConvMixer(nn.Layer):
 
     def forward(self, images):
         """Mean over the positions of the last map, [B, embed_dim]."""
-        return self.feature_maps(images)[0].mean(axis=[2, 3])
+        return mean_of(self._map(images), self.channels_last)
 
     def feature_maps(self, images) -> list:
         """One map [B, embed_dim, H // patch, W // patch], whose mean is ``forward``."""
+        return [map_out(self._map(images), self.channels_last)]
+
+    def _map(self, images):
+        """The last map as it is computed: [B, H // patch, W // patch, embed_dim] once turned."""
         check_images(images, self.in_chans)
         height, width = images.shape[2:]
         # In an exported program an unknown side is -1 or a symbol.
@@ -78,7 +85,7 @@ class ConvMixer(nn.Layer):
         if any(side < self.patch_size for side in known):
             raise BadInput(f"images are {height} x {width} pixels, smaller than a patch; give images of at least "
                            f"{self.patch_size} x {self.patch_size} or a smaller patch_size")
-        x_bchw = self.stem_norm(activate(self.stem(images), self.act))
+        x = self.stem_norm(activate(self.stem(images_in(images, self.channels_last)), self.act))
         for block in self.blocks:
-            x_bchw = apply_block(block, x_bchw)
-        return [x_bchw]
+            x = apply_block(block, x)
+        return x

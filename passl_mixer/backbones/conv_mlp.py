@@ -9,11 +9,11 @@ Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is 
 import math
 from typing import Sequence
 
-import paddle.nn.functional as F
 from paddle import nn
 
 from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
 from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Mlp, attr, linear_rates, torch_uniform
+from passl_mixer.backbones.layout import images_in, map_out
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput
 
@@ -68,11 +68,10 @@ class ConvMlpStage(nn.Layer):
                                     for rate in linear_rates(drop_path_rate, depth)])
         self.downsample = conv(width, next_width, 3, stride=2, bias=True) if next_width else None
 
-    def forward(self, x_bchw):
-        x_bhwc = x_bchw.transpose([0, 2, 3, 1])
+    def forward(self, x_bhwc):
         for block in self.blocks:
             x_bhwc = apply_block(block, x_bhwc)
-        return x_bhwc.transpose([0, 3, 1, 2])
+        return x_bhwc
 
 
 class ConvMLP(nn.Layer):
@@ -94,6 +93,7 @@ class ConvMLP(nn.Layer):
     """
 
     img_size = None
+    channels_last = False       # turned by layout.py: the stem's maps are [B, H, W, C] too
 
     def __init__(self, *, in_chans: int = 3, stem_channels: int = 64, num_conv_blocks: int = 2,
                  embed_dims: Sequence[int] = (128, 256, 512), depths: Sequence[int] = (2, 4, 2),
@@ -110,7 +110,8 @@ class ConvMLP(nn.Layer):
         self.feature_channels = tuple(embed_dims)
         self.feature_strides = tuple(stem_stride * 2 ** (i + 1) for i in range(len(embed_dims)))
         half, first = stem_channels // 2, embed_dims[0]
-        conv_stride, self.pool_stride = STEMS[stem_stride]
+        conv_stride, pool_stride = STEMS[stem_stride]
+        self.pool = nn.MaxPool2D(3, stride=pool_stride, padding=1) if pool_stride else None
         self.tokenizer = nn.Sequential(*conv_bn_relu(
             (in_chans, half, 3, conv_stride), (half, half, 3, 1), (half, stem_channels, 3, 1)))
         # The ReLU ends the branch; nothing follows the addition.
@@ -125,18 +126,23 @@ class ConvMLP(nn.Layer):
 
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""
-        return self.norm(self.feature_maps(images)[-1].flatten(2).transpose([0, 2, 1])).mean(axis=1)
+        return self.norm(self._maps(images)[-1].flatten(1, 2)).mean(axis=1)
 
     def feature_maps(self, images) -> list:
         """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""
+        return [map_out(x_bhwc, True) for x_bhwc in self._maps(images)]
+
+    def _maps(self, images) -> list:
+        """``feature_maps`` as they are computed, [B, H, W, C]; x before them is so once turned."""
         check_images(images, self.in_chans)
-        x_bchw = self.tokenizer(images)
-        if self.pool_stride:
-            x_bchw = F.max_pool2d(x_bchw, 3, stride=self.pool_stride, padding=1)
+        x = self.tokenizer(images_in(images, self.channels_last))
+        if self.pool is not None:
+            x = self.pool(x)
         for block in self.conv_blocks:
-            x_bchw = x_bchw + apply_block(block, x_bchw)
-        x_bchw, maps = self.downsample(x_bchw), []
+            x = x + apply_block(block, x)
+        x, maps = self.downsample(x), []
+        x_bhwc = x if self.channels_last else x.transpose([0, 2, 3, 1])
         for stage in self.stages:
-            maps.append(stage(x_bchw))
-            x_bchw = stage.downsample(maps[-1]) if stage.downsample is not None else None
+            maps.append(stage(x_bhwc))
+            x_bhwc = stage.downsample(maps[-1], channels_last=True) if stage.downsample is not None else None
         return maps

@@ -141,9 +141,11 @@ class Conv2D(nn.Conv2D):
         super().__init__(in_chans, out_chans, kernel, stride=stride, padding=padding, groups=groups,
                          weight_attr=weight_attr, bias_attr=bias_attr)
         self.stride, self.padding, self.groups = stride, padding, groups
+        self.on_bhwc = False        # whether x is [B, H, W, C] unless said otherwise: see layout.py
 
     def forward(self, x, channels_last: bool = False):
         """The convolution of [B, C, H, W]; of [B, H, W, C] with ``channels_last``: quicker on a GPU, and depth-wise."""
+        channels_last = channels_last or self.on_bhwc
         if channels_last and gpu_ops.on_gpu(x):
             return gpu_ops.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding,
                                   groups=self.groups)

@@ -10,6 +10,7 @@ from paddle.vision import models
 
 from passl_mixer.backbones.checks import check_images, check_positive
 from passl_mixer.backbones.layers import Conv2D
+from passl_mixer.backbones.layout import images_in, map_out, mean_of
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput, nearest
 
@@ -44,6 +45,7 @@ class ResNet(nn.Layer):
     """
 
     img_size = None
+    channels_last = False       # turned by layout.py: maps are [B, H, W, C] inside
 
     def __init__(self, *, depth: int = 50, stem: str = "imagenet", in_chans: int = 3,
                  zero_init_residual: bool = False):
@@ -74,17 +76,21 @@ class ResNet(nn.Layer):
 
     def forward(self, images):
         """Mean over the positions of the last stage, [B, num_features]."""
-        return self.feature_maps(images)[-1].mean(axis=[2, 3])
+        return mean_of(self._maps(images)[-1], self.channels_last)
 
     def feature_maps(self, images) -> list:
         """Output of every stage: [B, C_i, H / stride_i, W / stride_i]."""
+        return [map_out(x, self.channels_last) for x in self._maps(images)]
+
+    def _maps(self, images) -> list:
+        """``feature_maps`` as they are computed: [B, H, W, C] once turned."""
         check_images(images, self.in_chans)
-        x_bchw = nn.functional.relu(self.bn1(self.conv1(images)))
+        x = nn.functional.relu(self.bn1(self.conv1(images_in(images, self.channels_last))))
         if self.pool is not None:
-            x_bchw = self.pool(x_bchw)
+            x = self.pool(x)
         maps = []
         for stage in self.stages:
             for block in stage.children():
-                x_bchw = apply_block(block, x_bchw)
-            maps.append(x_bchw)
+                x = apply_block(block, x)
+            maps.append(x)
         return maps

@@ -106,16 +106,27 @@ def variants(settings: Settings, *, backbone: str = "cycle_mlp_b1", size: int = 
         yield _variant(settings, "plain", "infer", "inference", "CycleFC without its shifts", backbone, size)
 
 
+CONVOLUTIONS = ("resnet", "conv_mixer", "conv_mlp")     # how backbones begin that train.channels_last turns
+
+
+def _settings_worth_trying(device: str, backbone: str) -> dict:
+    """What a case is called: its overrides."""
+    found = {"train.compile": ["train.compile=true"], "train.recompute": ["train.recompute=true"]}
+    if device == "gpu":
+        alone = {"train.cuda_graphs": ["train.cuda_graphs=true"]}
+        if backbone.startswith(CONVOLUTIONS):
+            alone["train.channels_last"] = ["train.channels_last=true"]
+        found.update({"bf16": ["train.precision=bf16"], **alone})
+        found.update({f"bf16 and {key}": ["train.precision=bf16", *overrides] for key, overrides in alone.items()})
+    return found
+
+
 def ways(settings: Settings):
     """A SimCLR step of a whole run with a setting of ``train`` over one without, in one process."""
-    changes = {"train.compile": ["train.compile=true"], "train.recompute": ["train.recompute=true"]}
-    if settings.device == "gpu":
-        changes.update({"bf16": ["train.precision=bf16"], "train.cuda_graphs": ["train.cuda_graphs=true"],
-                        "bf16 and train.cuda_graphs": ["train.precision=bf16", "train.cuda_graphs=true"]})
     for name in settings.backbones:
         backbone, size = sized(name)
         batch = batch_for(settings, size)
-        for what, overrides in changes.items():
+        for what, overrides in _settings_worth_trying(settings.device, backbone["name"]).items():
             setup = {"kind": "runs", "model": method_model("simclr", backbone, size), "batch": batch, "size": size,
                      "runs": {"with": overrides, "without": []}}
             with ours(settings, setup) as child:

@@ -144,17 +144,16 @@ def measure(encode: Callable, train, test, views, settings, items, *, num_worker
     return found
 
 
-def evaluation(config: Config, encoder, items) -> dict:
+def evaluation(config: Config, encode: Callable, items) -> dict:
     """Accuracies of an encoder on a configuration's data.
 
     Args:
         config: the configuration.
-        encoder: a backbone, or None for raw pixels.
+        encode: images [B, 3, H, W] -> features [B, D], as ``encoder_features`` makes it or ``raw_pixels``.
         items: of knn, linear, labels_1, labels_10.
     Returns:
         ``{item: accuracy}``, 0 to 1.
     """
-    encode = raw_pixels if encoder is None else encoder_features(encoder)
     data, labelled = config.data, config.data.eval_dataset or config.data.dataset
     return measure(encode, build_dataset(labelled, "train"), build_dataset(labelled, "test"),
                    build_views(data.eval_views), config.evaluate, items, num_workers=data.num_workers)
@@ -162,8 +161,9 @@ def evaluation(config: Config, encoder, items) -> dict:
 
 def compare(config: Config, pretrained, untrained, items) -> dict:
     """``{item: {"pretrained", "untrained", "raw_pixels"}}``: an encoder beside itself untrained and bare pixels."""
-    encoders = {"pretrained": pretrained, "untrained": untrained, "raw_pixels": None}
-    found = {who: evaluation(config, encoder, items) for who, encoder in encoders.items()}
+    encoders = {"pretrained": encoder_features(pretrained), "untrained": encoder_features(untrained),
+                "raw_pixels": raw_pixels}
+    found = {who: evaluation(config, encode, items) for who, encode in encoders.items()}
     return {item: {who: round(found[who][item], 4) for who in encoders} for item in items}
 
 
@@ -200,7 +200,7 @@ def report(config: Config, method, items, *, baselines: bool = True) -> dict:
     if probes and baselines:
         found = compare(config, method.encoder, build_untrained(config).encoder, probes)
     elif probes:
-        alone = evaluation(config, method.encoder, probes)
+        alone = evaluation(config, encoder_features(method.encoder), probes)
         found = {item: {"pretrained": round(value, 4)} for item, value in alone.items()}
     if "classifier" in items:
         found["classifier"] = {"pretrained": round(classifier_accuracy(config, method), 4)}

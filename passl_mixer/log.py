@@ -31,6 +31,9 @@ class RunLog:
         visualdl: write scalars for VisualDL (package ``visualdl``).
         stream: where the console lines go; a progress bar when it is a terminal.
         silent: print and write nothing (all processes but the first of a distributed run).
+    Attributes:
+        evaluations: ``{step: kNN accuracy}`` that an earlier, interrupted run recorded up to ``start_step``; empty when
+            silent.
     """
 
     def __init__(self, folder: Path, *, start_step: int, total_steps: int, visualdl: bool = False,
@@ -41,7 +44,8 @@ class RunLog:
         self.total_steps = total_steps
         self.start_step, self.started = start_step, time.perf_counter()
         self._writer = _visualdl_writer(folder / "visualdl") if visualdl and not silent else None
-        self._file = None if silent else _open_journal(folder / "log.jsonl", start_step)
+        self._file, earlier = (None, []) if silent else _open_journal(folder / "log.jsonl", start_step)
+        self.evaluations = {line["step"]: line["knn"] for line in earlier if "knn" in line}
         self._last_line, self._drawn, self._width = "", 0.0, 0
 
     def __enter__(self):
@@ -132,16 +136,21 @@ class Rate:
         return steps * self.batch_size / max(seconds, 1e-9)
 
 
-def _open_journal(path: Path, start_step: int):
-    """Open the journal for appending, without the lines an interrupted run wrote after its last checkpoint."""
+def _open_journal(path: Path, start_step: int) -> tuple:
+    """Open the journal for appending, without the lines an interrupted run wrote after its last checkpoint.
+
+    Returns:
+        ``(file, the lines that stay)``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = []
+    kept, lines = [], []
     if path.exists():
         for text in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if text.endswith("\n") and json.loads(text)["step"] <= start_step:
+            if text.endswith("\n") and (line := json.loads(text))["step"] <= start_step:
                 kept.append(text)
+                lines.append(line)
     write_atomic(path, "".join(kept).encode())
-    return open(path, "a", encoding="utf-8")
+    return open(path, "a", encoding="utf-8"), lines
 
 
 def _visualdl_writer(folder: Path):

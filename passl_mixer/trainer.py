@@ -1,4 +1,4 @@
-"""The training run, in view: build -> resume -> for epoch: for batch: train_step; log; evaluate; save.
+"""The training run, in view: build -> resume -> for epoch: for batch: train_step; log; save; evaluate.
 
 Functions only. A batch travels dataset -> views -> loader -> method -> {"loss"} -> optimiser -> after_step -> log; the
 part from the loader to after_step is in ``step.py``.
@@ -8,16 +8,14 @@ import time
 from pathlib import Path
 from typing import Optional
 
-import numpy as np
-
 from passl_mixer import checkpoint, distributed, evaluate, runtime
 from passl_mixer.build import Run, build, resolve
 from passl_mixer.config import Config
 from passl_mixer.data import check_dataset
-from passl_mixer.errors import NumericalFailure
-from passl_mixer.interruption import Interruption
+from passl_mixer.interruption import Interruption, Stopped
 from passl_mixer.log import Rate, RunLog
 from passl_mixer.prefetch import ahead, mover
+from passl_mixer.saving import restore, save
 from passl_mixer.step import lr_at, refuse_not_finite, train_step
 
 
@@ -40,20 +38,20 @@ def train(config: Config, *, resume: bool = False) -> dict:
     previous = checkpoint.open_run(config, resume)
     run = build(config)
     folder = Path(config.output_dir)
-    step, seconds, best = _restore(run, previous)
+    step, seconds, best = restore(run, previous)
     first = distributed.rank() == 0
     with RunLog(folder, start_step=step, total_steps=run.last_step, visualdl=config.train.visualdl,
                 silent=not first) as log:
         if first:
             checkpoint.write_config(config, runtime.versions())
         _announce(run, log, previous, step)
-        started = time.perf_counter()
-        with Interruption(step) as interruption:
-            step, best = _loop(run, log, interruption, step, seconds, best)
-            seconds += time.perf_counter() - started
+        started = time.perf_counter() - seconds
+        with Interruption() as interruption:
+            step, interrupted = _loop(run, log, interruption, step, started, best)
+            seconds = time.perf_counter() - started
             summary = {"seconds": round(seconds, 3), "steps": step,
                        "images_per_second": round(step * config.data.batch_size / max(seconds, 1e-9), 2)}
-            if step < run.last_step:
+            if interrupted:
                 log.say(f"interrupted at step {step}; saved. Continue with the same command and --resume.")
                 distributed.maximum([0.0])      # none leaves before the first has saved: a launcher then ends all
                 return {**summary, "interrupted": True}
@@ -65,69 +63,69 @@ def train(config: Config, *, resume: bool = False) -> dict:
     return summary
 
 
-def _restore(run: Run, previous: Optional[Path]) -> tuple:
-    """Load a checkpoint into a run; returns ``(step, seconds so far, best kNN)``."""
-    if previous is None:
-        return 0, 0.0, -1.0
-    model, optim, meta = checkpoint.read_checkpoint(previous)
-    checkpoint.load_arrays(run.method, model, str(previous))
-    run.optimizer.load(optim)
-    run.precision.load(meta["precision"])
-    return meta["step"], meta["seconds"], meta["best_knn"]
+def _loop(run: Run, log: RunLog, interruption, step: int, started: float, best: float) -> tuple:
+    """The loop over epochs and batches; returns ``(steps done, whether a signal ended it)``.
 
+    A step is saved before its kNN, which takes minutes on much data: a run that is ended meanwhile loses nothing of the
+    epoch and evaluates first when it continues.
 
-def _save(run: Run, step: int, seconds: float, best: float, name: Optional[str] = None) -> Path:
-    folder = Path(run.config.output_dir)
-    path = folder / "checkpoints" / (name or f"step_{step:07d}.safetensors")
-    meta = {"step": step, "epoch": step // run.steps_per_epoch, "seconds": seconds, "best_knn": best,
-            "config": run.config, "precision": run.precision.state()}
-    if distributed.rank() == 0:
-        model = checkpoint.arrays_of(run.method)
-        broken = [name for name, value in model.items() if not np.isfinite(value).all()]
-        if broken:
-            raise NumericalFailure(f"{broken[0]} is not finite after step {step}; this state was not saved. Try "
-                                   "a lower optim.lr or optim.clip_norm=1.0")
-        checkpoint.save_checkpoint(path, model, run.optimizer.state(), meta)
-        checkpoint.prune(folder, run.config.train.keep_checkpoints)
-    return path
-
-
-def _loop(run: Run, log: RunLog, interruption, step: int, seconds: float, best: float) -> tuple:
-    """The loop over epochs and batches; returns ``(steps done, best kNN)``."""
-    config, saved_at, stops = run.config, step, False
-    started, rate, side = time.perf_counter(), Rate(step, config.data.batch_size), mover(run.device)
-    while step < run.last_step and not stops:
+    Args:
+        started: ``time.perf_counter()`` when the run began, less the time in which it did not run.
+        best: the best kNN that the checkpoint knows of.
+    """
+    config, rate, side = run.config, Rate(step, run.config.data.batch_size), mover(run.device)
+    best = max([best, *log.evaluations.values()])
+    # Whether the kNN of a checkpoint was done is known from the log, not from the checkpoint, which is older; its line
+    # comes after best.safetensors. The first process has the log, and all must agree.
+    recorded = distributed.maximum([float(step in log.evaluations)])[0]
+    interrupted = False
+    if _monitors(run, step) and not recorded:
+        best, interrupted = _monitor(run, log, interruption, step, started, best)
+        rate.restart(step)
+    while step < run.last_step and not interrupted:
         epoch, done = divmod(step, run.steps_per_epoch)
         for batch in ahead(run.loader.epoch(epoch, start_batch=done), side):
             outputs = train_step(run, batch, step)
             step += 1
-            epoch_ends, stops = step % run.steps_per_epoch == 0, step >= run.last_step or interruption.stops_after(step)
-            saves = stops or _save_is_due(config.train, step, epoch_ends, run.steps_per_epoch)
+            interrupted = interruption.stops()
+            stops = interrupted or step >= run.last_step
+            saves, monitors = stops or _save_is_due(run, step), _monitors(run, step) and not interrupted
             if step % config.train.log_every_steps == 0 or stops or step == 1:
                 log.training(_training_line(run, outputs, step, epoch, rate), config.schedule.epochs)
                 _warn_of_collapse(run, log, outputs)
             log.progress(step)
-            if epoch_ends and _monitors(run, epoch):
-                best = _monitor(run, log, step, epoch, best, seconds + time.perf_counter() - started)
-                rate.restart(step)
-            if saves and saved_at != step:
+            if saves or monitors:
                 refuse_not_finite(run, outputs, step)
-                _save(run, step, seconds + time.perf_counter() - started, best)
-                saved_at = step
-            if stops:
+            if saves:
+                save(run, step, started, best)
+            if monitors:
+                best, interrupted = _monitor(run, log, interruption, step, started, best)
+                rate.restart(step)
+                if interrupted and not saves:
+                    save(run, step, started, best)
+            if stops or interrupted:
                 break
-    return step, best
+    return step, interrupted or interruption.stops()
 
 
-def _monitors(run: Run, epoch: int) -> bool:
-    every = run.config.evaluate.every_epochs
-    return bool(every) and (epoch + 1) % every == 0 and not run.not_evaluated
+def _monitors(run: Run, step: int) -> bool:
+    return _every(_epochs_ended(run, step), run.config.evaluate.every_epochs) and not run.not_evaluated
 
 
-def _save_is_due(settings: Config, step: int, epoch_ends: bool, steps_per_epoch: int) -> bool:
-    by_steps = settings.checkpoint_every_steps and step % settings.checkpoint_every_steps == 0
-    every = settings.checkpoint_every_epochs
-    return bool(by_steps or (epoch_ends and every and (step // steps_per_epoch) % every == 0))
+def _save_is_due(run: Run, step: int) -> bool:
+    settings = run.config.train
+    return (_every(step, settings.checkpoint_every_steps)
+            or _every(_epochs_ended(run, step), settings.checkpoint_every_epochs))
+
+
+def _epochs_ended(run: Run, step: int) -> int:
+    """Epochs done, when the last step ended one; 0 in the middle of an epoch."""
+    epochs, rest = divmod(step, run.steps_per_epoch)
+    return 0 if rest else epochs
+
+
+def _every(count: int, interval: Optional[int]) -> bool:
+    return count > 0 and bool(interval) and count % interval == 0
 
 
 def _training_line(run: Run, outputs: dict, step: int, epoch: int, rate: Rate) -> dict:
@@ -144,15 +142,24 @@ def _warn_of_collapse(run: Run, log: RunLog, outputs: dict) -> None:
                 "every image. Try a lower optim.lr or another temperature.")
 
 
-def _monitor(run: Run, log: RunLog, step: int, epoch: int, best: float, seconds: float) -> float:
-    """Evaluate by kNN, record it, keep the best encoder's checkpoint; returns the best kNN so far."""
-    accuracy = evaluate.evaluation(run.config, run.method.encoder, ["knn"])["knn"]
+def _monitor(run: Run, log: RunLog, interruption, step: int, started: float, best: float) -> tuple:
+    """Measure kNN, keep the best encoder's checkpoint, record; returns ``(best kNN so far, whether a signal came)``.
+
+    After a signal no more features are computed and nothing is recorded.
+    """
+    epoch, encode = step // run.steps_per_epoch - 1, evaluate.encoder_features(run.method.encoder)
+    try:
+        accuracy = evaluate.evaluation(run.config, interruption.asking(encode), ["knn"])["knn"]
+    except Stopped:
+        return best, True
+    if accuracy > best:
+        best = accuracy
+        save(run, step, started, best, name="best.safetensors")
     log.record({"step": step, "epoch": epoch, "knn": accuracy})
     log.say(f"epoch {epoch + 1}/{run.config.schedule.epochs}  kNN accuracy {accuracy:.4f}")
-    if accuracy <= best:
-        return best
-    _save(run, step, seconds, accuracy, name="best.safetensors")
-    return accuracy
+    interrupted = interruption.stops()
+    interruption.restart()
+    return best, interrupted
 
 
 def _announce(run: Run, log: RunLog, previous: Optional[Path], step: int) -> None:

@@ -31,6 +31,18 @@ def test_lines_of_the_interrupted_part_are_dropped(tmp_path):
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.5), (2, 1.5), (3, 9.0)]
 
 
+def test_evaluations_of_the_interrupted_part_are_known(tmp_path):
+    with RunLog(tmp_path, start_step=0, total_steps=5, stream=io.StringIO()) as log:
+        assert log.evaluations == {}
+        for step in (1, 2, 3):
+            log.training({**LINE, "step": step}, 1)
+            log.record({"step": step, "epoch": step - 1, "knn": 0.1 + step})
+    with RunLog(tmp_path, start_step=2, total_steps=5, silent=True) as log:
+        assert log.evaluations == {}
+    with RunLog(tmp_path, start_step=2, total_steps=5, stream=io.StringIO()) as log:
+        assert log.evaluations == {1: 1.1, 2: 2.1}
+
+
 def test_console_plain_and_on_a_terminal(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     plain, terminal = io.StringIO(), Terminal()

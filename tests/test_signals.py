@@ -1,10 +1,10 @@
 """A signal ends a run of two processes as it ends one: both stop after the same step, one checkpoint, exact resume."""
-import json
 import signal
 import time
 
 import numpy as np
 import pytest
+from run_folders import assert_same_end, evaluated, journal
 from two_processes import start_pair
 
 from passl_mixer import checkpoint
@@ -16,16 +16,18 @@ import sys, warnings
 warnings.simplefilter("ignore")
 from passl_mixer.cli import main
 options = ["output_dir=" + sys.argv[1] + "{name}", "schedule.epochs={epochs}", "train.checkpoint_every_epochs=0",
-           "train.keep_checkpoints=1"]
+           "train.keep_checkpoints=1", *{more}]
 sys.exit(main(["train", "-c", sys.argv[1] + "tiny.yaml", "--resume", *("-o" + option for option in options)]))
 """
 
 
-def train(name):
+def train(name, epochs=STEPS // 4, more=()):
     """A script that starts the run in folder ``name`` or continues it."""
-    return TRAIN.format(name=name, epochs=STEPS // 4)
+    return TRAIN.format(name=name, epochs=epochs, more=more)
 
 
+KNN = ["train.checkpoint_every_epochs=1", "evaluate.every_epochs=1", "evaluate.batch_size=2", "optim.lr=0.05",
+       "data.eval_dataset={name: synthetic, num_images: 1200, img_size: 16}"]
 QUESTIONS = """
 import sys, time, warnings
 warnings.simplefilter("ignore")
@@ -37,11 +39,11 @@ distributed.init()
 exchanges = []
 maximum = distributed.maximum
 distributed.maximum = lambda numbers: exchanges.append(0) or maximum(numbers)
-with Interruption(1000) as interruption:
+with Interruption() as interruption:
     for step in range(1001, 2000):
         time.sleep(0.001 * (1 + distributed.rank()))
         interruption.seen = distributed.rank() == 1 and step >= 1300
-        if interruption.stops_after(step):
+        if interruption.stops():
             break
 print("stopped at", step, "after", len(exchanges))
 """
@@ -70,12 +72,6 @@ def ends(processes, code):
     said = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [code, code], said
     return said
-
-
-def journal(folder):
-    path = folder / "log.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def steps_reached(folder, more_than):
@@ -125,6 +121,26 @@ def test_two_processes_end_at_one_step_and_resume_bit_for_bit(tmp_path, tiny, pa
 
 
 @pytest.mark.slow
+def test_two_processes_give_up_the_knn_together_and_do_it_when_they_continue(tmp_path, tiny, pair):
+    tiny()
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    undisturbed = pair(train("whole", 3, KNN))
+    running = pair(train("parts", 3, KNN))
+    saved_last = parts / "checkpoints" / "step_0000008.safetensors"
+    limit = time.monotonic() + 60
+    while not saved_last.exists():
+        assert time.monotonic() < limit, "no checkpoint within a minute"
+        time.sleep(0.005)
+    running[1].send_signal(signal.SIGTERM)
+    assert "interrupted at step 8; saved." in ends(running, 130)[0]
+    assert list(evaluated(parts)) == [4]
+    ends(pair(train("parts", 3, KNN)), 0)
+    ends(undisturbed, 0)
+    assert list(evaluated(parts)) == [4, 8, 12]
+    assert_same_end(whole, parts)
+
+
+@pytest.mark.slow
 def test_processes_ask_each_other_once_in_a_while_and_agree(pair):
     said = [output.splitlines()[-1].split() for output in ends(pair(QUESTIONS), 0)]
     assert said[0] == said[1]
@@ -151,9 +167,9 @@ def interrupts():
 def test_the_second_signal_acts_as_usual_but_under_a_launcher(monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     with Interruption() as interruption:
-        assert not interruption.stops_after(1)
+        assert not interruption.stops()
         signal.raise_signal(signal.SIGINT)
-        assert interruption.stops_after(2)
+        assert interruption.stops()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     monkeypatch.setenv("PADDLE_TRAINER_ID", "0")
@@ -161,5 +177,5 @@ def test_the_second_signal_acts_as_usual_but_under_a_launcher(monkeypatch):
         for _ in range(3):
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
-        assert interruption.stops_after(1)
+        assert interruption.stops()
     assert signal.getsignal(signal.SIGINT) is before

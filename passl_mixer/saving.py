@@ -1,0 +1,58 @@
+"""A run as a checkpoint and back: what its method, optimiser and loss scale hold, and how far it came."""
+import time
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from passl_mixer import checkpoint, distributed
+from passl_mixer.build import Run
+from passl_mixer.errors import NumericalFailure
+
+
+def restore(run: Run, previous: Optional[Path]) -> tuple:
+    """Load a checkpoint into a run.
+
+    Args:
+        run: as ``build`` returns it.
+        previous: a checkpoint of the same configuration; None for a run that starts.
+    Returns:
+        ``(steps done, seconds so far, best kNN when it was saved)``; the last is -1 where there was none.
+    Raises:
+        BadInput: the file cannot be read or is of another model.
+    """
+    if previous is None:
+        return 0, 0.0, -1.0
+    model, optim, meta = checkpoint.read_checkpoint(previous)
+    checkpoint.load_arrays(run.method, model, str(previous))
+    run.optimizer.load(optim)
+    run.precision.load(meta["precision"])
+    return meta["step"], meta["seconds"], meta["best_knn"]
+
+
+def save(run: Run, step: int, started: float, best: float, name: Optional[str] = None) -> None:
+    """Save a run; the first process of several does.
+
+    Args:
+        run: the run.
+        step: steps done.
+        started: ``time.perf_counter()`` when the run began, less the time in which it did not run.
+        best: the best kNN so far, 0 to 1; -1 where there was none.
+        name: of the file; None for ``step_<step>.safetensors``, of which all but the newest
+            ``train.keep_checkpoints`` are deleted.
+    Raises:
+        NumericalFailure: a parameter is not finite; nothing was saved.
+    """
+    if distributed.rank() > 0:
+        return
+    folder = Path(run.config.output_dir)
+    model = checkpoint.arrays_of(run.method)
+    broken = [name for name, value in model.items() if not np.isfinite(value).all()]
+    if broken:
+        raise NumericalFailure(f"{broken[0]} is not finite after step {step}; this state was not saved. Try "
+                               "a lower optim.lr or optim.clip_norm=1.0")
+    meta = {"step": step, "epoch": step // run.steps_per_epoch, "seconds": time.perf_counter() - started,
+            "best_knn": best, "config": run.config, "precision": run.precision.state()}
+    path = folder / "checkpoints" / (name or f"step_{step:07d}.safetensors")
+    checkpoint.save_checkpoint(path, model, run.optimizer.state(), meta)
+    checkpoint.prune(folder, run.config.train.keep_checkpoints)

@@ -1,0 +1,43 @@
+"""What a run left in its folder, and whether two runs left the same."""
+import json
+from pathlib import Path
+
+import numpy as np
+
+from passl_mixer import checkpoint
+
+TIMES = ("images_per_second", "seconds")
+
+
+def journal(folder: Path) -> list:
+    """The whole lines of ``log.jsonl``, also while it is written."""
+    path = folder / "log.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def evaluated(folder: Path) -> dict:
+    """``{step: kNN accuracy}``, each once."""
+    lines = [line for line in journal(folder) if "knn" in line]
+    assert len({line["step"] for line in lines}) == len(lines)
+    return {line["step"]: line["knn"] for line in lines}
+
+
+def _timeless(facts: dict) -> dict:
+    return {key: value for key, value in facts.items() if key not in TIMES}
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Same lines in the same order, same files, same arrays bit for bit, same summary; times aside."""
+    assert list(map(_timeless, journal(one))) == list(map(_timeless, journal(other)))
+    names = sorted(p.name for p in (one / "checkpoints").iterdir())
+    assert names == sorted(p.name for p in (other / "checkpoints").iterdir())
+    for name in names:
+        mine, theirs = (checkpoint.read_checkpoint(folder / "checkpoints" / name) for folder in (one, other))
+        for arrays, others in zip(mine[:2], theirs[:2]):
+            assert arrays.keys() == others.keys()
+            assert all(np.array_equal(arrays[key], others[key]) for key in arrays), name
+        assert [mine[2][key] for key in ("step", "epoch", "best_knn")] \
+            == [theirs[2][key] for key in ("step", "epoch", "best_knn")], name
+    mine, theirs = (json.loads((folder / "summary.json").read_text()) for folder in (one, other))
+    assert _timeless(mine) == _timeless(theirs)

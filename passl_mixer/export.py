@@ -114,8 +114,9 @@ def batch_of(text: str) -> Optional[int]:
 
 
 def _save(network, folder: Path, shape: list, name: str) -> None:
+    backbone = network.backbone.for_program() if hasattr(network.backbone, "for_program") else network.backbone
     try:
-        program = paddle.jit.to_static(_Network(network.backbone, network.head, network.what), full_graph=True,
+        program = paddle.jit.to_static(_Network(backbone, network.head, network.what), full_graph=True,
                                        input_spec=[paddle.static.InputSpec(list(shape), "float32", name="images")])
         program.eval()
         paddle.jit.save(program, str(folder / "model"))

@@ -12,7 +12,8 @@ from typing import Sequence
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones import map_ops, ops, program_ops
+from passl_mixer.backbones import map_ops, ops
+from passl_mixer.backbones.cycle_order import SortedCycleMLP
 from passl_mixer.backbones.layers import LayerNorm, Linear, attr, linear, linear_rates
 from passl_mixer.backbones.stages import STEMS, ResidualBlock, check_stages, conv_stage_outputs, weigh_branches
 from passl_mixer.backbones.torch_layers import torch_conv
@@ -54,8 +55,6 @@ class CycleFC(nn.Layer):
     def forward(self, x_bhwc):
         if ops.compiled(x_bhwc):
             return linear(map_ops.cycle_shift(x_bhwc, self.axis), self.weight, self.bias)
-        if program_ops.in_cpu_program():
-            return linear(program_ops.cycle_shift(x_bhwc, self.axis), self.weight, self.bias)
         rows = paddle.concat([self.weight[k::3] for k in range(3)])  # in the channel order of cycle_shift
         return linear(cycle_shift(x_bhwc, self.axis), rows, self.bias)
 
@@ -120,6 +119,10 @@ class CycleMLP(nn.Layer):
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""
         return self.norm(conv_stage_outputs(self, images)[-1]).mean(axis=[1, 2])
+
+    def for_program(self) -> nn.Layer:
+        """The same network in the form that is exported; a copy."""
+        return SortedCycleMLP(self)
 
     def feature_maps(self, images) -> list:
         """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""

@@ -19,6 +19,7 @@ import paddle
 from paddle import nn
 
 from passl_mixer import runtime
+from passl_mixer.backbones.map_norms import ImageNorm, MapNorm
 from passl_mixer.build import build_untrained, resolve
 from passl_mixer.checkpoint import find_checkpoint, load_arrays, load_encoder, read_checkpoint, write_atomic
 from passl_mixer.config import Config, plain
@@ -54,7 +55,7 @@ def onednn_breaks(network) -> str:
     """Why oneDNN must not run a network, or nothing."""
     kinds = (nn.layer.norm._BatchNormBase, nn.GroupNorm)
     for name, layer in network.named_sublayers():
-        if isinstance(layer, kinds) and layer._data_format == "NHWC":
+        if isinstance(layer, kinds) and layer._data_format == "NHWC" and not isinstance(layer, (MapNorm, ImageNorm)):
             return f"{name} normalises maps [B, H, W, C], which Paddle's oneDNN computes wrongly"
     return ""
 
@@ -159,9 +160,12 @@ def _choose(network, folder: Path, facts: dict) -> tuple:
 
 
 def _candidates(onednn: bool, program: Path) -> tuple:
+    """What is worth a trial; oneDNN's padding of maps [B, H, W, C] damages the memory of the process on Paddle 3."""
     if not onednn:
         return ("none",)
-    return OPERATORS if program.name == PROGRAMS[0] else ("all", "none")
+    if program.name != PROGRAMS[0]:
+        return ("all", "none")
+    return OPERATORS[1:] if b"pad3d" in program.read_bytes() else OPERATORS
 
 
 def _error(found, wanted) -> float:

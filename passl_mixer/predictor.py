@@ -1,11 +1,11 @@
 """An exported network on a CPU: Paddle's inference predictor, with oneDNN where that is right.
 
 Three things of Paddle's are avoided, all seen on 2.6.2 and 3.3.1 or on the one named:
-- a network that has norms over the last axis of maps (Hire-MLP, Wave-MLP, AS-MLP) comes out wrong, or ends the process,
-  with oneDNN, which reorders the axes; ``export.py`` notes it and it runs without;
-- Paddle 3 places every operator it can on oneDNN, padding among them, which then fails (ViT), and fuses reshapes into
-  their producers, whose shapes it then mistakes (ViP). The second is never done here; whether all operators run on
-  oneDNN, products with bias and GELU and convolutions only, or none, is what ``export.py`` found to be right and
+- a network that has Paddle's norms over the last axis of maps comes out wrong, or ends the process, with oneDNN, which
+  reorders the axes; ``export.py`` notes it and it runs without (ours have ``backbones/map_norms.py``);
+- Paddle 3 places every operator it can on oneDNN, some that it then computes wrongly (Wave-MLP), and fuses reshapes
+  into their producers, whose shapes it then mistakes (ViP). The second is never done here; whether all operators run
+  on oneDNN, products with bias and GELU and convolutions only, or none, is what ``export.py`` found to be right and
   fastest for the network;
 - making and calling a predictor sets the math threads of the whole process, a call to one; they are put back.
 """

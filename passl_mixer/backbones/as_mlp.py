@@ -18,6 +18,8 @@ from paddle.autograd import PyLayer
 from passl_mixer.backbones import ops
 from passl_mixer.backbones.checks import check_images, check_positive
 from passl_mixer.backbones.layers import DropPath, activate, linear_rates
+from passl_mixer.backbones.map_norms import ImageNorm
+from passl_mixer.backbones.program_ops import pad_axis
 from passl_mixer.backbones.stages import stage_outputs
 from passl_mixer.backbones.torch_layers import torch_conv, torch_pointwise
 from passl_mixer.errors import BadInput
@@ -28,9 +30,7 @@ def _move_groups(x_bhwc, axis: int, offsets: Sequence[int]):
     width, reach = x_bhwc.shape[-1], max(offsets)
     size = -(-width // len(offsets))
     sections = [min(size, width - start) for start in range(0, width, size)]
-    sides = [0] * 8
-    sides[2 * axis] = sides[2 * axis + 1] = reach
-    padded = paddle.split(nn.functional.pad(x_bhwc, sides), sections, axis=-1)
+    padded = paddle.split(pad_axis(x_bhwc, axis, reach, reach), sections, axis=-1)
     lead = (slice(None),) * axis
     # A negative or open end instead of a length: heights and widths are unknown in an exported program.
     return paddle.concat([part[(*lead, slice(reach - offset, -(reach + offset) or None))]
@@ -67,11 +67,6 @@ def axial_shift(x_bhwc, axis: int, shift_size: int):
     return move(x_bhwc, axis, list(range(-reach, reach + 1)))
 
 
-def image_norm(width: int) -> nn.GroupNorm:
-    """Normalise all positions and channels of an image together, then scale and shift every channel."""
-    return nn.GroupNorm(1, width, data_format="NHWC")
-
-
 class AxialShift(nn.Layer):
     """``proj(norm(gelu(linear(shift_w(y))) + gelu(linear(shift_h(y)))))`` with ``y = gelu(norm(linear(x)))``."""
 
@@ -79,10 +74,10 @@ class AxialShift(nn.Layer):
         super().__init__()
         self.shift_size = shift_size
         self.enter = torch_pointwise(width, width)
-        self.norm1 = image_norm(width)
+        self.norm1 = ImageNorm(width)
         self.along_width = torch_pointwise(width, width)
         self.along_height = torch_pointwise(width, width)
-        self.norm2 = image_norm(width)
+        self.norm2 = ImageNorm(width)
         self.proj = torch_pointwise(width, width)
 
     def forward(self, x_bhwc):
@@ -98,9 +93,9 @@ class AxialShiftBlock(nn.Layer):
     def __init__(self, width: int, *, shift_size: int, mlp_ratio: float, drop_path: float):
         super().__init__()
         hidden = int(width * mlp_ratio)
-        self.norm1 = image_norm(width)
+        self.norm1 = ImageNorm(width)
         self.mixer = AxialShift(width, shift_size)
-        self.norm2 = image_norm(width)
+        self.norm2 = ImageNorm(width)
         self.fc1 = torch_pointwise(width, hidden)
         self.fc2 = torch_pointwise(hidden, width)
         self.drop_path = DropPath(drop_path)
@@ -115,7 +110,7 @@ class PatchMerging(nn.Layer):
 
     def __init__(self, width: int):
         super().__init__()
-        self.norm = image_norm(4 * width)
+        self.norm = ImageNorm(4 * width)
         self.reduction = torch_pointwise(4 * width, 2 * width, bias=False)
 
     def forward(self, x_bhwc):
@@ -158,14 +153,14 @@ class ASMLP(nn.Layer):
         self.feature_channels = tuple(widths)
         self.feature_strides = tuple(patch_size * 2 ** i for i in range(len(depths)))
         self.stem = torch_conv(in_chans, embed_dim, patch_size, stride=patch_size)
-        self.stem_norm = image_norm(embed_dim)
+        self.stem_norm = ImageNorm(embed_dim)
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
         self.stages = nn.LayerList([
             nn.LayerList([AxialShiftBlock(width, shift_size=shift_size, mlp_ratio=mlp_ratio, drop_path=next(rates))
                           for _ in range(depth)])
             for width, depth in zip(widths, depths)])
         self.downsamples = nn.LayerList([PatchMerging(width) for width in widths[:-1]])
-        self.norm = image_norm(self.num_features)
+        self.norm = ImageNorm(self.num_features)
 
     def _check_size(self, images) -> None:
         check_images(images, self.in_chans)

@@ -23,6 +23,7 @@ from paddle import nn
 
 from passl_mixer.backbones.checks import check_positive, check_same_length
 from passl_mixer.backbones.layers import Conv2D, Linear, attr, linear_rates
+from passl_mixer.backbones.map_norms import MapNorm
 from passl_mixer.backbones.stages import STEMS, ResidualBlock, check_stages, conv_stage_outputs, weigh_branches
 from passl_mixer.errors import BadInput
 
@@ -92,7 +93,7 @@ class RegionMlp(nn.Layer):
         super().__init__()
         self.size, self.shift, self.axis = size, shift, axis
         self.fc1 = Linear(size * width, width // 2, bias=False)
-        self.norm = nn.BatchNorm2D(width // 2, data_format="NHWC")
+        self.norm = MapNorm(width // 2)
         self.fc2 = Linear(width // 2, size * width)
 
     def forward(self, x_bhwc):
@@ -120,11 +121,6 @@ class HireMixer(nn.Layer):
     def forward(self, x_bhwc):
         branches = [self.along_height(x_bhwc), self.along_width(x_bhwc), self.channel(x_bhwc)]
         return self.proj(weigh_branches(branches, self.reweight1, self.reweight2))
-
-
-def batch_norm(width: int) -> nn.Layer:
-    """BatchNorm of [B, H, W, C]."""
-    return nn.BatchNorm2D(width, data_format="NHWC")
 
 
 def conv_bn_relu(in_chans: int, out_chans: int, kernel: int, *, stride: int, padding: int) -> nn.Layer:
@@ -176,11 +172,11 @@ class HireMLP(nn.Layer):
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
         self.stages = nn.LayerList([
             nn.LayerList([ResidualBlock(width, HireMixer(width, size=size, shift=cycle[i % len(cycle)]),
-                                        mlp_ratio=ratio, drop_path=next(rates), norm=batch_norm) for i in range(depth)])
+                                        mlp_ratio=ratio, drop_path=next(rates), norm=MapNorm) for i in range(depth)])
             for width, depth, ratio, size, cycle in zip(embed_dims, depths, mlp_ratios, region_sizes, shifts)])
         self.downsamples = nn.LayerList([conv_bn_relu(width, next_width, 3, stride=2, padding=1)
                                          for width, next_width in zip(embed_dims[:-1], embed_dims[1:])])
-        self.norm = nn.BatchNorm2D(self.num_features, data_format="NHWC")
+        self.norm = MapNorm(self.num_features)
 
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""

@@ -2,13 +2,12 @@
 
 In bfloat16 and float16 a GPU's tensor cores work on that layout, and cuDNN transposes any other. ResNet, ConvMixer and
 ConvMLP, once turned, transpose the images where they come in and their maps where they leave; weights, names and
-results stay what they are. Turned BatchNorms see a map as rows [B * H * W, C]: one of [B, H, W, C] in training would be
-transposed there and back by Paddle (its batch_norm_kernel.cu, float16 with a flag excepted; read, not measured).
+results stay what they are.
 """
-import paddle.nn.functional as F
 from paddle import nn
 
 from passl_mixer.backbones.layers import Conv2D
+from passl_mixer.backbones.map_norms import MapNorm
 
 
 def turn_channels_last(model) -> None:
@@ -32,28 +31,17 @@ def _turn_layers(network) -> None:
             elif isinstance(layer, nn.MaxPool2D):
                 layer.data_format = "NHWC"
             elif type(layer) is nn.BatchNorm2D:
-                setattr(parent, name, RowNorm(layer))
+                setattr(parent, name, _map_norm(layer))
             elif isinstance(layer, nn.layer.norm._BatchNormBase):       # SyncBatchNorm, which transposes nothing
                 layer._data_format = "NHWC"
 
 
-class RowNorm(nn.BatchNorm2D):
-    """BatchNorm of maps [B, H, W, C], computed on their rows.
-
-    Args:
-        norm: the ``nn.BatchNorm2D`` whose place it takes: parameters, running statistics and mode are shared.
-    """
-
-    def __init__(self, norm):
-        super().__init__(norm._num_features, momentum=norm._momentum, epsilon=norm._epsilon, data_format="NHWC")
-        self.weight, self.bias, self._mean, self._variance = norm.weight, norm.bias, norm._mean, norm._variance
-        self.training = norm.training
-
-    def forward(self, x_bhwc):
-        """``x_bhwc`` normalised, of its shape and type."""
-        y = F.batch_norm(x_bhwc.flatten(0, 2), self._mean, self._variance, self.weight, self.bias,
-                         training=self.training, momentum=self._momentum, epsilon=self._epsilon)
-        return y.reshape([-1, *x_bhwc.shape[1:]])
+def _map_norm(norm) -> MapNorm:
+    """A norm of [B, H, W, C] with the parameters, running statistics and mode of one of [B, C, H, W]."""
+    found = MapNorm(norm._num_features, momentum=norm._momentum, epsilon=norm._epsilon)
+    found.weight, found.bias, found._mean, found._variance = norm.weight, norm.bias, norm._mean, norm._variance
+    found.training = norm.training
+    return found
 
 
 def images_in(images_bchw, channels_last: bool):

@@ -20,6 +20,7 @@ from paddle import nn
 from passl_mixer.backbones.attention import SelfAttention, check_block
 from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
 from passl_mixer.backbones.layers import DropPath, LayerNorm, Linear, Mlp, attr, linear_rates
+from passl_mixer.backbones.program_ops import pad_axis
 from passl_mixer.backbones.stages import stage_outputs
 from passl_mixer.backbones.torch_layers import torch_conv
 from passl_mixer.errors import BadInput
@@ -31,7 +32,7 @@ def pad_to_multiple(x, side: int, layout: str = "NHWC"):
     """Zeros at the bottom and right until H and W are multiples of ``side``; the same tensor where they are."""
     height = layout.index("H")
     bottom, right = (-length % side for length in x.shape[height:height + 2])
-    return nn.functional.pad(x, [0, right, 0, bottom], data_format=layout) if bottom or right else x  # width first
+    return pad_axis(pad_axis(x, height, 0, bottom), height + 1, 0, right)
 
 
 def to_windows(x_bhwc, side: int):

@@ -19,6 +19,7 @@ Deviation: ``stem_stride`` 2 is ours, for small images.
 
 Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is its layout.
 """
+import functools
 from typing import Sequence
 
 import paddle
@@ -26,28 +27,22 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from passl_mixer.backbones.layers import DropPath, linear_rates
+from passl_mixer.backbones.map_norms import ImageNorm, MapNorm
 from passl_mixer.backbones.stages import STEMS, check_stages, conv_stage_outputs, weigh_branches
 from passl_mixer.backbones.torch_layers import torch_conv, torch_pointwise
 from passl_mixer.errors import BadInput, nearest
 
 PHASES = ("fc", "depthwise")
-NORMS = ("batch", "group", "none")
+# "batch": BatchNorm; "group": positions and channels of an image are one group. On [B, H, W, C], on [B, C, H, W].
+NORMS = {"batch": (MapNorm, nn.BatchNorm2D), "group": (ImageNorm, functools.partial(nn.GroupNorm, 1)),
+         "none": (nn.Identity, nn.Identity)}
 WINDOW = 7  # positions that token mixing reads along an axis
-
-
-def norm_layer(kind: str, width: int, data_format: str = "NHWC") -> nn.Layer:
-    """"batch": BatchNorm; "group": all positions and channels of an image are one group; "none": nothing."""
-    if kind == "none":
-        return nn.Identity()
-    if kind == "group":
-        return nn.GroupNorm(1, width, data_format=data_format)
-    return nn.BatchNorm2D(width, data_format=data_format)
 
 
 def conv_norm(in_chans: int, out_chans: int, kernel: int, *, stride: int, padding: int, norm: str) -> nn.Layer:
     """Stem or down-sampling: convolution with bias and a norm on [B, C, H, W]."""
     return nn.Sequential(torch_conv(in_chans, out_chans, kernel, stride=stride, padding=padding),
-                         norm_layer(norm, out_chans, "NCHW"))
+                         NORMS[norm][1](out_chans))
 
 
 def unfold_wave(amplitude_bhwc, phase_bhwc):
@@ -73,7 +68,7 @@ class Phase(nn.Layer):
         self.depthwise = kind == "depthwise"
         self.map = torch_conv(width, width, 3, padding=1, groups=width, bias=False) if self.depthwise \
             else torch_pointwise(width, width)
-        self.norm = nn.BatchNorm2D(width, data_format="NHWC")
+        self.norm = MapNorm(width)
 
     def forward(self, x_bhwc):
         if self.depthwise:
@@ -129,7 +124,7 @@ class WaveBlock(nn.Layer):
     def __init__(self, width: int, *, mlp_ratio: float, phase: str, norm: str, drop_path: float):
         super().__init__()
         hidden = int(width * mlp_ratio)
-        self.norm1, self.norm2 = norm_layer(norm, width), norm_layer(norm, width)
+        self.norm1, self.norm2 = NORMS[norm][0](width), NORMS[norm][0](width)
         self.mixer = WaveMixer(width, phase=phase)
         self.fc1, self.fc2 = torch_pointwise(width, hidden), torch_pointwise(hidden, width)
         self.drop_path = DropPath(drop_path)
@@ -169,7 +164,7 @@ class WaveMLP(nn.Layer):
                      mlp_ratios=mlp_ratios)
         if phase not in PHASES:
             raise BadInput(f"unknown phase {phase!r}{nearest(phase, PHASES)}")
-        if len(norms) != 2 or norms[0] not in NORMS[:2] or norms[1] not in NORMS:
+        if len(norms) != 2 or norms[0] not in NORMS or norms[0] == "none" or norms[1] not in NORMS:
             raise BadInput(f"norms is {list(norms)}, expected a pair [blocks, convolutions]: 'batch' or 'group', "
                            "then 'batch', 'group' or 'none'")
         block_norm, conv_norm_kind = norms
@@ -187,7 +182,7 @@ class WaveMLP(nn.Layer):
         self.downsamples = nn.LayerList([
             conv_norm(width, next_width, 3, stride=2, padding=1, norm=conv_norm_kind)
             for width, next_width in zip(embed_dims[:-1], embed_dims[1:])])
-        self.norm = norm_layer(block_norm, self.num_features)
+        self.norm = NORMS[block_norm][0](self.num_features)
 
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""

@@ -188,6 +188,11 @@ int bias_gradient(const float *g, float *dbias, int64_t rows, int64_t cols, int6
 
 /* ---- LayerNorm over the last axis ---- */
 
+/* Rows of a few hundred thousand numbers occur: sums of so many in float lose digits, sums of CHUNK do not. */
+#define CHUNK 4096
+
+static inline int64_t chunk_end(int64_t start, int64_t cols) { return start + CHUNK < cols ? start + CHUNK : cols; }
+
 /* y = (x - mean) * rstd * weight + bias; mean and rstd [rows] are kept for the gradient. */
 int layer_norm(const float *x, const float *weight, const float *bias, float *y, float *mean, float *rstd,
                 int64_t rows, int64_t cols, float epsilon) {
@@ -195,10 +200,18 @@ int layer_norm(const float *x, const float *weight, const float *bias, float *y,
     for (int64_t i = 0; i < rows; i++) {
         const float *xi = x + i * cols;
         float *yi = y + i * cols;
-        float sum = 0.0f, squares = 0.0f;
-        for (int64_t j = 0; j < cols; j++) sum += xi[j];
+        double sum = 0.0, squares = 0.0;
+        for (int64_t start = 0; start < cols; start += CHUNK) {
+            float part = 0.0f;
+            for (int64_t j = start; j < chunk_end(start, cols); j++) part += xi[j];
+            sum += part;
+        }
         float m = sum / cols;
-        for (int64_t j = 0; j < cols; j++) squares += (xi[j] - m) * (xi[j] - m);
+        for (int64_t start = 0; start < cols; start += CHUNK) {
+            float part = 0.0f;
+            for (int64_t j = start; j < chunk_end(start, cols); j++) part += (xi[j] - m) * (xi[j] - m);
+            squares += part;
+        }
         float r = 1.0f / sqrtf(squares / cols + epsilon);
         for (int64_t j = 0; j < cols; j++) yi[j] = (xi[j] - m) * r * weight[j] + bias[j];
         mean[i] = m;
@@ -220,18 +233,23 @@ int layer_norm_gradient(const float *x, const float *weight, const float *mean, 
         for (int64_t i = 0; i < rows; i++) {
             const float *xi = x + i * cols, *gi = dy + i * cols;
             float *oi = dx + i * cols;
-            float m = mean[i], r = rstd[i], g_sum = 0.0f, gn_sum = 0.0f;
-            for (int64_t j = 0; j < cols; j++) {
-                float n = (xi[j] - m) * r, gw = gi[j] * weight[j];
-                dw[j] += gi[j] * n;
-                db[j] += gi[j];
-                g_sum += gw;
-                gn_sum += gw * n;
+            float m = mean[i], r = rstd[i];
+            double g_sum = 0.0, gn_sum = 0.0;
+            for (int64_t start = 0; start < cols; start += CHUNK) {
+                float g_part = 0.0f, gn_part = 0.0f;
+                for (int64_t j = start; j < chunk_end(start, cols); j++) {
+                    float n = (xi[j] - m) * r, gw = gi[j] * weight[j];
+                    dw[j] += gi[j] * n;
+                    db[j] += gi[j];
+                    g_part += gw;
+                    gn_part += gw * n;
+                }
+                g_sum += g_part;
+                gn_sum += gn_part;
             }
-            g_sum /= cols;
-            gn_sum /= cols;
+            float g_mean = g_sum / cols, gn_mean = gn_sum / cols;
             for (int64_t j = 0; j < cols; j++)
-                oi[j] = r * (gi[j] * weight[j] - g_sum - (xi[j] - m) * r * gn_sum);
+                oi[j] = r * (gi[j] * weight[j] - g_mean - (xi[j] - m) * r * gn_mean);
         }
     }
     memset(dweight, 0, cols * sizeof(float));

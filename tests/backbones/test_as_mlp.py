@@ -6,8 +6,9 @@ import paddle
 import pytest
 
 from passl_mixer.backbones import build_backbone
-from passl_mixer.backbones.as_mlp import PatchMerging, axial_shift, image_norm
+from passl_mixer.backbones.as_mlp import PatchMerging, axial_shift
 from passl_mixer.backbones.layers import DropPath, Linear
+from passl_mixer.backbones.map_norms import ImageNorm
 from passl_mixer.errors import BadInput
 from passl_mixer.macs import count_parameters
 
@@ -66,7 +67,7 @@ def test_the_gradient_of_the_shift_is_the_adjoint(axis):
 
 
 def test_the_norm_is_over_the_whole_image():
-    norm = image_norm(6)
+    norm = ImageNorm(6)
     norm.weight.set_value(paddle.arange(6, dtype="float32"))
     norm.bias.set_value(-paddle.arange(6, dtype="float32"))
     x = numpy.random.default_rng(2).normal(3, 2, size=(2, 4, 5, 6)).astype("float32")

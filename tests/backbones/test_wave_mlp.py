@@ -8,7 +8,7 @@ import pytest
 from three_branches import WAVE, dense, joined, layer_sum, map_size, randomised
 
 from passl_mixer.backbones import build_backbone
-from passl_mixer.backbones.wave_mlp import WaveMix, WaveMixer, norm_layer, unfold_wave
+from passl_mixer.backbones.wave_mlp import NORMS, WaveMix, WaveMixer, unfold_wave
 from passl_mixer.errors import BadInput
 from passl_mixer.macs import summary
 
@@ -105,7 +105,7 @@ def test_mixing_reads_seven_positions_of_its_axis():
 @pytest.mark.parametrize("data_format", ["NHWC", "NCHW"])
 def test_group_norm_is_over_a_whole_image(data_format):
     x = numpy.random.default_rng(2).normal(size=(2, 3, 5, 4)).astype("float32")
-    layer = norm_layer("group", 4, data_format)
+    layer = NORMS["group"][data_format == "NCHW"](4)
     scale = numpy.arange(1, 5, dtype="float32")
     layer.weight.set_value(paddle.to_tensor(scale))
     given = paddle.to_tensor(x if data_format == "NHWC" else x.transpose(0, 3, 1, 2).copy())

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 STEPS = 20
-SMALL = ["data.batch_size=16", f"train.max_steps={STEPS}", "train.log_every_steps=1", "evaluate.every_epochs=0",
+# A quarter of the recipe's rate: at the full one a ReLU that flips by rounding, or a bias before a norm, whose gradient
+# is rounding alone, moves later losses by 1e-4 where the operators agree to 1e-7.
+SMALL = ["optim.lr=5e-4", "data.batch_size=16", f"train.max_steps={STEPS}", "train.log_every_steps=1", "evaluate.every_epochs=0",
          "evaluate.at_end=[]", "train.checkpoint_every_epochs=0", "data.num_workers=0"]
 
 
@@ -31,7 +33,7 @@ def losses(folder, backbone: str, first: str = "", **environment) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("backbone", ["mlp_mixer_nano", "conv_mlp_nano", "cycle_mlp_nano"])
+@pytest.mark.parametrize("backbone", ["mlp_mixer_nano", "conv_mlp_nano", "cycle_mlp_nano", "as_mlp_nano"])
 def test_same_losses(tmp_path, backbone):
     fast = losses(tmp_path / "fast", backbone, PASSL_MIXER_NATIVE="1", PASSL_MIXER_TUNE="1")
     plain = losses(tmp_path / "plain", backbone, PLAIN_ADAMW, PASSL_MIXER_NATIVE="0", PASSL_MIXER_TUNE="0")

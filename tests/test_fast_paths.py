@@ -10,8 +10,8 @@ import pytest
 STEPS = 20
 # A quarter of the recipe's rate: at the full one a ReLU that flips by rounding, or a bias before a norm, whose gradient
 # is rounding alone, moves later losses by 1e-4 where the operators agree to 1e-7.
-SMALL = ["optim.lr=5e-4", "data.batch_size=16", f"train.max_steps={STEPS}", "train.log_every_steps=1", "evaluate.every_epochs=0",
-         "evaluate.at_end=[]", "train.checkpoint_every_epochs=0", "data.num_workers=0"]
+SMALL = ["optim.lr=5e-4", "data.batch_size=16", f"train.max_steps={STEPS}", "train.log_every_steps=1",
+         "evaluate.every_epochs=0", "evaluate.at_end=[]", "train.checkpoint_every_epochs=0", "data.num_workers=0"]
 
 
 # Paddle's own AdamW in the place of its multi-tensor kernel, which has no switch.

@@ -21,7 +21,7 @@ NORMS = ("batch_norm", "batch_norm_", "layer_norm")
 # Operators that Tensor's methods reach without ``paddle._C_ops``.
 METHODS = {"__add__": "add", "__radd__": "add", "__sub__": "subtract", "__rsub__": "subtract", "__mul__": "multiply",
            "__rmul__": "multiply", "__truediv__": "divide", "__rtruediv__": "divide", "__matmul__": "matmul",
-           "__pow__": "pow"}
+           "__pow__": "elementwise_pow"}
 
 
 def _kernels(operators) -> set:

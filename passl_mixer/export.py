@@ -165,7 +165,8 @@ def _candidates(onednn: bool, program: Path) -> tuple:
         return ("none",)
     if program.name != PROGRAMS[0]:
         return ("all", "none")
-    return OPERATORS[1:] if b"pad3d" in program.read_bytes() else OPERATORS
+    text = program.read_bytes()
+    return OPERATORS[1:] if b'.pad3d"' in text or b'.pad"' in text else OPERATORS
 
 
 def _error(found, wanted) -> float:

@@ -16,12 +16,20 @@ import paddle
 from paddle import _C_ops
 from paddle.base import core
 
+from passl_mixer.backbones import gpu_ops, ops
+
 LOW, FULL = paddle.float64, paddle.float32
 NORMS = ("batch_norm", "batch_norm_", "layer_norm")
 # Operators that Tensor's methods reach without ``paddle._C_ops``.
 METHODS = {"__add__": "add", "__radd__": "add", "__sub__": "subtract", "__rsub__": "subtract", "__mul__": "multiply",
            "__rmul__": "multiply", "__truediv__": "divide", "__rtruediv__": "divide", "__matmul__": "matmul",
            "__pow__": "elementwise_pow"}
+
+
+def take_branches_of_a_gpu(monkeypatch) -> None:
+    """Let backbones compute as they do on a GPU: by Paddle's operators, products fused, maps as they lie."""
+    monkeypatch.setattr(ops, "usable", lambda x: False)
+    monkeypatch.setattr(gpu_ops, "on_gpu", lambda x: True)
 
 
 def _kernels(operators) -> set:

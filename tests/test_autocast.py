@@ -2,11 +2,10 @@
 import numpy as np
 import paddle
 import pytest
-from autocast import FULL, LOW, Autocast
+from autocast import FULL, LOW, Autocast, take_branches_of_a_gpu
 from small_backbones import SMALL
 from test_host_reads import METHODS
 
-from passl_mixer.backbones import gpu_ops, ops
 from passl_mixer.build import build, resolve
 from passl_mixer.precision import Precision
 from passl_mixer.step import train_step
@@ -18,9 +17,7 @@ STEPS = 4
 
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch):
-    """The branches that a GPU takes."""
-    monkeypatch.setattr(ops, "usable", lambda x: False)
-    monkeypatch.setattr(gpu_ops, "on_gpu", lambda x: True)
+    take_branches_of_a_gpu(monkeypatch)
 
 
 def losses(run) -> list:

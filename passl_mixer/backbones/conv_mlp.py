@@ -15,6 +15,7 @@ from passl_mixer.backbones.checks import check_images, check_positive, check_sam
 from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Mlp, attr, linear_rates, torch_uniform
 from passl_mixer.backbones.layout import images_in, map_out
 from passl_mixer.backbones.recompute import apply_block
+from passl_mixer.backbones.stages import channels_last, stage_outputs
 from passl_mixer.errors import BadInput
 
 # stem_stride: (stride of the first convolution, stride of the max-pool or None)
@@ -67,11 +68,6 @@ class ConvMlpStage(nn.Layer):
         self.blocks = nn.LayerList([ConvMlpBlock(width, mlp_ratio=mlp_ratio, act=act, drop_path=rate)
                                     for rate in linear_rates(drop_path_rate, depth)])
         self.downsample = conv(width, next_width, 3, stride=2, bias=True) if next_width else None
-
-    def forward(self, x_bhwc):
-        for block in self.blocks:
-            x_bhwc = apply_block(block, x_bhwc)
-        return x_bhwc
 
 
 class ConvMLP(nn.Layer):
@@ -140,9 +136,7 @@ class ConvMLP(nn.Layer):
             x = self.pool(x)
         for block in self.conv_blocks:
             x = x + apply_block(block, x)
-        x, maps = self.downsample(x), []
+        x = self.downsample(x)
         x_bhwc = x if self.channels_last else x.transpose([0, 2, 3, 1])
-        for stage in self.stages:
-            maps.append(stage(x_bhwc))
-            x_bhwc = stage.downsample(maps[-1], channels_last=True) if stage.downsample is not None else None
-        return maps
+        return stage_outputs(x_bhwc, [stage.blocks for stage in self.stages],
+                             [channels_last(stage.downsample) for stage in self.stages[:-1]])

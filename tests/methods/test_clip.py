@@ -5,11 +5,10 @@ import cv2
 import numpy as np
 import paddle
 import pytest
-from autocast import LOW, Autocast
+from autocast import LOW, Autocast, take_branches_of_a_gpu
 from two_processes import assert_two_are_one
 
 from passl_mixer import build_backbone, build_head, build_method, checkpoint
-from passl_mixer.backbones import gpu_ops, ops
 from passl_mixer.backbones.shapes import shapes_only
 from passl_mixer.build import build, resolve
 from passl_mixer.errors import BadInput
@@ -107,8 +106,7 @@ def test_steps_move_everything_and_lower_the_loss(backbone):
 
 
 def test_it_trains_in_bfloat16_as_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(ops, "usable", lambda x: False)
-    monkeypatch.setattr(gpu_ops, "on_gpu", lambda x: True)
+    take_branches_of_a_gpu(monkeypatch)
     autocast, found = Autocast("bfloat16"), []
     for low in (False, True):
         method = tiny()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Optional
 
 from bench.suites import Settings, batch_for, case_name, in_one_process, method_model, networks, ours, sized
-from bench.turns import OURS, Child, ChildFailed, record, take_turns, together
+from bench.turns import OURS, Child, record, take_turns, together
 
 
 def export(settings: Settings):
@@ -18,13 +18,8 @@ def export(settings: Settings):
         batch = batch_for(settings, size)
         for step, words in (("exported", "exported"), ("exported_bf16", "exported in bf16"))[:1 + has_bf16()]:
             entry = {"backbone": backbone, "batch": batch, "size": size, "steps": [step, "infer"]}
-            try:
-                with networks(settings, {"a": entry}) as child:
-                    rows = in_one_process(settings, child, [f"a.{step}", "a.infer"])
-            except ChildFailed as error:
-                if "runs without oneDNN; use fp32" not in str(error):
-                    raise
-                continue                        # there is no bfloat16 for this network
+            with networks(settings, {"a": entry}) as child:
+                rows = in_one_process(settings, child, [f"a.{step}", "a.infer"])
             yield record("export", case_name(backbone["name"], words, batch, size), rows, peer="eager forward")
 
 

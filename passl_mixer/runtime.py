@@ -164,23 +164,28 @@ def select_device(name: str) -> str:
     """Make a device current.
 
     Args:
-        name: ``auto`` (a GPU when this Paddle has one, else the CPU), ``cpu``, ``gpu`` or ``gpu:N``.
+        name: ``auto`` (a GPU when this Paddle has one, else a device of an installed plug-in, else the CPU), ``cpu``,
+            ``gpu``, or what a plug-in of Paddle calls its devices, as ``npu``; ``:N`` after it chooses one of several.
     Returns:
         The device chosen.
     Raises:
-        BadInput: an unknown name, or a GPU where this Paddle build sees none.
+        BadInput: an unknown name, or a device that this Paddle does not see.
     """
     import paddle
 
-    if not re.fullmatch(r"auto|cpu|gpu(:\d+)?", name):
-        raise BadInput(f"train.device is {name!r}; expected auto, cpu, gpu or gpu:N")
-    count = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
-    chosen = ("gpu" if count else "cpu") if name == "auto" else name
-    if chosen.startswith("gpu"):
-        index = int(chosen.partition(":")[2] or 0)
-        if index >= count:
-            raise BadInput(f"train.device is {name!r}, but this Paddle sees {count} GPU(s); "
-                           "install paddlepaddle-gpu or use -o train.device=cpu")
+    counts = {"gpu": paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0}
+    for device in paddle.device.get_available_custom_device() or ():       # "npu", or "npu:0", "npu:1"
+        kind = device.partition(":")[0]
+        counts[kind] = counts.get(kind, 0) + 1
+    chosen = next((kind for kind, count in counts.items() if count), "cpu") if name == "auto" else name
+    kind, colon, number = chosen.partition(":")
+    if chosen != "cpu" and (kind not in counts or (colon and not number.isdigit())):
+        known = ", ".join(f"{kind} or {kind}:N" for kind in counts)
+        raise BadInput(f"train.device is {name!r}; expected auto, cpu, {known}")
+    if chosen != "cpu" and int(number or 0) >= counts[kind]:
+        what, advice = ("GPU", "install paddlepaddle-gpu or ") if kind == "gpu" else (f"{kind} device", "")
+        raise BadInput(f"train.device is {name!r}, but this Paddle sees {counts[kind]} {what}(s); "
+                       f"{advice}use -o train.device=cpu")
     paddle.set_device(chosen)
     return chosen
 
@@ -199,9 +204,12 @@ def autocast_dtype(precision: str, device: str) -> Optional[str]:
     names = {"fp32": None, "bf16": "bfloat16", "fp16": "float16"}
     if precision not in names:
         raise BadInput(f"train.precision is {precision!r}; expected fp32, bf16 or fp16")
-    if names[precision] is None or not device.startswith("gpu"):
+    if names[precision] is None or device == "cpu":
         return None
-    supported = paddle.amp.is_bfloat16_supported() if precision == "bf16" else paddle.amp.is_float16_supported()
+    try:
+        supported = paddle.amp.is_bfloat16_supported() if precision == "bf16" else paddle.amp.is_float16_supported()
+    except TypeError:                           # Paddle 2.6 can tell for CPUs and GPUs, not for plug-ins
+        supported = False
     return names[precision] if supported else None
 
 

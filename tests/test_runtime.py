@@ -96,8 +96,11 @@ def test_affinity_bounds_the_cores():
 def test_device_and_precision_names():
     assert runtime.select_device("cpu") == "cpu"
     assert runtime.autocast_dtype("bf16", "cpu") is None
-    with pytest.raises(BadInput, match="expected auto, cpu, gpu"):
-        runtime.select_device("cuda")
+    for unknown in ("cuda", "npu", "gpu:first", "cpu:0"):
+        with pytest.raises(BadInput, match="expected auto, cpu, gpu or gpu:N"):
+            runtime.select_device(unknown)
+    with pytest.raises(BadInput, match=r"sees \d+ GPU\(s\).* use -o train.device=cpu"):
+        runtime.select_device("gpu:99")
     with pytest.raises(BadInput, match="expected fp32, bf16 or fp16"):
         runtime.autocast_dtype("half", "cpu")
 

@@ -1,8 +1,11 @@
 """Shared pieces: a tiny run on synthetic images that takes a second."""
+import paddle
 import pytest
 import yaml
 
 from passl_mixer.config import get_config
+
+paddle.set_device("cpu")        # what is tested elsewhere says so: test_gpu.py
 
 
 @pytest.fixture

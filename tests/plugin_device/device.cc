@@ -214,12 +214,30 @@ C_Status copy(const C_Device, void* to, const void* from, size_t size) {
   return C_SUCCESS;
 }
 
-C_Status copy_later(const C_Device, C_Stream stream, void* to, const void* from, size_t size) {
+void later(C_Stream stream, std::function<void()> job) {
   int wait = &stream_of(stream) == streams()[0] ? 0 : delay();
   stream_of(stream).add([=] {
     std::this_thread::sleep_for(std::chrono::milliseconds(wait));
-    memcpy(Memory::get().inside(to), Memory::get().inside(from), size);
+    job();
   });
+}
+
+// As CUDA does it with memory that is not page-locked: it is read at once, whoever owns it may free it.
+C_Status bring_later(const C_Device, C_Stream stream, void* to, const void* from, size_t size) {
+  auto staged = std::make_shared<std::vector<char>>(size);
+  memcpy(staged->data(), from, size);
+  later(stream, [=] { memcpy(Memory::get().inside(to), staged->data(), size); });
+  return C_SUCCESS;
+}
+
+C_Status move_later(const C_Device, C_Stream stream, void* to, const void* from, size_t size) {
+  later(stream, [=] { memcpy(Memory::get().inside(to), Memory::get().inside(from), size); });
+  return C_SUCCESS;
+}
+
+C_Status take_back(const C_Device, C_Stream stream, void* to, const void* from, size_t size) {
+  stream_of(stream).drain();
+  memcpy(to, Memory::get().inside(from), size);
   return C_SUCCESS;
 }
 
@@ -345,7 +363,9 @@ extern "C" __attribute__((visibility("default"))) void InitPlugin(CustomRuntimeP
   i->synchronize_stream = wait_for_stream;
   i->synchronize_device = wait_for_device;
   i->memory_copy_h2d = i->memory_copy_d2h = i->memory_copy_d2d = copy;
-  i->async_memory_copy_h2d = i->async_memory_copy_d2h = i->async_memory_copy_d2d = copy_later;
+  i->async_memory_copy_h2d = bring_later;
+  i->async_memory_copy_d2h = take_back;
+  i->async_memory_copy_d2d = move_later;
   i->device_memory_set = fill;
   i->device_memory_allocate = allocate;
   i->device_memory_deallocate = release;

@@ -17,7 +17,7 @@ from paddle.autograd import PyLayer
 
 from passl_mixer.backbones import ops
 from passl_mixer.backbones.checks import check_images, check_positive
-from passl_mixer.backbones.layers import DropPath, activate, linear_rates
+from passl_mixer.backbones.layers import DropPath, activate, linear_rates, permute
 from passl_mixer.backbones.map_norms import ImageNorm
 from passl_mixer.backbones.program_ops import pad_axis
 from passl_mixer.backbones.stages import stage_outputs
@@ -175,7 +175,7 @@ class ASMLP(nn.Layer):
 
     def _stage_outputs(self, images) -> list:
         self._check_size(images)
-        x_bhwc = self.stem_norm(self.stem(images).transpose([0, 2, 3, 1]))
+        x_bhwc = self.stem_norm(permute(self.stem(images), [0, 2, 3, 1]))
         return stage_outputs(x_bhwc, self.stages, self.downsamples)
 
     def forward(self, images):
@@ -184,4 +184,4 @@ class ASMLP(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """Output of every stage before merging, not normalised: [B, C_i, H / stride, W / stride]."""
-        return [x_bhwc.transpose([0, 3, 1, 2]) for x_bhwc in self._stage_outputs(images)]
+        return [permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in self._stage_outputs(images)]

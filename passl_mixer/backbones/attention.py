@@ -7,7 +7,7 @@ import math
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones.layers import Linear
+from passl_mixer.backbones.layers import Linear, permute
 from passl_mixer.errors import BadInput
 
 
@@ -50,8 +50,8 @@ class SelfAttention(nn.Layer):
         # The 3 C channels are q, k, v, each head by head; -1 is the batch, unknown in an exported program.
         split = self.qkv(x).reshape([-1, *lead, tokens, 3, self.num_heads, width // self.num_heads])
         first, n = list(range(len(lead) + 1)), len(lead) + 1
-        q, k, v = split.transpose([n + 1, *first, n + 2, n, n + 3]).unbind(axis=0)  # [..., h, N, d] each
-        heads = self.attend(q, k, v, bias).transpose([*first, n + 1, n, n + 2])
+        q, k, v = permute(split, [n + 1, *first, n + 2, n, n + 3]).unbind(axis=0)  # [..., h, N, d] each
+        heads = permute(self.attend(q, k, v, bias), [*first, n + 1, n, n + 2])
         return self.proj(heads.reshape([-1, *lead, tokens, width]))
 
 

@@ -12,7 +12,7 @@ from typing import Sequence
 from paddle import nn
 
 from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
-from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Mlp, attr, linear_rates, torch_uniform
+from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Mlp, attr, linear_rates, permute, torch_uniform
 from passl_mixer.backbones.layout import images_in, map_out
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.backbones.stages import channels_last, stage_outputs
@@ -137,6 +137,6 @@ class ConvMLP(nn.Layer):
         for block in self.conv_blocks:
             x = x + apply_block(block, x)
         x = self.downsample(x)
-        x_bhwc = x if self.channels_last else x.transpose([0, 2, 3, 1])
+        x_bhwc = x if self.channels_last else permute(x, [0, 2, 3, 1])
         return stage_outputs(x_bhwc, [stage.blocks for stage in self.stages],
                              [channels_last(stage.downsample) for stage in self.stages[:-1]])

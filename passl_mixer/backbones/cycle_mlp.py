@@ -14,7 +14,7 @@ from paddle import nn
 
 from passl_mixer.backbones import map_ops, ops
 from passl_mixer.backbones.cycle_order import SortedCycleMLP
-from passl_mixer.backbones.layers import LayerNorm, Linear, attr, linear, linear_rates
+from passl_mixer.backbones.layers import LayerNorm, Linear, attr, linear, linear_rates, permute
 from passl_mixer.backbones.stages import STEMS, ResidualBlock, check_stages, conv_stage_outputs, weigh_branches
 from passl_mixer.backbones.torch_layers import torch_conv
 
@@ -126,4 +126,4 @@ class CycleMLP(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""
-        return [x_bhwc.transpose([0, 3, 1, 2]) for x_bhwc in conv_stage_outputs(self, images)]
+        return [permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in conv_stage_outputs(self, images)]

@@ -22,7 +22,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from passl_mixer.backbones.checks import check_positive, check_same_length
-from passl_mixer.backbones.layers import Conv2D, Linear, attr, linear_rates
+from passl_mixer.backbones.layers import Conv2D, Linear, attr, linear_rates, permute
 from passl_mixer.backbones.map_norms import MapNorm
 from passl_mixer.backbones.stages import STEMS, ResidualBlock, check_stages, conv_stage_outputs, weigh_branches
 from passl_mixer.errors import BadInput
@@ -61,7 +61,7 @@ def to_regions(x_bhwc, size: int, axis: int):
     if axis == 2:
         return x_bhwc.reshape([-1, height, width // size, size * chans])
     x_bgswc = x_bhwc.reshape([-1, height // size, size, width, chans])
-    return x_bgswc.transpose([0, 1, 3, 2, 4]).reshape([-1, height // size, width, size * chans])
+    return permute(x_bgswc, [0, 1, 3, 2, 4]).reshape([-1, height // size, width, size * chans])
 
 
 def from_regions(x_bhwc, size: int, axis: int, length: int):
@@ -72,7 +72,7 @@ def from_regions(x_bhwc, size: int, axis: int, length: int):
         x_bhwc = x_bhwc.reshape([-1, height, width * size, chans])
     else:
         x_bgwsc = x_bhwc.reshape([-1, height, width, size, chans])
-        x_bhwc = x_bgwsc.transpose([0, 1, 3, 2, 4]).reshape([-1, height * size, width, chans])
+        x_bhwc = permute(x_bgwsc, [0, 1, 3, 2, 4]).reshape([-1, height * size, width, chans])
     if x_bhwc.shape[axis] == length:
         return x_bhwc
     return paddle.slice(x_bhwc, axes=[axis], starts=[0], ends=[length])
@@ -184,4 +184,4 @@ class HireMLP(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""
-        return [x_bhwc.transpose([0, 3, 1, 2]) for x_bhwc in conv_stage_outputs(self, images)]
+        return [permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in conv_stage_outputs(self, images)]

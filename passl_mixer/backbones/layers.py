@@ -13,7 +13,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from passl_mixer.backbones import gpu_ops, map_ops, ops, product_ops, program_ops
+from passl_mixer.backbones import axes_ops, gpu_ops, map_ops, ops, product_ops, program_ops
 from passl_mixer.backbones.checks import check_act, check_images
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput
@@ -41,6 +41,11 @@ def layer_norm(x, weight, bias, epsilon: float):
     if ops.usable(x):
         return ops.layer_norm(x, weight, bias, epsilon)
     return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
+
+
+def permute(x, axes):
+    """``x.transpose(axes)``; on the CPU copied at once, by a compiled pass."""
+    return axes_ops.permute(x, axes) if ops.compiled(x) else x.transpose(axes)
 
 
 def token_linear(x_bsc, weight, bias):
@@ -150,15 +155,15 @@ class Conv2D(nn.Conv2D):
             return gpu_ops.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding,
                                   groups=self.groups)
         if self._keeps_size_depthwise() and ops.compiled(x):
-            x_bhwc = x if channels_last else x.transpose([0, 2, 3, 1])
+            x_bhwc = x if channels_last else permute(x, [0, 2, 3, 1])
             y_bhwc = map_ops.depthwise(x_bhwc, self.weight, self.bias)
-            return y_bhwc if channels_last else y_bhwc.transpose([0, 3, 1, 2])
-        x_bchw = x.transpose([0, 3, 1, 2]) if channels_last else x
+            return y_bhwc if channels_last else permute(y_bhwc, [0, 3, 1, 2])
+        x_bchw = permute(x, [0, 3, 1, 2]) if channels_last else x
         if isinstance(self.padding, int) and map_ops.convolves(x_bchw, self.groups):
             y_bchw = map_ops.conv2d(x_bchw, self.weight, self.bias, stride=self.stride, padding=self.padding)
         else:
             y_bchw = nn.Conv2D.forward(self, x_bchw)  # Paddle 2.6 cannot trace super()
-        return y_bchw.transpose([0, 2, 3, 1]) if channels_last else y_bchw
+        return permute(y_bchw, [0, 2, 3, 1]) if channels_last else y_bchw
 
     def _keeps_size_depthwise(self) -> bool:
         channels, _, height, width = self.weight.shape
@@ -181,7 +186,7 @@ class ChannelNorm(LayerNorm):
     """``LayerNorm`` over the channels of [B, C, H, W], at every position."""
 
     def forward(self, x_bchw):
-        return LayerNorm.forward(self, x_bchw.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2])
+        return permute(LayerNorm.forward(self, permute(x_bchw, [0, 2, 3, 1])), [0, 3, 1, 2])
 
 
 class Mlp(nn.Layer):
@@ -238,7 +243,7 @@ def mixed_tokens(backbone, images):
         [B, S, C], row-major over the patches.
     """
     check_images(images, backbone.in_chans, backbone.img_size)
-    x_bsc = backbone.stem(images).flatten(2).transpose([0, 2, 1])
+    x_bsc = permute(backbone.stem(images).flatten(2), [0, 2, 1])
     for block in backbone.blocks:
         x_bsc = apply_block(block, x_bsc)
     return backbone.norm(x_bsc)
@@ -246,4 +251,4 @@ def mixed_tokens(backbone, images):
 
 def token_map(tokens_bsc, grid: Tuple[int, int]):
     """Tokens [B, S, C] in row-major order as a map [B, C, h, w] over their ``grid`` (h, w)."""
-    return tokens_bsc.transpose([0, 2, 1]).reshape([-1, tokens_bsc.shape[2], *grid])
+    return permute(tokens_bsc, [0, 2, 1]).reshape([-1, tokens_bsc.shape[2], *grid])

@@ -6,7 +6,7 @@ results stay what they are.
 """
 from paddle import nn
 
-from passl_mixer.backbones.layers import Conv2D
+from passl_mixer.backbones.layers import Conv2D, permute
 from passl_mixer.backbones.map_norms import MapNorm
 
 
@@ -46,12 +46,12 @@ def _map_norm(norm) -> MapNorm:
 
 def images_in(images_bchw, channels_last: bool):
     """Images [B, C, H, W] as a network takes them that is turned, or is not."""
-    return images_bchw.transpose([0, 2, 3, 1]) if channels_last else images_bchw
+    return permute(images_bchw, [0, 2, 3, 1]) if channels_last else images_bchw
 
 
 def map_out(x, channels_last: bool):
     """A map of a network that is turned, or is not, as [B, C, H, W]."""
-    return x.transpose([0, 3, 1, 2]) if channels_last else x
+    return permute(x, [0, 3, 1, 2]) if channels_last else x
 
 
 def mean_of(x, channels_last: bool):

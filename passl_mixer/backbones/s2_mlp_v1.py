@@ -14,7 +14,7 @@ import paddle
 from paddle import nn
 
 from passl_mixer.backbones.checks import check_act, check_images, check_positive
-from passl_mixer.backbones.layers import DropPath, LayerNorm, Linear, Mlp, linear_rates
+from passl_mixer.backbones.layers import DropPath, LayerNorm, Linear, Mlp, linear_rates, permute
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.backbones.torch_layers import torch_conv
 from passl_mixer.errors import BadInput
@@ -143,7 +143,7 @@ class S2MLPv1(nn.Layer):
         """Normalised positions of the last block, [B, H / patch, W / patch, C], from [B, in_chans, H, W]."""
         check_images(images, self.in_chans)
         check_multiple(images, self.feature_strides[0])
-        x_bhwc = self.stem(images).transpose([0, 2, 3, 1])
+        x_bhwc = permute(self.stem(images), [0, 2, 3, 1])
         for block in self.blocks:
             x_bhwc = apply_block(block, x_bhwc)
         return self.norm(x_bhwc)
@@ -154,4 +154,4 @@ class S2MLPv1(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """One map [B, embed_dim, H / patch, W / patch]: the normalised positions, whose mean is ``forward``."""
-        return [self.positions(images).transpose([0, 3, 1, 2])]
+        return [permute(self.positions(images), [0, 3, 1, 2])]

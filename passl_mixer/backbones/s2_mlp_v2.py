@@ -15,7 +15,7 @@ import paddle
 from paddle import nn
 
 from passl_mixer.backbones.checks import check_act, check_images, check_positive, check_same_length
-from passl_mixer.backbones.layers import LayerNorm, Linear, activate, linear_rates
+from passl_mixer.backbones.layers import LayerNorm, Linear, activate, linear_rates, permute
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.backbones.s2_mlp_v1 import (
     HEIGHT_FIRST,
@@ -114,11 +114,11 @@ class S2MLPv2(nn.Layer):
         check_multiple(images, self.feature_strides[-1])
         x_bchw, outputs = images, []
         for stem, stage in zip(self.stems, self.stages):
-            x_bhwc = stem(x_bchw).transpose([0, 2, 3, 1])
+            x_bhwc = permute(stem(x_bchw), [0, 2, 3, 1])
             for block in stage:
                 x_bhwc = apply_block(block, x_bhwc)
             outputs.append(x_bhwc)
-            x_bchw = x_bhwc.transpose([0, 3, 1, 2])
+            x_bchw = permute(x_bhwc, [0, 3, 1, 2])
         return outputs
 
     def forward(self, images):
@@ -127,4 +127,4 @@ class S2MLPv2(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """Output of every stage, not normalised: [B, C_i, H / stride, W / stride]."""
-        return [x_bhwc.transpose([0, 3, 1, 2]) for x_bhwc in self._stage_outputs(images)]
+        return [permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in self._stage_outputs(images)]

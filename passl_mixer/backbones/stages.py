@@ -11,7 +11,7 @@ from paddle import nn
 
 from passl_mixer.backbones import map_ops, ops, program_ops
 from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
-from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Mlp, activate
+from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Mlp, activate, permute
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput
 
@@ -60,7 +60,7 @@ def channels_last(layer: nn.Layer) -> Callable:
     def on_bhwc(x_bhwc):
         if isinstance(layer, Conv2D):
             return layer(x_bhwc, channels_last=True)
-        return layer(x_bhwc.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
+        return permute(layer(permute(x_bhwc, [0, 3, 1, 2])), [0, 2, 3, 1])
     return on_bhwc
 
 
@@ -74,7 +74,7 @@ def conv_stage_outputs(backbone, images) -> list:
         BadInput: if ``images`` has another shape.
     """
     check_images(images, backbone.in_chans)
-    x_bhwc = backbone.stem(images).transpose([0, 2, 3, 1])
+    x_bhwc = permute(backbone.stem(images), [0, 2, 3, 1])
     return stage_outputs(x_bhwc, backbone.stages, [channels_last(layer) for layer in backbone.downsamples])
 
 

@@ -19,7 +19,7 @@ from paddle import nn
 
 from passl_mixer.backbones.attention import SelfAttention, check_block
 from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
-from passl_mixer.backbones.layers import DropPath, LayerNorm, Linear, Mlp, attr, linear_rates
+from passl_mixer.backbones.layers import DropPath, LayerNorm, Linear, Mlp, attr, linear_rates, permute
 from passl_mixer.backbones.program_ops import pad_axis
 from passl_mixer.backbones.stages import stage_outputs
 from passl_mixer.backbones.torch_layers import torch_conv
@@ -39,14 +39,14 @@ def to_windows(x_bhwc, side: int):
     """Cut [B, H, W, C], H and W multiples of ``side``, into windows [B, (H / side) * (W / side), side^2, C]."""
     _, height, width, channels = x_bhwc.shape
     rows, columns = height // side, width // side
-    cut = x_bhwc.reshape([-1, rows, side, columns, side, channels]).transpose([0, 1, 3, 2, 4, 5])
+    cut = permute(x_bhwc.reshape([-1, rows, side, columns, side, channels]), [0, 1, 3, 2, 4, 5])
     return cut.reshape([-1, rows * columns, side * side, channels])
 
 
 def from_windows(x_bwnc, height: int, width: int, side: int):
     """Put the windows of ``to_windows`` back together, [B, height, width, C]."""
     rows, columns, channels = height // side, width // side, x_bwnc.shape[-1]
-    cut = x_bwnc.reshape([-1, rows, columns, side, side, channels]).transpose([0, 1, 3, 2, 4, 5])
+    cut = permute(x_bwnc.reshape([-1, rows, columns, side, side, channels]), [0, 1, 3, 2, 4, 5])
     return cut.reshape([-1, height, width, channels])
 
 
@@ -228,7 +228,7 @@ class Swin(nn.Layer):
             raise BadInput(f"images have shape {images.shape}: Swin cuts its windows when a program is exported, "
                            "so height and width must be known; export with a fixed image size")
         patches_bchw = self.stem(pad_to_multiple(images, self.patch_size, "NCHW"))
-        x_bhwc = self.stem_norm(patches_bchw.transpose([0, 2, 3, 1]))
+        x_bhwc = self.stem_norm(permute(patches_bchw, [0, 2, 3, 1]))
         return stage_outputs(x_bhwc, self.stages, self.merges)
 
     def forward(self, images):
@@ -237,4 +237,4 @@ class Swin(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """Output of every stage before merging, not normalised: [B, C_i, H / stride, W / stride], rounded up."""
-        return [x_bhwc.transpose([0, 3, 1, 2]) for x_bhwc in self._stage_outputs(images)]
+        return [permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in self._stage_outputs(images)]

@@ -17,7 +17,7 @@ from typing import List, Optional, Sequence, Union
 from paddle import nn
 
 from passl_mixer.backbones.checks import check_images, check_positive, check_same_length, image_pair
-from passl_mixer.backbones.layers import LayerNorm, Linear, linear_rates
+from passl_mixer.backbones.layers import LayerNorm, Linear, linear_rates, permute
 from passl_mixer.backbones.stages import ResidualBlock, channels_last, stage_outputs, weigh_branches
 from passl_mixer.backbones.torch_layers import torch_conv
 from passl_mixer.errors import BadInput
@@ -40,7 +40,7 @@ def exchange(x_bhwc, axis: int, segment_dim: int):
     """
     n, width = segment_dim, x_bhwc.shape[-1]
     split = x_bhwc.reshape([-1, n, n, n, width // n])
-    return split.transpose(EXCHANGES[axis]).reshape([-1, n, n, width])
+    return permute(split, EXCHANGES[axis]).reshape([-1, n, n, width])
 
 
 class PermuteMixer(nn.Layer):
@@ -152,7 +152,7 @@ class ViP(nn.Layer):
     def _stage_outputs(self, images) -> list:
         check_images(images, self.in_chans, self.img_size)
         downsamples = [layer if isinstance(layer, nn.Identity) else channels_last(layer) for layer in self.downsamples]
-        return stage_outputs(self.stem(images).transpose([0, 2, 3, 1]), self.stages, downsamples)
+        return stage_outputs(permute(self.stem(images), [0, 2, 3, 1]), self.stages, downsamples)
 
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""
@@ -161,4 +161,4 @@ class ViP(nn.Layer):
     def feature_maps(self, images) -> list:
         """One map per resolution, not normalised, before the transition: [B, C_i, H / stride, W / stride]."""
         outputs = self._stage_outputs(images)
-        return [outputs[i].transpose([0, 3, 1, 2]) for i in self._map_stages]
+        return [permute(outputs[i], [0, 3, 1, 2]) for i in self._map_stages]

@@ -20,7 +20,7 @@ from paddle import nn
 
 from passl_mixer.backbones.attention import SelfAttention, check_block
 from passl_mixer.backbones.checks import check_images, check_positive, image_pair, patch_grid
-from passl_mixer.backbones.layers import DropPath, LayerNorm, Mlp, attr, linear_rates, token_map
+from passl_mixer.backbones.layers import DropPath, LayerNorm, Mlp, attr, linear_rates, permute, token_map
 from passl_mixer.backbones.program_ops import pad_axis
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.backbones.torch_layers import torch_conv
@@ -93,7 +93,7 @@ class ViT(nn.Layer):
     def tokens(self, images):
         """Normalised tokens of the last block, class token first, [B, 1 + S, C], from [B, in_chans, H, W]."""
         check_images(images, self.in_chans, self.img_size)
-        patches_bsc = self.stem(images).flatten(2).transpose([0, 2, 1])
+        patches_bsc = permute(self.stem(images).flatten(2), [0, 2, 1])
         # A row of zeros in front makes room for the class token: one sum adds it and the positions to every image.
         x_bnc = pad_axis(patches_bsc, 1, 1, 0)
         added = paddle.concat([self.class_token + self.position[:, :1], self.position[:, 1:]], axis=1)

@@ -26,7 +26,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from passl_mixer.backbones.layers import DropPath, linear_rates
+from passl_mixer.backbones.layers import DropPath, linear_rates, permute
 from passl_mixer.backbones.map_norms import ImageNorm, MapNorm
 from passl_mixer.backbones.stages import STEMS, check_stages, conv_stage_outputs, weigh_branches
 from passl_mixer.backbones.torch_layers import torch_conv, torch_pointwise
@@ -72,7 +72,7 @@ class Phase(nn.Layer):
 
     def forward(self, x_bhwc):
         if self.depthwise:
-            phase_bhwc = self.map(x_bhwc.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
+            phase_bhwc = permute(self.map(permute(x_bhwc, [0, 3, 1, 2])), [0, 2, 3, 1])
         else:
             phase_bhwc = self.map(x_bhwc)
         return F.relu(self.norm(phase_bhwc))
@@ -98,7 +98,7 @@ class WaveMix(nn.Layer):
 
     def forward(self, x_bhwc):
         wave_bhwc = unfold_wave(self.amplitude(x_bhwc), self.phase(x_bhwc))
-        return self.mix(wave_bhwc.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
+        return permute(self.mix(permute(wave_bhwc, [0, 3, 1, 2])), [0, 2, 3, 1])
 
 
 class WaveMixer(nn.Layer):
@@ -190,4 +190,4 @@ class WaveMLP(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""
-        return [x_bhwc.transpose([0, 3, 1, 2]) for x_bhwc in conv_stage_outputs(self, images)]
+        return [permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in conv_stage_outputs(self, images)]

@@ -21,6 +21,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from passl_mixer.backbones import ops, shift_ops
 from passl_mixer.backbones.checks import check_positive, check_same_length
 from passl_mixer.backbones.layers import Conv2D, Linear, attr, linear_rates, permute
 from passl_mixer.backbones.map_norms import MapNorm
@@ -98,12 +99,19 @@ class RegionMlp(nn.Layer):
 
     def forward(self, x_bhwc):
         length = x_bhwc.shape[self.axis]
-        if self.shift:
+        rounded = -(-length // self.size) * self.size
+        quick = ops.compiled(x_bhwc) and (self.shift or rounded != length)
+        if quick:               # the turn and the positions that fill the last region up, in one copy
+            x_bhwc = shift_ops.take(x_bhwc, [(i - self.shift) % length for i in range(rounded)], self.axis)
+        elif self.shift:
             x_bhwc = paddle.roll(x_bhwc, self.shift, axis=self.axis)
         regions = to_regions(x_bhwc, self.size, self.axis)
         regions = self.fc2(F.relu(self.norm(self.fc1(regions))))
-        x_bhwc = from_regions(regions, self.size, self.axis, length)
-        return paddle.roll(x_bhwc, -self.shift, axis=self.axis) if self.shift else x_bhwc
+        if quick:
+            y_bhwc = from_regions(regions, self.size, self.axis, rounded)
+            return shift_ops.take(y_bhwc, [(i + self.shift) % length for i in range(length)], self.axis)
+        y_bhwc = from_regions(regions, self.size, self.axis, length)
+        return paddle.roll(y_bhwc, -self.shift, axis=self.axis) if self.shift else y_bhwc
 
 
 class HireMixer(nn.Layer):

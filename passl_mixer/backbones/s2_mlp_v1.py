@@ -13,6 +13,7 @@ from typing import Sequence
 import paddle
 from paddle import nn
 
+from passl_mixer.backbones import ops, shift_ops
 from passl_mixer.backbones.checks import check_act, check_images, check_positive
 from passl_mixer.backbones.layers import DropPath, LayerNorm, Linear, Mlp, linear_rates, permute
 from passl_mixer.backbones.recompute import apply_block
@@ -54,6 +55,8 @@ def spatial_shift(x_bhwc, axes: Sequence[int]):
         [B, H, W, C]; border rows and columns keep their value where nothing moves into them.
     Source: Yu et al. 2021, arXiv:2106.07477, its pseudo-code.
     """
+    if ops.compiled(x_bhwc):
+        return shift_ops.shift_quarters(x_bhwc, axes[:1])
     quarters = paddle.split(x_bhwc, 4, axis=-1)
     moved = [shift(quarter, axis, step) for quarter, axis, step in zip(quarters, axes, (1, -1, 1, -1))]
     return paddle.concat(moved, axis=-1)

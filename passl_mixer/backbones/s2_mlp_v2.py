@@ -14,6 +14,7 @@ from typing import Sequence
 import paddle
 from paddle import nn
 
+from passl_mixer.backbones import map_ops, ops, shift_ops
 from passl_mixer.backbones.checks import check_act, check_images, check_positive, check_same_length
 from passl_mixer.backbones.layers import LayerNorm, Linear, activate, linear_rates, permute
 from passl_mixer.backbones.recompute import apply_block
@@ -46,11 +47,17 @@ class SplitAttention(nn.Layer):
         self.fc2 = Linear(width // 4, 3 * width, bias=False)
 
     def forward(self, a_bhwc, b_bhwc, c_bhwc):
-        sum_bc = (a_bhwc + b_bhwc + c_bhwc).sum(axis=[1, 2])
+        quick = ops.compiled(a_bhwc)
+        if quick:
+            sum_bc = map_ops.branch_mean([a_bhwc, b_bhwc, c_bhwc]) * math.prod(a_bhwc.shape[1:3])
+        else:
+            sum_bc = (a_bhwc + b_bhwc + c_bhwc).sum(axis=[1, 2])
         # The channel is the fastest index of the 3 C scores.
         scores = self.fc2(activate(self.fc1(sum_bc), "gelu")).reshape([-1, 3, 1, 1, self.width])
-        share_a, share_b, share_c = nn.functional.softmax(scores, axis=1).astype(a_bhwc.dtype).unbind(axis=1)
-        return a_bhwc * share_a + b_bhwc * share_b + c_bhwc * share_c
+        shares = nn.functional.softmax(scores, axis=1).astype(a_bhwc.dtype).unbind(axis=1)
+        if quick:
+            return map_ops.weigh_branches([a_bhwc, b_bhwc, c_bhwc], [share.flatten(1) for share in shares])
+        return a_bhwc * shares[0] + b_bhwc * shares[1] + c_bhwc * shares[2]
 
 
 class S2Mixer(nn.Layer):
@@ -63,8 +70,13 @@ class S2Mixer(nn.Layer):
         self.proj = Linear(width, width)
 
     def forward(self, x_bhwc):
-        a, b, c = paddle.split(self.expand(x_bhwc), 3, axis=-1)
-        return self.proj(self.attention(spatial_shift(a, HEIGHT_FIRST), spatial_shift(b, WIDTH_FIRST), c))
+        thirds = self.expand(x_bhwc)
+        if ops.compiled(thirds):
+            maps = shift_ops.shift_quarters(thirds, [HEIGHT_FIRST[0], WIDTH_FIRST[0], 0])
+        else:
+            a, b, c = paddle.split(thirds, 3, axis=-1)
+            maps = spatial_shift(a, HEIGHT_FIRST), spatial_shift(b, WIDTH_FIRST), c
+        return self.proj(self.attention(*maps))
 
 
 class S2MLPv2(nn.Layer):

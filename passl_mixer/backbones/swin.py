@@ -175,8 +175,10 @@ class PatchMerging(nn.Layer):
 
     def forward(self, x_bhwc):
         x_bhwc = pad_to_multiple(x_bhwc, 2)
-        corners = [x_bhwc[:, y::2, x::2] for x in (0, 1) for y in (0, 1)]  # the official order: y is fastest
-        return self.reduction(self.norm(paddle.concat(corners, axis=-1)))
+        height, width, channels = x_bhwc.shape[1:]
+        pairs = x_bhwc.reshape([-1, height // 2, 2, width // 2, 2, channels])
+        corners = permute(pairs, [0, 1, 3, 4, 2, 5])    # the official order: of the four, y is fastest
+        return self.reduction(self.norm(corners.reshape([-1, height // 2, width // 2, 4 * channels])))
 
 
 class Swin(nn.Layer):

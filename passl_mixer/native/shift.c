@@ -1,0 +1,74 @@
+/* Positions of maps taken from elsewhere: S2-MLP's quarters, Hire-MLP's turned and repeated rows. */
+#include "common.h"
+
+/* y [outer, count, inner] = x [outer, length, inner] at index[0..count) of the middle axis. */
+int take(const float *x, const int64_t *index, float *y, int64_t outer, int64_t length, int64_t count, int64_t inner) {
+#pragma omp parallel for collapse(2) schedule(static) if (outer * count * inner > SMALL)
+    for (int64_t o = 0; o < outer; o++)
+        for (int64_t i = 0; i < count; i++)
+            memcpy(y + (o * count + i) * inner, x + (o * length + index[i]) * inner, (size_t)inner * sizeof(float));
+    return 0;
+}
+
+/* dx of the same from dy: what was taken twice gets the sum. */
+int take_gradient(const float *dy, const int64_t *index, float *dx, int64_t outer, int64_t length, int64_t count,
+                  int64_t inner) {
+#pragma omp parallel for schedule(static) if (outer * count * inner > SMALL)
+    for (int64_t o = 0; o < outer; o++) {
+        memset(dx + o * length * inner, 0, (size_t)(length * inner) * sizeof(float));
+        for (int64_t i = 0; i < count; i++) {
+            const float *from = dy + (o * count + i) * inner;
+            float *to = dx + (o * length + index[i]) * inner;
+            for (int64_t k = 0; k < inner; k++) to[k] += from[k];
+        }
+    }
+    return 0;
+}
+
+/* Every share of the channels of x [batch, height, width, shares * chans] moves one position, quarter by quarter: by +1,
+ * -1 along the axis `first` and then along the other, where first is 1 (height), 2 (width) or 0 (none moves); rows that
+ * nothing moves into keep their value. y [shares, batch, height, width, chans]. */
+int shift_quarters(const float *x, float *y, const int64_t *first, int64_t shares, int64_t batch, int64_t height,
+                   int64_t width, int64_t chans) {
+    int64_t quarter = chans / 4, row = shares * chans;
+#pragma omp parallel for collapse(3) schedule(static) if (batch * height * width * row > SMALL)
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t h = 0; h < height; h++)
+            for (int64_t w = 0; w < width; w++)
+                for (int64_t s = 0; s < shares; s++)
+                    for (int64_t q = 0; q < 4; q++) {
+                        int64_t along = first[s] ? (q < 2) == (first[s] == 1) ? 1 : 2 : 0, step = q % 2 ? 1 : -1;
+                        int64_t hh = h + (along == 1 ? step : 0), ww = w + (along == 2 ? step : 0);
+                        hh = hh < 0 ? 0 : hh < height ? hh : height - 1;
+                        ww = ww < 0 ? 0 : ww < width ? ww : width - 1;
+                        memcpy(y + (((s * batch + b) * height + h) * width + w) * chans + q * quarter,
+                               x + ((b * height + hh) * width + ww) * row + s * chans + q * quarter,
+                               (size_t)quarter * sizeof(float));
+                    }
+    return 0;
+}
+
+/* dx of the same from the gradients of the shares, each [batch, height, width, chans]. */
+int shift_quarters_gradient(const float *const *dy, float *dx, const int64_t *first, int64_t shares, int64_t batch,
+                            int64_t height, int64_t width, int64_t chans) {
+    int64_t quarter = chans / 4, row = shares * chans;
+#pragma omp parallel for collapse(3) schedule(static) if (batch * height * width * row > SMALL)
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t h = 0; h < height; h++)
+            for (int64_t w = 0; w < width; w++)
+                for (int64_t s = 0; s < shares; s++)
+                    for (int64_t q = 0; q < 4; q++) {
+                        int64_t along = first[s] ? (q < 2) == (first[s] == 1) ? 1 : 2 : 0, step = q % 2 ? -1 : 1;
+                        int64_t here = ((b * height + h) * width + w) * chans + q * quarter;
+                        int64_t place = along == 1 ? h : w, end = along == 1 ? height : width;
+                        int64_t far = (along == 1 ? width : 1) * chans * step;
+                        float *to = dx + ((b * height + h) * width + w) * row + s * chans + q * quarter;
+                        const float *from = dy[s] + here;
+                        int read = !along || (place + step >= 0 && place + step < end);
+                        int kept = along && (step > 0 ? place == 0 : place == end - 1);
+                        if (along) from += far;
+                        for (int64_t k = 0; k < quarter; k++)
+                            to[k] = (read ? from[k] : 0.0f) + (kept ? dy[s][here + k] : 0.0f);
+                    }
+    return 0;
+}

@@ -13,7 +13,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from passl_mixer.backbones import axes_ops, gpu_ops, map_ops, ops, product_ops, program_ops
+from passl_mixer.backbones import axes_ops, gpu_ops, map_ops, ops, product_ops, program_ops, wave_ops
 from passl_mixer.backbones.checks import check_act, check_images
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput
@@ -133,7 +133,8 @@ class TokenLinear(nn.Layer):
 
 
 class Conv2D(nn.Conv2D):
-    """``nn.Conv2D`` with zeros around the image; on the CPU one that uses every core, without groups or depth-wise.
+    """``nn.Conv2D`` with zeros around the image; on the CPU one that uses every core, without groups or depth-wise,
+    or along one axis of [B, H, W, C] with two channels a group and no bias (Wave-MLP).
 
     Args:
         in_chans, out_chans: channels in and out.
@@ -158,6 +159,8 @@ class Conv2D(nn.Conv2D):
             x_bhwc = x if channels_last else permute(x, [0, 2, 3, 1])
             y_bhwc = map_ops.depthwise(x_bhwc, self.weight, self.bias)
             return y_bhwc if channels_last else permute(y_bhwc, [0, 3, 1, 2])
+        if channels_last and self._mixes_pairs_along_an_axis() and ops.compiled(x):
+            return wave_ops.pair_mix(x, self.weight)
         x_bchw = permute(x, [0, 3, 1, 2]) if channels_last else x
         if isinstance(self.padding, int) and map_ops.convolves(x_bchw, self.groups):
             y_bchw = map_ops.conv2d(x_bchw, self.weight, self.bias, stride=self.stride, padding=self.padding)
@@ -169,6 +172,11 @@ class Conv2D(nn.Conv2D):
         channels, _, height, width = self.weight.shape
         return (self.groups == channels == self._in_channels and height == width
                 and self.padding == height // 2 and height % 2 == 1 and self.stride == 1)
+
+    def _mixes_pairs_along_an_axis(self) -> bool:
+        channels, inputs, height, width = self.weight.shape
+        return (inputs == 2 and self.groups == channels and 1 in (height, width) and height * width % 2 == 1
+                and self.bias is None and self.stride == 1 and self.padding == [height // 2, width // 2])
 
 
 class LayerNorm(nn.LayerNorm):

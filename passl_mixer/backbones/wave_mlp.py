@@ -26,6 +26,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from passl_mixer.backbones import ops, wave_ops
 from passl_mixer.backbones.layers import DropPath, linear_rates, permute
 from passl_mixer.backbones.map_norms import ImageNorm, MapNorm
 from passl_mixer.backbones.stages import STEMS, check_stages, conv_stage_outputs, weigh_branches
@@ -50,6 +51,8 @@ def unfold_wave(amplitude_bhwc, phase_bhwc):
 
     Source: Tang et al. 2021, arXiv:2111.12294; Euler's formula.
     """
+    if ops.compiled(amplitude_bhwc) and ops.compiled(phase_bhwc):
+        return wave_ops.unfold_wave(amplitude_bhwc, phase_bhwc)
     cosine, sine = (f(phase_bhwc).astype(amplitude_bhwc.dtype) for f in (paddle.cos, paddle.sin))
     return paddle.concat([amplitude_bhwc * cosine, amplitude_bhwc * sine], axis=-1)
 
@@ -98,6 +101,8 @@ class WaveMix(nn.Layer):
 
     def forward(self, x_bhwc):
         wave_bhwc = unfold_wave(self.amplitude(x_bhwc), self.phase(x_bhwc))
+        if ops.compiled(wave_bhwc):
+            return self.mix(wave_bhwc, channels_last=True)
         return permute(self.mix(permute(wave_bhwc, [0, 3, 1, 2])), [0, 2, 3, 1])
 
 

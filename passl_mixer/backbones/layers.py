@@ -228,8 +228,12 @@ class DropPath(nn.Layer):
             raise BadInput(f"drop_path_rate is {rate}, expected a number in [0, 1)")
         self.rate = float(rate)
 
+    def keeps_all(self) -> bool:
+        """Whether ``forward`` returns what it is given."""
+        return not self.training or self.rate == 0.0
+
     def forward(self, x):
-        if not self.training or self.rate == 0.0:
+        if self.keeps_all():
             return x
         keep = 1.0 - self.rate
         kept = paddle.floor(paddle.rand([x.shape[0]] + [1] * (x.ndim - 1)) + keep)

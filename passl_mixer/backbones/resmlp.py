@@ -15,6 +15,7 @@ from typing import Sequence, Union
 
 from paddle import nn
 
+from passl_mixer.backbones.affine_ops import add_scaled, affine
 from passl_mixer.backbones.checks import check_positive, image_pair, patch_grid
 from passl_mixer.backbones.layers import DropPath, Mlp, TokenLinear, attr, mixed_tokens, token_map
 from passl_mixer.backbones.torch_layers import torch_conv
@@ -31,7 +32,7 @@ class Affine(nn.Layer):
 
     def forward(self, x_bsc):
         # In float32 under autocast: without statistics nothing else bounds the sum of many blocks.
-        return x_bsc.astype(self.alpha.dtype) * self.alpha + self.beta
+        return affine(x_bsc.astype(self.alpha.dtype), self.alpha, self.beta)
 
 
 class ResMlpBlock(nn.Layer):
@@ -50,10 +51,14 @@ class ResMlpBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bsc):
-        mixed = self.token_mixing(self.norm1(x_bsc))
-        x_bsc = x_bsc + self.drop_path(mixed.astype(self.gamma_1.dtype) * self.gamma_1)
-        mixed = self.mlp(self.norm2(x_bsc))
-        return x_bsc + self.drop_path(mixed.astype(self.gamma_2.dtype) * self.gamma_2)
+        x_bsc = self._add(x_bsc, self.token_mixing(self.norm1(x_bsc)), self.gamma_1)
+        return self._add(x_bsc, self.mlp(self.norm2(x_bsc)), self.gamma_2)
+
+    def _add(self, x_bsc, mixed, gamma):
+        mixed = mixed.astype(gamma.dtype)
+        if self.drop_path.keeps_all():
+            return add_scaled(x_bsc, mixed, gamma)
+        return x_bsc + self.drop_path(affine(mixed, gamma))
 
 
 class ResMLP(nn.Layer):

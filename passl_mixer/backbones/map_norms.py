@@ -10,7 +10,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from passl_mixer.backbones import ops, program_ops
+from passl_mixer.backbones import norm_ops, ops, program_ops
 from passl_mixer.backbones.layers import layer_norm
 
 
@@ -46,6 +46,8 @@ class ImageNorm(nn.GroupNorm):
 
     def forward(self, x):
         """``x`` [B, H, W, C], or positions in a row [B, H * W, C], normalised, of its shape."""
+        if ops.compiled(x):
+            return norm_ops.image_norm(x, self.weight, self.bias, self._epsilon)
         if not (ops.usable(x) or program_ops.in_cpu_program()):
             return super().forward(x)
         sizes, channels = x.shape[1:], x.shape[-1]

@@ -15,12 +15,12 @@ import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
 
-from passl_mixer.backbones import ops
+from passl_mixer.backbones import ops, shift_ops
 from passl_mixer.backbones.checks import check_images, check_positive
 from passl_mixer.backbones.layers import DropPath, activate, linear_rates, permute
 from passl_mixer.backbones.map_norms import ImageNorm
 from passl_mixer.backbones.program_ops import pad_axis
-from passl_mixer.backbones.stages import stage_outputs
+from passl_mixer.backbones.stages import four_neighbours, stage_outputs
 from passl_mixer.backbones.torch_layers import torch_conv, torch_pointwise
 from passl_mixer.errors import BadInput
 
@@ -43,11 +43,15 @@ class _MoveGroups(PyLayer):
     @staticmethod
     def forward(ctx, x_bhwc, axis, offsets):
         ctx.axis, ctx.offsets = axis, offsets
-        return _move_groups(x_bhwc, axis, offsets)
+        return _moved(x_bhwc, axis, offsets)
 
     @staticmethod
     def backward(ctx, grad_bhwc):
-        return _move_groups(grad_bhwc, ctx.axis, [-offset for offset in ctx.offsets])
+        return _moved(grad_bhwc, ctx.axis, [-offset for offset in ctx.offsets])
+
+
+def _moved(x_bhwc, axis: int, offsets: Sequence[int]):
+    return (shift_ops.move_groups if ops.compiled(x_bhwc) else _move_groups)(x_bhwc, axis, offsets)
 
 
 def axial_shift(x_bhwc, axis: int, shift_size: int):
@@ -114,9 +118,7 @@ class PatchMerging(nn.Layer):
         self.reduction = torch_pointwise(4 * width, 2 * width, bias=False)
 
     def forward(self, x_bhwc):
-        # The row of a neighbour is the faster index.
-        four = [x_bhwc[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        return self.reduction(self.norm(paddle.concat(four, -1)))
+        return self.reduction(self.norm(four_neighbours(x_bhwc)))
 
 
 class ASMLP(nn.Layer):

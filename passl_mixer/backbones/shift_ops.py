@@ -41,6 +41,16 @@ def take(x, places, axis: int):
     return _Take.apply(x, list(places), axis)
 
 
+def move_groups(x, axis: int, offsets):
+    """Groups of ceil(C / len(offsets)) channels of [B, H, W, C] moved by their offsets along axis 1 or 2, zero outside.
+
+    Without a gradient; that is the move by the negative offsets.
+    """
+    y = paddle.empty(x.shape)
+    call("move_groups", dense(x), y, _integers(offsets), -(-x.shape[-1] // len(offsets)), *x.shape, axis)
+    return y
+
+
 class _ShiftQuarters(PyLayer):
     @staticmethod
     def forward(ctx, x, first_axes):

@@ -21,7 +21,7 @@ from passl_mixer.backbones.attention import SelfAttention, check_block
 from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
 from passl_mixer.backbones.layers import DropPath, LayerNorm, Linear, Mlp, attr, linear_rates, permute
 from passl_mixer.backbones.program_ops import pad_axis
-from passl_mixer.backbones.stages import stage_outputs
+from passl_mixer.backbones.stages import four_neighbours, stage_outputs
 from passl_mixer.backbones.torch_layers import torch_conv
 from passl_mixer.errors import BadInput
 
@@ -175,10 +175,7 @@ class PatchMerging(nn.Layer):
 
     def forward(self, x_bhwc):
         x_bhwc = pad_to_multiple(x_bhwc, 2)
-        height, width, channels = x_bhwc.shape[1:]
-        pairs = x_bhwc.reshape([-1, height // 2, 2, width // 2, 2, channels])
-        corners = permute(pairs, [0, 1, 3, 4, 2, 5])    # the official order: of the four, y is fastest
-        return self.reduction(self.norm(corners.reshape([-1, height // 2, width // 2, 4 * channels])))
+        return self.reduction(self.norm(four_neighbours(x_bhwc)))
 
 
 class Swin(nn.Layer):

@@ -1,4 +1,4 @@
-/* Positions of maps taken from elsewhere: S2-MLP's quarters, Hire-MLP's turned and repeated rows. */
+/* Positions of maps taken from elsewhere: S2-MLP's quarters, Hire-MLP's turned and repeated rows, AS-MLP's groups. */
 #include "common.h"
 
 /* y [outer, count, inner] = x [outer, length, inner] at index[0..count) of the middle axis. */
@@ -70,5 +70,24 @@ int shift_quarters_gradient(const float *const *dy, float *dx, const int64_t *fi
                         for (int64_t k = 0; k < quarter; k++)
                             to[k] = (read ? from[k] : 0.0f) + (kept ? dy[s][here + k] : 0.0f);
                     }
+    return 0;
+}
+
+/* y, x [batch, height, width, chans]: position p of group g of the channels is position p - offset[g] along the height
+ * (along 1) or the width (along 2), or 0 outside; a group has `size` channels, the last one what is left. */
+int move_groups(const float *x, float *y, const int64_t *offset, int64_t size, int64_t batch, int64_t height,
+                int64_t width, int64_t chans, int64_t along) {
+    int64_t step = (along == 1 ? width : 1) * chans, end = along == 1 ? height : width;
+#pragma omp parallel for collapse(3) schedule(static) if (batch * height * width * chans > SMALL)
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t h = 0; h < height; h++)
+            for (int64_t w = 0; w < width; w++) {
+                int64_t at = ((b * height + h) * width + w) * chans, place = along == 1 ? h : w;
+                for (int64_t c = 0, g = 0; c < chans; c += size, g++) {
+                    int64_t from = place - offset[g], count = c + size < chans ? size : chans - c;
+                    if (from < 0 || from >= end) memset(y + at + c, 0, (size_t)count * sizeof(float));
+                    else memcpy(y + at + c, x + at + c - offset[g] * step, (size_t)count * sizeof(float));
+                }
+            }
     return 0;
 }

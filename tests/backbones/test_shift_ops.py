@@ -5,6 +5,7 @@ import pytest
 
 from passl_mixer import native
 from passl_mixer.backbones import ops, shift_ops
+from passl_mixer.backbones.as_mlp import axial_shift
 from passl_mixer.backbones.hire_mlp import RegionMlp
 from passl_mixer.backbones.s2_mlp_v1 import HEIGHT_FIRST, WIDTH_FIRST, spatial_shift
 from passl_mixer.backbones.s2_mlp_v2 import SplitAttention
@@ -74,3 +75,13 @@ def test_split_attention(monkeypatch):
     monkeypatch.setattr(ops, "compiled", lambda x: False)
     for one, other in zip(found, with_gradients(layer, *maps)):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize(("side", "width", "shift_size"), [(9, 15, 5), (3, 7, 5), (1, 6, 3), (4, 4, 7), (28, 96, 5)])
+def test_groups(monkeypatch, axis, side, width, shift_size):
+    x = random(2, side, side + 1, width)
+    found = with_gradients(lambda x: axial_shift(x, axis, shift_size), x)
+    monkeypatch.setattr(ops, "compiled", lambda x: False)
+    for one, other in zip(found, with_gradients(lambda x: axial_shift(x, axis, shift_size), x)):
+        np.testing.assert_array_equal(one, other)

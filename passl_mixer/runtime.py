@@ -180,8 +180,7 @@ def select_device(name: str) -> str:
     chosen = next((kind for kind, count in counts.items() if count), "cpu") if name == "auto" else name
     kind, colon, number = chosen.partition(":")
     if chosen != "cpu" and (kind not in counts or (colon and not number.isdigit())):
-        known = ", ".join(f"{kind} or {kind}:N" for kind in counts)
-        raise BadInput(f"train.device is {name!r}; expected auto, cpu, {known}")
+        raise BadInput(f"train.device is {name!r}; expected auto, cpu, {', '.join(f'{k} or {k}:N' for k in counts)}")
     if chosen != "cpu" and int(number or 0) >= counts[kind]:
         what, advice = ("GPU", "install paddlepaddle-gpu or ") if kind == "gpu" else (f"{kind} device", "")
         raise BadInput(f"train.device is {name!r}, but this Paddle sees {counts[kind]} {what}(s); "

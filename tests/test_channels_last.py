@@ -9,7 +9,7 @@ from paddle import nn
 from small_backbones import SMALL
 
 from passl_mixer import build_backbone, list_backbones
-from passl_mixer.backbones.layers import Conv2D
+from passl_mixer.backbones.convolution import Conv2D
 from passl_mixer.backbones.layout import turn_channels_last
 from passl_mixer.backbones.map_norms import MapNorm
 from passl_mixer.backbones.recompute import set_recompute

@@ -12,7 +12,8 @@ from typing import Sequence
 from paddle import nn
 
 from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
-from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Mlp, attr, linear_rates, permute, torch_uniform
+from passl_mixer.backbones.convolution import Conv2D
+from passl_mixer.backbones.layers import DropPath, LayerNorm, Mlp, attr, linear_rates, permute, torch_uniform
 from passl_mixer.backbones.layout import images_in, map_out
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.backbones.stages import channels_last, stage_outputs

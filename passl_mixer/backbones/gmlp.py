@@ -14,8 +14,8 @@ from typing import Sequence, Union
 from paddle import nn
 
 from passl_mixer.backbones.checks import check_act, check_positive, image_pair, patch_grid
+from passl_mixer.backbones.convolution import Conv2D
 from passl_mixer.backbones.layers import (
-    Conv2D,
     DropPath,
     LayerNorm,
     Linear,

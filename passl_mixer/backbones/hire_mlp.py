@@ -23,7 +23,8 @@ from paddle import nn
 
 from passl_mixer.backbones import ops, shift_ops
 from passl_mixer.backbones.checks import check_positive, check_same_length
-from passl_mixer.backbones.layers import Conv2D, Linear, attr, linear_rates, permute
+from passl_mixer.backbones.convolution import Conv2D
+from passl_mixer.backbones.layers import Linear, attr, linear_rates, permute
 from passl_mixer.backbones.map_norms import MapNorm
 from passl_mixer.backbones.stages import STEMS, ResidualBlock, check_stages, conv_stage_outputs, weigh_branches
 from passl_mixer.errors import BadInput

@@ -6,7 +6,8 @@ results stay what they are.
 """
 from paddle import nn
 
-from passl_mixer.backbones.layers import Conv2D, permute
+from passl_mixer.backbones.convolution import Conv2D
+from passl_mixer.backbones.layers import permute
 from passl_mixer.backbones.map_norms import MapNorm
 
 

@@ -9,7 +9,7 @@ from paddle import nn
 from paddle.vision import models
 
 from passl_mixer.backbones.checks import check_images, check_positive
-from passl_mixer.backbones.layers import Conv2D
+from passl_mixer.backbones.convolution import Conv2D
 from passl_mixer.backbones.layout import images_in, map_out, mean_of
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput, nearest

@@ -11,7 +11,8 @@ from paddle import nn
 
 from passl_mixer.backbones import map_ops, ops, program_ops
 from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
-from passl_mixer.backbones.layers import Conv2D, DropPath, LayerNorm, Mlp, activate, permute
+from passl_mixer.backbones.convolution import Conv2D
+from passl_mixer.backbones.layers import DropPath, LayerNorm, Mlp, activate, permute
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput
 

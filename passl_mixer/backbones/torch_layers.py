@@ -2,7 +2,8 @@
 import math
 from typing import Sequence, Union
 
-from passl_mixer.backbones.layers import Conv2D, Linear, attr, torch_uniform
+from passl_mixer.backbones.convolution import Conv2D
+from passl_mixer.backbones.layers import Linear, attr, torch_uniform
 
 
 def torch_conv(in_chans: int, out_chans: int, kernel: Union[int, Sequence[int]], *, stride: int = 1, padding=0,

@@ -5,7 +5,7 @@ import paddle.nn.functional as F
 import pytest
 
 from passl_mixer.backbones import gpu_ops
-from passl_mixer.backbones.layers import Conv2D
+from passl_mixer.backbones.convolution import Conv2D
 
 
 def close(one, other):

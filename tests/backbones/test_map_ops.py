@@ -6,8 +6,8 @@ import pytest
 
 from passl_mixer import native
 from passl_mixer.backbones import map_ops
+from passl_mixer.backbones.convolution import Conv2D
 from passl_mixer.backbones.cycle_mlp import cycle_shift
-from passl_mixer.backbones.layers import Conv2D
 
 pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no compiled kernels: {native.status()}")
 RNG = np.random.default_rng(0)

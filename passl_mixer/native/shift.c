@@ -25,6 +25,9 @@ int take_gradient(const float *dy, const int64_t *index, float *dx, int64_t oute
     return 0;
 }
 
+/* The axis that quarter q moves along, where the first two move along `first`: 1 or 2, 0 for none. */
+static inline int64_t axis_of(int64_t first, int64_t q) { return !first || q < 2 ? first : 3 - first; }
+
 /* Every share of the channels of x [batch, height, width, shares * chans] moves one position, quarter by quarter: by +1,
  * -1 along the axis `first` and then along the other, where first is 1 (height), 2 (width) or 0 (none moves); rows that
  * nothing moves into keep their value. y [shares, batch, height, width, chans]. */
@@ -37,7 +40,7 @@ int shift_quarters(const float *x, float *y, const int64_t *first, int64_t share
             for (int64_t w = 0; w < width; w++)
                 for (int64_t s = 0; s < shares; s++)
                     for (int64_t q = 0; q < 4; q++) {
-                        int64_t along = first[s] ? (q < 2) == (first[s] == 1) ? 1 : 2 : 0, step = q % 2 ? 1 : -1;
+                        int64_t along = axis_of(first[s], q), step = q % 2 ? 1 : -1;
                         int64_t hh = h + (along == 1 ? step : 0), ww = w + (along == 2 ? step : 0);
                         hh = hh < 0 ? 0 : hh < height ? hh : height - 1;
                         ww = ww < 0 ? 0 : ww < width ? ww : width - 1;
@@ -58,7 +61,7 @@ int shift_quarters_gradient(const float *const *dy, float *dx, const int64_t *fi
             for (int64_t w = 0; w < width; w++)
                 for (int64_t s = 0; s < shares; s++)
                     for (int64_t q = 0; q < 4; q++) {
-                        int64_t along = first[s] ? (q < 2) == (first[s] == 1) ? 1 : 2 : 0, step = q % 2 ? -1 : 1;
+                        int64_t along = axis_of(first[s], q), step = q % 2 ? -1 : 1;
                         int64_t here = ((b * height + h) * width + w) * chans + q * quarter;
                         int64_t place = along == 1 ? h : w, end = along == 1 ? height : width;
                         int64_t far = (along == 1 ? width : 1) * chans * step;

@@ -11,7 +11,7 @@ from small_backbones import SMALL
 from passl_mixer import build_backbone, list_backbones
 from passl_mixer.backbones.convolution import Conv2D
 from passl_mixer.backbones.layout import turn_channels_last
-from passl_mixer.backbones.map_norms import MapNorm
+from passl_mixer.backbones.map_norms import BatchNorm2D
 from passl_mixer.backbones.recompute import set_recompute
 from passl_mixer.batch_norm import synchronise
 from passl_mixer.build import build, resolve
@@ -104,7 +104,7 @@ def test_what_is_turned_computes_on_maps_channels_last(name):
         seen.append(inputs[0].shape[-1] == (layer._in_channels if isinstance(layer, Conv2D) else layer._num_features))
     for layer in backbone.sublayers():
         assert type(layer) is not nn.BatchNorm2D
-        if isinstance(layer, (Conv2D, MapNorm)):
+        if isinstance(layer, (Conv2D, BatchNorm2D)):
             layer.register_forward_pre_hook(look)
     backbone(paddle.randn([2, 3, 40, 40]))
     assert len(seen) > 5
@@ -118,7 +118,7 @@ def test_recomputed_blocks_and_norms_that_span_processes_turn_too():
         synchronise(backbone)
         set_recompute(backbone, True)
     turn_channels_last(last)
-    assert not any(isinstance(layer, MapNorm) for layer in last.sublayers())
+    assert not any(isinstance(layer, BatchNorm2D) for layer in last.sublayers())
     assert_close(everything(first), everything(last), 1e-4)
 
 

@@ -5,14 +5,16 @@ The activation comes before every BatchNorm, and only the depth-wise map has a r
 Initialisation is PyTorch's default, as in both references. The published 768/32 weights were trained with
 ReLU, although the official entry point of that name builds GELU: our variant has ReLU.
 
-Shapes: B images, C = embed_dim; maps are [B, C, H // patch, W // patch] throughout; channels last once
-``layout.py`` has turned the network.
+Shapes: B images, C = embed_dim; maps are [B, C, H // patch, W // patch] throughout; channels last on a CPU with
+compiled passes, and once ``layout.py`` has turned the network.
 """
 from paddle import nn
 
+from passl_mixer.backbones import ops
 from passl_mixer.backbones.checks import check_act, check_images, check_positive
-from passl_mixer.backbones.layers import activate
+from passl_mixer.backbones.layers import permute
 from passl_mixer.backbones.layout import images_in, map_out, mean_of
+from passl_mixer.backbones.map_norms import BatchNorm2D
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.backbones.torch_layers import torch_conv
 from passl_mixer.errors import BadInput
@@ -23,15 +25,15 @@ class ConvMixerBlock(nn.Layer):
 
     def __init__(self, width: int, *, kernel_size: int, act: str):
         super().__init__()
-        self.act = act
         self.depthwise = torch_conv(width, width, kernel_size, padding=kernel_size // 2, groups=width)
-        self.norm1 = nn.BatchNorm2D(width)
+        self.norm1 = BatchNorm2D(width, before=act)
         self.pointwise = torch_conv(width, width, 1)
-        self.norm2 = nn.BatchNorm2D(width)
+        self.norm2 = BatchNorm2D(width, before=act)
 
-    def forward(self, x):
-        x = x + self.norm1(activate(self.depthwise(x), self.act))
-        return self.norm2(activate(self.pointwise(x), self.act))
+    def forward(self, x, channels_last: bool = False):
+        """``x`` mixed, of its shape; [B, H, W, C] with ``channels_last``."""
+        x = x + self.norm1(self.depthwise(x, channels_last), channels_last)
+        return self.norm2(self.pointwise(x, channels_last), channels_last)
 
 
 class ConvMixer(nn.Layer):
@@ -60,24 +62,24 @@ class ConvMixer(nn.Layer):
         if kernel_size % 2 == 0:
             raise BadInput(f"kernel_size is {kernel_size}, expected an odd number; "
                            f"take {kernel_size - 1} or {kernel_size + 1}")
-        self.act = check_act(act)
+        check_act(act)
         self.in_chans, self.num_features, self.patch_size = in_chans, embed_dim, patch_size
         self.feature_strides, self.feature_channels = (patch_size,), (embed_dim,)
         self.stem = torch_conv(in_chans, embed_dim, patch_size, stride=patch_size)
-        self.stem_norm = nn.BatchNorm2D(embed_dim)
+        self.stem_norm = BatchNorm2D(embed_dim, before=act)
         self.blocks = nn.LayerList([ConvMixerBlock(embed_dim, kernel_size=kernel_size, act=act)
                                     for _ in range(num_blocks)])
 
     def forward(self, images):
         """Mean over the positions of the last map, [B, embed_dim]."""
-        return mean_of(self._map(images), self.channels_last)
+        return mean_of(*self._map(images))
 
     def feature_maps(self, images) -> list:
         """One map [B, embed_dim, H // patch, W // patch], whose mean is ``forward``."""
-        return [map_out(self._map(images), self.channels_last)]
+        return [map_out(*self._map(images))]
 
-    def _map(self, images):
-        """The last map as it is computed: [B, H // patch, W // patch, embed_dim] once turned."""
+    def _map(self, images) -> tuple:
+        """The last map as it is computed, and whether that is [B, H // patch, W // patch, embed_dim]."""
         check_images(images, self.in_chans)
         height, width = images.shape[2:]
         # In an exported program an unknown side is -1 or a symbol.
@@ -85,7 +87,10 @@ class ConvMixer(nn.Layer):
         if any(side < self.patch_size for side in known):
             raise BadInput(f"images are {height} x {width} pixels, smaller than a patch; give images of at least "
                            f"{self.patch_size} x {self.patch_size} or a smaller patch_size")
-        x = self.stem_norm(activate(self.stem(images_in(images, self.channels_last)), self.act))
+        last = self.channels_last or ops.compiled(images)
+        x = self.stem(images_in(images, self.channels_last))
+        x = permute(x, [0, 2, 3, 1]) if last and not self.channels_last else x
+        x = self.stem_norm(x, last)
         for block in self.blocks:
-            x = apply_block(block, x)
-        return x
+            x = apply_block(block, x, last)
+        return x, last

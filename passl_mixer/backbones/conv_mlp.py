@@ -15,6 +15,7 @@ from passl_mixer.backbones.checks import check_images, check_positive, check_sam
 from passl_mixer.backbones.convolution import Conv2D
 from passl_mixer.backbones.layers import DropPath, LayerNorm, Mlp, attr, linear_rates, permute, torch_uniform
 from passl_mixer.backbones.layout import images_in, map_out
+from passl_mixer.backbones.map_norms import BatchNorm2D
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.backbones.stages import channels_last, stage_outputs
 from passl_mixer.errors import BadInput
@@ -32,10 +33,14 @@ def conv(in_chans: int, out_chans: int, kernel: int, *, stride: int = 1, bias: b
 
 
 def conv_bn_relu(*chans_kernel_stride) -> list:
-    """The layers of convolution, BatchNorm, ReLU for each ``(in_chans, out_chans, kernel, stride)``."""
+    """The layers of convolution, BatchNorm with ReLU for each ``(in_chans, out_chans, kernel, stride)``.
+
+    The Identity keeps the numbers, and so the parameters' names, of layers where the ReLU is one.
+    """
     layers = []
     for in_chans, out_chans, kernel, stride in chans_kernel_stride:
-        layers += [conv(in_chans, out_chans, kernel, stride=stride), nn.BatchNorm2D(out_chans), nn.ReLU()]
+        layers += [conv(in_chans, out_chans, kernel, stride=stride), BatchNorm2D(out_chans, after="relu"),
+                   nn.Identity()]
     return layers
 
 

@@ -5,12 +5,12 @@ Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is 
 from paddle import nn
 
 from passl_mixer.backbones import gpu_ops, map_ops, ops, wave_ops
-from passl_mixer.backbones.layers import permute
+from passl_mixer.backbones.layers import linear, permute
 
 
 class Conv2D(nn.Conv2D):
     """``nn.Conv2D`` with zeros around the image; on the CPU one that uses every core, without groups or depth-wise,
-    or along one axis of [B, H, W, C] with two channels a group and no bias (Wave-MLP).
+    or along one axis of [B, H, W, C] with two channels a group and no bias (Wave-MLP); 1 x 1 there is a linear map.
 
     Args:
         in_chans, out_chans: channels in and out.
@@ -35,6 +35,9 @@ class Conv2D(nn.Conv2D):
             x_bhwc = x if channels_last else permute(x, [0, 2, 3, 1])
             y_bhwc = map_ops.depthwise(x_bhwc, self.weight, self.bias)
             return y_bhwc if channels_last else permute(y_bhwc, [0, 3, 1, 2])
+        if channels_last and self._is_linear() and ops.compiled(x):
+            channels, inputs = self.weight.shape[:2]
+            return linear(x, permute(self.weight.reshape([channels, inputs]), [1, 0]), self.bias)
         if channels_last and self._mixes_pairs_along_an_axis() and ops.compiled(x):
             return wave_ops.pair_mix(x, self.weight)
         x_bchw = permute(x, [0, 3, 1, 2]) if channels_last else x
@@ -43,6 +46,9 @@ class Conv2D(nn.Conv2D):
         else:
             y_bchw = nn.Conv2D.forward(self, x_bchw)  # Paddle 2.6 cannot trace super()
         return permute(y_bchw, [0, 2, 3, 1]) if channels_last else y_bchw
+
+    def _is_linear(self) -> bool:
+        return self.groups == self.stride == 1 and self.padding == 0 and self.weight.shape[2:] == [1, 1]
 
     def _keeps_size_depthwise(self) -> bool:
         channels, _, height, width = self.weight.shape

@@ -18,14 +18,13 @@ Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is 
 from typing import Sequence
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
 from passl_mixer.backbones import ops, shift_ops
 from passl_mixer.backbones.checks import check_positive, check_same_length
 from passl_mixer.backbones.convolution import Conv2D
 from passl_mixer.backbones.layers import Linear, attr, linear_rates, permute
-from passl_mixer.backbones.map_norms import MapNorm
+from passl_mixer.backbones.map_norms import BatchNorm2D, MapNorm
 from passl_mixer.backbones.stages import STEMS, ResidualBlock, check_stages, conv_stage_outputs, weigh_branches
 from passl_mixer.errors import BadInput
 
@@ -95,7 +94,7 @@ class RegionMlp(nn.Layer):
         super().__init__()
         self.size, self.shift, self.axis = size, shift, axis
         self.fc1 = Linear(size * width, width // 2, bias=False)
-        self.norm = MapNorm(width // 2)
+        self.norm = MapNorm(width // 2, after="relu")
         self.fc2 = Linear(width // 2, size * width)
 
     def forward(self, x_bhwc):
@@ -107,7 +106,7 @@ class RegionMlp(nn.Layer):
         elif self.shift:
             x_bhwc = paddle.roll(x_bhwc, self.shift, axis=self.axis)
         regions = to_regions(x_bhwc, self.size, self.axis)
-        regions = self.fc2(F.relu(self.norm(self.fc1(regions))))
+        regions = self.fc2(self.norm(self.fc1(regions)))
         if quick:
             y_bhwc = from_regions(regions, self.size, self.axis, rounded)
             return shift_ops.take(y_bhwc, [(i + self.shift) % length for i in range(length)], self.axis)
@@ -137,7 +136,7 @@ def conv_bn_relu(in_chans: int, out_chans: int, kernel: int, *, stride: int, pad
     conv = Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding,
                      weight_attr=attr(nn.initializer.TruncatedNormal(std=0.02)),
                      bias_attr=attr(nn.initializer.Constant(0.0)))
-    return nn.Sequential(conv, nn.BatchNorm2D(out_chans), nn.ReLU())
+    return nn.Sequential(conv, BatchNorm2D(out_chans, after="relu"))
 
 
 class HireMLP(nn.Layer):

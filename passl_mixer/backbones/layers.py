@@ -32,7 +32,7 @@ def linear(x, weight, bias=None, act: Optional[str] = None):
         y = gpu_ops.fused_linear()(rows, weight, bias)
     else:
         y = F.linear(rows, weight, bias)
-    y = y if act is None else activate(y, act)
+    y = activate(y, act)
     return y.reshape([-1, *x.shape[1:3], weight.shape[1]]) if is_map else y
 
 
@@ -56,8 +56,10 @@ def token_linear(x_bsc, weight, bias):
     return y_boc + bias.unsqueeze(-1).astype(y_boc.dtype)  # autocast lowers the product
 
 
-def activate(x, act: str):
-    """Apply a named activation: "gelu" (erf), "gelu_tanh", "quick_gelu" (its approximations) or "relu"."""
+def activate(x, act: Optional[str]):
+    """The activation named "gelu" (erf), "gelu_tanh", "quick_gelu" (its approximations) or "relu" of x; None: x."""
+    if act is None:
+        return x
     if act == "relu":
         return F.relu(x)
     if act == "quick_gelu":  # openai/CLIP model.py
@@ -129,7 +131,7 @@ class TokenLinear(nn.Layer):
         if act in ops.GELUS and ops.compiled(x_bsc):
             return product_ops.token_linear_gelu(x_bsc, self.weight, self.bias, act)
         y_boc = token_linear(x_bsc, self.weight, self.bias)
-        return y_boc if act is None else activate(y_boc, act)
+        return activate(y_boc, act)
 
 
 class LayerNorm(nn.LayerNorm):

@@ -4,11 +4,11 @@ In bfloat16 and float16 a GPU's tensor cores work on that layout, and cuDNN tran
 ConvMLP, once turned, transpose the images where they come in and their maps where they leave; weights, names and
 results stay what they are.
 """
+import paddle
 from paddle import nn
 
-from passl_mixer.backbones.convolution import Conv2D
+from passl_mixer.backbones import ops, program_ops
 from passl_mixer.backbones.layers import permute
-from passl_mixer.backbones.map_norms import MapNorm
 
 
 def turn_channels_last(model) -> None:
@@ -21,28 +21,11 @@ def turn_channels_last(model) -> None:
     for network in model.sublayers(include_self=True):
         if hasattr(network, "channels_last"):
             network.channels_last = True
-            _turn_layers(network)
-
-
-def _turn_layers(network) -> None:
-    for parent in network.sublayers(include_self=True):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, Conv2D):
-                layer.on_bhwc = True
-            elif isinstance(layer, nn.MaxPool2D):
-                layer.data_format = "NHWC"
-            elif type(layer) is nn.BatchNorm2D:
-                setattr(parent, name, _map_norm(layer))
-            elif isinstance(layer, nn.layer.norm._BatchNormBase):       # SyncBatchNorm, which transposes nothing
-                layer._data_format = "NHWC"
-
-
-def _map_norm(norm) -> MapNorm:
-    """A norm of [B, H, W, C] with the parameters, running statistics and mode of one of [B, C, H, W]."""
-    found = MapNorm(norm._num_features, momentum=norm._momentum, epsilon=norm._epsilon)
-    found.weight, found.bias, found._mean, found._variance = norm.weight, norm.bias, norm._mean, norm._variance
-    found.training = norm.training
-    return found
+            for layer in network.sublayers():
+                if hasattr(layer, "on_bhwc"):       # Conv2D, BatchNorm2D and what synchronises it
+                    layer.on_bhwc = True
+                elif isinstance(layer, nn.MaxPool2D):
+                    layer.data_format = "NHWC"
 
 
 def images_in(images_bchw, channels_last: bool):
@@ -56,5 +39,13 @@ def map_out(x, channels_last: bool):
 
 
 def mean_of(x, channels_last: bool):
-    """Mean over the positions, [B, C], of a map of a network that is turned, or is not."""
-    return x.mean(axis=[1, 2] if channels_last else [2, 3])
+    """Mean over the positions, [B, C], of a map of a network that is turned, or is not.
+
+    On a CPU a product with equal shares: Paddle spreads the gradient of a mean over two axes element by element.
+    """
+    if not ops.usable(x):
+        return x.mean(axis=[1, 2] if channels_last else [2, 3])
+    if channels_last:
+        return program_ops.map_mean(x)
+    places = x.shape[2] * x.shape[3]
+    return paddle.matmul(x.flatten(2), paddle.full([places, 1], 1.0 / places)).squeeze(2)

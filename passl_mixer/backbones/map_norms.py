@@ -1,36 +1,54 @@
-"""Norms of maps [B, H, W, C], in forms that are quick and that oneDNN computes rightly.
+"""BatchNorm of maps, and norms of maps [B, H, W, C], in forms that are quick and that oneDNN computes rightly.
 
 Paddle's own, given ``data_format="NHWC"``: oneDNN computes them wrongly in exported programs, a GPU transposes the map
 there and back to train BatchNorm (its batch_norm_kernel.cu, float16 with a flag excepted; read, not measured), and a
-CPU runs GroupNorm on one thread. Parameters, their names and running statistics are those of Paddle's layers.
+CPU runs both norms on one thread. Parameters, their names and running statistics are those of Paddle's layers.
 """
 import math
+from typing import Optional
 
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
 from passl_mixer.backbones import norm_ops, ops, program_ops
-from passl_mixer.backbones.layers import layer_norm
+from passl_mixer.backbones.layers import activate, layer_norm
 
 
-class MapNorm(nn.BatchNorm2D):
-    """BatchNorm of maps [B, H, W, C], computed on their rows [B * H * W, C].
+class BatchNorm2D(nn.BatchNorm2D):
+    """BatchNorm of maps, and the activation before or after it where there is one.
 
     Args:
         width: channels C.
-        momentum: of the running statistics, which keep this share of themselves.
-        epsilon: added to the variance.
+        channels_last: whether maps are [B, H, W, C] unless said otherwise; they are computed on their rows.
+        before, after: activation of what comes in and of what goes out, as of ``activate``, or None. A ReLU costs
+            nothing on a CPU.
     """
 
-    def __init__(self, width: int, *, momentum: float = 0.9, epsilon: float = 1e-5):
-        super().__init__(width, momentum=momentum, epsilon=epsilon, data_format="NHWC")
+    def __init__(self, width: int, *, channels_last: bool = False, before: Optional[str] = None,
+                 after: Optional[str] = None):
+        super().__init__(width)
+        self.on_bhwc, self.before, self.after = channels_last, before, after
 
-    def forward(self, x_bhwc):
-        """``x_bhwc`` normalised, of its shape and type."""
-        y = F.batch_norm(x_bhwc.flatten(0, 2), self._mean, self._variance, self.weight, self.bias,
+    def forward(self, x, channels_last: bool = False):
+        """``x`` normalised, of its shape and type; [B, H, W, C] with ``channels_last``, or [B, C, H, W]."""
+        channels_last = channels_last or self.on_bhwc
+        if ops.compiled(x) and (self.training or not ops.needs_gradient(x, self.weight, self.bias)):
+            relus = self.before == "relu", self.after == "relu"
+            y = norm_ops.batch_norm(x if relus[0] else activate(x, self.before), self, channels_last=channels_last,
+                                    relu_before=relus[0], relu_after=relus[1])
+            return y if relus[1] else activate(y, self.after)
+        shape, x = x.shape, activate(x, self.before)
+        y = F.batch_norm(x.flatten(0, 2) if channels_last else x, self._mean, self._variance, self.weight, self.bias,
                          training=self.training, momentum=self._momentum, epsilon=self._epsilon)
-        return y.reshape([-1, *x_bhwc.shape[1:]])
+        return activate(y.reshape([-1, *shape[1:]]) if channels_last else y, self.after)
+
+
+class MapNorm(BatchNorm2D):
+    """``BatchNorm2D`` of maps [B, H, W, C]; arguments as there."""
+
+    def __init__(self, width: int, *, after: Optional[str] = None):
+        super().__init__(width, channels_last=True, after=after)
 
 
 class ImageNorm(nn.GroupNorm):

@@ -1,6 +1,6 @@
-"""GroupNorm of one group on a CPU, by compiled passes; for tensors that are ``ops.compiled``, not differentiable twice.
+"""GroupNorm of one group and BatchNorm on a CPU, by compiled passes; for tensors that are ``ops.compiled``.
 
-Shapes: x [B, ..., C], weight and bias [C].
+Not differentiable twice. Shapes: x [B, ..., C], of BatchNorm also [B, C, H, W]; weight and bias [C].
 """
 import math
 
@@ -36,3 +36,51 @@ class _ImageNorm(PyLayer):
 def image_norm(x, weight, bias, epsilon: float):
     """Every image normalised over all its places and channels together, then scaled and shifted per channel."""
     return _ImageNorm.apply(x, weight, bias, epsilon)
+
+
+def _places(x, channels_last: bool) -> tuple:
+    """``(outer, channels, inner)`` as the passes of BatchNorm want them."""
+    if channels_last:
+        return math.prod(x.shape[:-1]), x.shape[-1], 1
+    return x.shape[0], x.shape[1], math.prod(x.shape[2:])
+
+
+def _normalised(x, mean, scale, bias, sizes):
+    y = paddle.empty(x.shape)
+    call("batch_normalise", x, mean, scale, bias, y, *sizes)
+    return y
+
+
+class _BatchNorm(PyLayer):
+    @staticmethod
+    def forward(ctx, x, weight, bias, norm, sizes):
+        note_wanted(ctx, x, weight, bias)
+        x, ctx.sizes = dense(x), sizes
+        mean, rstd, scale = (paddle.empty(weight.shape) for _ in range(3))
+        call("batch_moments", x, weight, mean, rstd, scale, norm._mean, norm._variance, float(norm._momentum),
+             norm._epsilon, *sizes)
+        ctx.save_for_backward(x, mean, rstd, scale, bias)
+        return _normalised(x, mean, scale, bias, sizes)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, mean, rstd, scale, bias = ctx.saved_tensor()
+        dx = paddle.empty(x.shape) if ctx.wanted[0] else None
+        dweight, dbias = paddle.empty(mean.shape), paddle.empty(mean.shape)
+        call("batch_norm_gradient", x, mean, rstd, scale, bias, dense(grad), dx, dweight, dbias, *ctx.sizes)
+        return wanted(ctx, lambda: dx, lambda: dweight, lambda: dbias)
+
+
+def batch_norm(x, norm, *, channels_last: bool, relu_before: bool, relu_after: bool):
+    """BatchNorm of [B, C, H, W] or, with ``channels_last``, of [..., C]; training moves the running statistics.
+
+    Args:
+        norm: Paddle's layer, with a scale and a shift; in evaluation not differentiable.
+        relu_before, relu_after: whether a ReLU of what comes in, or of what goes out, is part of it.
+    """
+    sizes = (*_places(x, channels_last), relu_before + 2 * relu_after)
+    if norm.training:
+        return _BatchNorm.apply(x, norm.weight, norm.bias, norm, sizes)
+    with paddle.no_grad():
+        scale = norm.weight * paddle.rsqrt(norm._variance + norm._epsilon)
+        return _normalised(dense(x), norm._mean, scale, norm.bias, sizes)

@@ -25,8 +25,8 @@ def set_recompute(backbone, on: bool) -> None:
         layer.recompute = on
 
 
-def apply_block(block, x):
-    """``block(x)``, which every backbone's loop over blocks calls.
+def apply_block(block, x, *options):
+    """``block(x, *options)``, which every backbone's loop over blocks calls.
 
     Where ``set_recompute`` turned it on, and the block is training with gradients in dynamic mode, its activations are
     not kept.
@@ -34,14 +34,15 @@ def apply_block(block, x):
     Args:
         block: a layer from one tensor to one tensor.
         x: its input.
+        options: no tensors.
     """
     if not (getattr(block, "recompute", False) and block.training and paddle.in_dynamic_mode()
             and paddle.is_grad_enabled()):
-        return block(x)
+        return block(x, *options)
     parameters = [p for p in block.parameters() if not p.stop_gradient]
     if x.stop_gradient and not parameters:
-        return block(x)
-    return _Recompute.apply(x, *parameters, block)
+        return block(x, *options)
+    return _Recompute.apply(x, *parameters, block, options)
 
 
 class _Recompute(PyLayer):
@@ -49,11 +50,11 @@ class _Recompute(PyLayer):
 
     @staticmethod
     def forward(ctx, x, *parameters_and_block):
-        *parameters, ctx.block = parameters_and_block
+        *parameters, ctx.block, ctx.options = parameters_and_block
         ctx.wanted = [not x.stop_gradient, *(True for _ in parameters)]
         ctx.save_for_backward(x, *parameters)
         ctx.random, ctx.autocast = paddle.get_rng_state(), _autocast_now()
-        return ctx.block(x)         # Paddle calls this without recording
+        return ctx.block(x, *ctx.options)         # Paddle calls this without recording
 
     @staticmethod
     def backward(ctx, grad):
@@ -64,7 +65,7 @@ class _Recompute(PyLayer):
         paddle.set_rng_state(ctx.random)
         try:
             with paddle.enable_grad(), _autocast_as(ctx.autocast), _still_statistics(ctx.block):
-                y = ctx.block(x)
+                y = ctx.block(x, *ctx.options)
         finally:
             paddle.set_rng_state(after)
         inputs = [t for t, wanted in zip((x, *parameters), ctx.wanted) if wanted]

@@ -11,6 +11,7 @@ from paddle.vision import models
 from passl_mixer.backbones.checks import check_images, check_positive
 from passl_mixer.backbones.convolution import Conv2D
 from passl_mixer.backbones.layout import images_in, map_out, mean_of
+from passl_mixer.backbones.map_norms import BatchNorm2D
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput, nearest
 
@@ -19,15 +20,17 @@ BLOCKS = {18: "BasicBlock", 34: "BasicBlock", 50: "BottleneckBlock", 101: "Bottl
 STEMS = ("imagenet", "cifar", "no_pool")
 
 
-def use_own_convolutions(net) -> None:
-    """Put this package's ``Conv2D``, which uses every core of a CPU, in the place of every convolution."""
+def use_own_layers(net) -> None:
+    """Put this package's ``Conv2D`` and ``BatchNorm2D``, which use every core of a CPU, in the place of Paddle's."""
     for parent in net.sublayers(include_self=True):
-        for name, conv in list(parent.named_children()):
-            if type(conv) is nn.Conv2D:
-                own = Conv2D(conv._in_channels, conv._out_channels, conv._kernel_size, stride=conv._stride[0],
-                             padding=conv._padding, groups=conv._groups, bias_attr=False)
-                own.weight = conv.weight
+        for name, layer in list(parent.named_children()):
+            if type(layer) is nn.Conv2D:
+                own = Conv2D(layer._in_channels, layer._out_channels, layer._kernel_size, stride=layer._stride[0],
+                             padding=layer._padding, groups=layer._groups, bias_attr=False)
+                own.weight = layer.weight
                 setattr(parent, name, own)
+            elif type(layer) is nn.BatchNorm2D:
+                setattr(parent, name, BatchNorm2D(layer._num_features))
 
 
 class ResNet(nn.Layer):
@@ -57,11 +60,11 @@ class ResNet(nn.Layer):
             raise BadInput(f"unknown stem {stem!r}{nearest(stem, STEMS)}")
         block = getattr(models.resnet, BLOCKS[depth])
         net = models.ResNet(block, depth, num_classes=0, with_pool=False)
-        use_own_convolutions(net)
+        use_own_layers(net)
         kernel, stride = (3, 1) if stem == "cifar" else (7, 2)
         self.in_chans = in_chans
         self.conv1 = Conv2D(in_chans, 64, kernel, stride=stride, padding=kernel // 2, bias_attr=False)
-        self.bn1 = net.bn1
+        self.bn1 = BatchNorm2D(64, after="relu")
         self.pool = nn.MaxPool2D(3, stride=2, padding=1) if stem == "imagenet" else None
         self.stages = nn.LayerList([net.layer1, net.layer2, net.layer3, net.layer4])
         first = {"imagenet": 4, "no_pool": 2, "cifar": 1}[stem]
@@ -85,7 +88,7 @@ class ResNet(nn.Layer):
     def _maps(self, images) -> list:
         """``feature_maps`` as they are computed: [B, H, W, C] once turned."""
         check_images(images, self.in_chans)
-        x = nn.functional.relu(self.bn1(self.conv1(images_in(images, self.channels_last))))
+        x = self.bn1(self.conv1(images_in(images, self.channels_last)))
         if self.pool is not None:
             x = self.pool(x)
         maps = []

@@ -23,19 +23,18 @@ import functools
 from typing import Sequence
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
 from passl_mixer.backbones import ops, wave_ops
 from passl_mixer.backbones.layers import DropPath, linear_rates, permute
-from passl_mixer.backbones.map_norms import ImageNorm, MapNorm
+from passl_mixer.backbones.map_norms import BatchNorm2D, ImageNorm, MapNorm
 from passl_mixer.backbones.stages import STEMS, check_stages, conv_stage_outputs, weigh_branches
 from passl_mixer.backbones.torch_layers import torch_conv, torch_pointwise
 from passl_mixer.errors import BadInput, nearest
 
 PHASES = ("fc", "depthwise")
 # "batch": BatchNorm; "group": positions and channels of an image are one group. On [B, H, W, C], on [B, C, H, W].
-NORMS = {"batch": (MapNorm, nn.BatchNorm2D), "group": (ImageNorm, functools.partial(nn.GroupNorm, 1)),
+NORMS = {"batch": (MapNorm, BatchNorm2D), "group": (ImageNorm, functools.partial(nn.GroupNorm, 1)),
          "none": (nn.Identity, nn.Identity)}
 WINDOW = 7  # positions that token mixing reads along an axis
 
@@ -71,14 +70,14 @@ class Phase(nn.Layer):
         self.depthwise = kind == "depthwise"
         self.map = torch_conv(width, width, 3, padding=1, groups=width, bias=False) if self.depthwise \
             else torch_pointwise(width, width)
-        self.norm = MapNorm(width)
+        self.norm = MapNorm(width, after="relu")
 
     def forward(self, x_bhwc):
         if self.depthwise:
             phase_bhwc = permute(self.map(permute(x_bhwc, [0, 3, 1, 2])), [0, 2, 3, 1])
         else:
             phase_bhwc = self.map(x_bhwc)
-        return F.relu(self.norm(phase_bhwc))
+        return self.norm(phase_bhwc)
 
 
 class WaveMix(nn.Layer):

@@ -67,7 +67,7 @@ def test_the_cross_region_shift_is_undone_by_its_inverse(axis):
     there_and_back = paddle.roll(plain(paddle.roll(x, 2, axis=axis)), -2, axis=axis)
     numpy.testing.assert_array_equal(shifted(x).numpy(), there_and_back.numpy())
     for layer in (shifted, plain):  # with a linear map that changes nothing, positions stay where they were
-        layer.fc1, layer.norm, layer.fc2 = paddle.nn.Identity(), paddle.nn.Identity(), paddle.nn.Identity()
+        layer.fc1, layer.norm, layer.fc2 = paddle.nn.Identity(), paddle.nn.ReLU(), paddle.nn.Identity()
         numpy.testing.assert_array_equal(layer(x).numpy(), numpy.maximum(x.numpy(), 0))
 
 

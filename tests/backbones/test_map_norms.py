@@ -32,8 +32,7 @@ def assert_same(one, other, shape):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_batch(training):
-    options = {"momentum": 0.3, "epsilon": 0.1}
-    norms = MapNorm(3, **options), nn.BatchNorm2D(3, data_format="NHWC", **options)
+    norms = MapNorm(3), nn.BatchNorm2D(3, data_format="NHWC")
     for norm in norms:
         norm.train() if training else norm.eval()
     assert_same(*norms, [2, 4, 5, 3])

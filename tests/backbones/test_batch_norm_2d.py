@@ -1,0 +1,132 @@
+"""BatchNorm2D, whose pass on a CPU does the ReLU beside it too: its definition, and Paddle's operators."""
+import numpy as np
+import paddle
+import pytest
+
+from passl_mixer import native
+from passl_mixer.backbones.map_norms import BatchNorm2D
+from passl_mixer.batch_norm import synchronise
+
+compiled_only = pytest.mark.skipif(native.load() is None, reason=f"no compiled kernels: {native.status()}")
+ACTS = [(None, None), ("relu", None), (None, "relu"), ("relu", "relu"), ("gelu", None), (None, "gelu_tanh")]
+SHAPES = [[2, 1, 1, 1], [3, 5, 1, 1], [2, 3, 4, 5], [4, 17, 7, 7], [1, 2, 130, 131], [9, 40, 33, 30], [2, 600, 9, 11]]
+
+
+def norm_of(channels: int, **options) -> BatchNorm2D:
+    norm, rng = BatchNorm2D(channels, **options), np.random.default_rng(1)
+    norm.weight.set_value(rng.uniform(0.5, 2, [channels]).astype("float32"))
+    norm.bias.set_value(rng.standard_normal([channels]).astype("float32"))
+    norm._mean.set_value(rng.standard_normal([channels]).astype("float32"))
+    norm._variance.set_value(rng.uniform(0.5, 2, [channels]).astype("float32"))
+    return norm
+
+
+def arrays(shape) -> tuple:
+    rng = np.random.default_rng(0)
+    return (3 * rng.standard_normal(shape) + 1).astype("float32"), rng.standard_normal(shape).astype("float32")
+
+
+def everything(norm, x, grad, frozen=()) -> list:
+    """Output, gradients of input, weight and bias, and running statistics, by the layout that ``norm`` takes."""
+    last = norm.on_bhwc
+    tensors = [paddle.to_tensor(a.transpose(0, 2, 3, 1) if last else a) for a in (x, grad)]
+    inputs = [tensors[0], norm.weight, norm.bias]
+    for i, tensor in enumerate(inputs):
+        tensor.stop_gradient = i in frozen
+    y = norm(inputs[0])
+    y.backward(tensors[1])
+    maps = [None if a is None else a.numpy().transpose(0, 3, 1, 2) if last else a.numpy() for a in (y, inputs[0].grad)]
+    return [*maps, *(t.grad if t.grad is None else t.grad.numpy() for t in inputs[1:]),
+            norm._mean.numpy(), norm._variance.numpy()]
+
+
+def by_definition(norm, x, grad) -> list:
+    """The same in float64, without activations or with a ReLU before or after."""
+    x, grad = x.astype("float64"), grad.astype("float64")
+    weight, bias, mean, variance = (t.numpy().astype("float64")[:, None, None]
+                                    for t in (norm.weight, norm.bias, norm._mean, norm._variance))
+    count, axes = x.size / x.shape[1], (0, 2, 3)
+    v = np.maximum(x, 0) if norm.before else x
+    own, square = v.mean(axes, keepdims=True)[0], v.var(axes, keepdims=True)[0]
+    scale = 1 / np.sqrt(square + 1e-5)
+    normed = (v - own) * scale
+    y = normed * weight + bias
+    grad = grad * (y > 0) if norm.after else grad
+    y = np.maximum(y, 0) if norm.after else y
+    dweight, dbias = (a.sum(axes) for a in (grad * normed, grad))
+    dx = weight * scale * (grad - (dbias[:, None, None] + normed * dweight[:, None, None]) / count)
+    dx = dx * (x > 0) if norm.before else dx
+    running = [(0.9 * old + 0.1 * new)[:, 0, 0] for old, new in ((mean, own), (variance, square))]
+    return [y, dx, dweight, dbias, *running]
+
+
+@compiled_only
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("acts", ACTS[:4])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_training_in_float64(shape, acts, channels_last):
+    x, grad = arrays(shape)
+    if acts[1] and np.prod(shape) == 2:
+        pytest.skip("two numbers lie at -1 and 1 at any rounding, and a shift puts one at 0")
+    norm = norm_of(shape[1], before=acts[0], after=acts[1], channels_last=channels_last)
+    want = by_definition(norm, x, grad)
+    terms = x.size // shape[1]      # of a sum
+    for found, wanted, size in zip(everything(norm, x, grad), want, (1, 1, terms ** 0.5, terms ** 0.5, 1, 1)):
+        np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=2e-6 * max(np.abs(wanted).max(), size))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("acts", ACTS)
+@pytest.mark.parametrize("training", [True, False])
+def test_as_paddle_s_operators(monkeypatch, training, acts, channels_last):
+    x, grad = arrays([5, 6, 40, 30])
+    first, last = (norm_of(6, before=acts[0], after=acts[1], channels_last=channels_last) for _ in range(2))
+    for norm in (first, last):
+        norm.training = training
+    found = everything(first, x, grad)
+    with paddle.no_grad():
+        quiet = first(paddle.to_tensor(x.transpose(0, 2, 3, 1) if channels_last else x)).numpy()
+    monkeypatch.setattr(native, "load", lambda: None)
+    want = everything(last, x, grad)
+    for one, other in zip(found, want):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(other).max())
+    if not training:            # without gradients by the pass
+        quiet = quiet.transpose(0, 3, 1, 2) if channels_last else quiet
+        np.testing.assert_allclose(quiet, want[0], rtol=1e-5, atol=1e-5)
+
+
+@compiled_only
+@pytest.mark.parametrize("frozen", [(0,), (1,), (1, 2), (0, 2)])
+def test_gradients_where_they_are_wanted(frozen):
+    x, grad = arrays([2, 3, 4, 5])
+    all_of_them, some = everything(norm_of(3), x, grad), everything(norm_of(3), x, grad, frozen)
+    for i, (whole, part) in enumerate(zip(all_of_them[1:4], some[1:4])):
+        assert (part is None) == (i in frozen)
+        if part is not None:
+            np.testing.assert_array_equal(part, whole)
+
+
+@compiled_only
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_not_a_number_stays_so(training):
+    x, _ = arrays([2, 3, 4, 5])
+    x[1, 2, 3, 4] = np.nan
+    for acts in ACTS[:4]:
+        norm = norm_of(3, before=acts[0], after=acts[1])
+        norm.training = training
+        with paddle.no_grad():          # Paddle's own ReLU makes it 0
+            y = norm(paddle.to_tensor(x)).numpy()
+        np.testing.assert_array_equal(np.isnan(y).any((0, 2, 3)), [False, False, True])
+        assert np.isnan(y[1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("acts", ACTS)
+def test_the_norm_that_spans_processes_keeps_layout_and_activations(acts, channels_last):
+    x, grad = arrays([3, 4, 6, 5])
+    options = {"before": acts[0], "after": acts[1], "channels_last": channels_last}
+    model = paddle.nn.Sequential(norm_of(4, **options))
+    synchronise(model)
+    assert type(model[0]) is not BatchNorm2D
+    for found, wanted in zip(everything(model[0], x, grad), everything(norm_of(4, **options), x, grad)):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())

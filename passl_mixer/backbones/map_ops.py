@@ -140,7 +140,8 @@ class _Depthwise(PyLayer):
         x_bhwc, weight = ctx.saved_tensor()
         grad, dweight = dense(grad), paddle.empty_like(weight)
         dbias = paddle.empty([weight.shape[0]]) if len(ctx.wanted) == 3 else None
-        call("depthwise_weights_gradient", x_bhwc, grad, dweight, dbias, *x_bhwc.shape, weight.shape[-1])
+        if any(ctx.wanted[1:]):
+            call("depthwise_weights_gradient", x_bhwc, grad, dweight, dbias, *x_bhwc.shape, weight.shape[-1])
 
         def input_gradient():
             dx_bhwc = paddle.empty_like(x_bhwc)

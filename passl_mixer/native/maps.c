@@ -1,4 +1,4 @@
-/* Maps with the channels last: CycleFC's shift, weighted branches, depth-wise convolution. */
+/* Maps with the channels last: CycleFC's shift, weighted branches. */
 #include "common.h"
 
 /* ---- CycleFC: channel c reads position 0, +1, -1 along one axis for c % 3 = 0, 1, 2; zero outside the map ---- */
@@ -89,83 +89,5 @@ int weigh_branches_gradient(const float *x0, const float *x1, const float *x2, c
             }
         }
     }
-    return 0;
-}
-
-/* ---- depth-wise convolution of [batch, height, width, chans] with [chans, kernel, kernel], stride 1, same size ---- */
-
-/* taps [kernel * kernel, chans]: the weights with the channels last, turned by 180 degrees where flipped. */
-static float *taps_of(const float *weight, int64_t kernel, int64_t chans, int flipped) {
-    int64_t count = kernel * kernel;
-    float *taps = malloc((size_t)count * chans * sizeof(float));
-    for (int64_t k = 0; taps && k < count; k++)
-        for (int64_t c = 0; c < chans; c++) taps[k * chans + c] = weight[c * count + (flipped ? count - 1 - k : k)];
-    return taps;
-}
-
-/* y = conv(x, weight) + bias (or null), or, flipped and without bias, dx from dy. */
-int depthwise(const float *x, const float *weight, const float *bias, float *y, int64_t batch, int64_t height,
-              int64_t width, int64_t chans, int64_t kernel, int64_t flipped) {
-    float *taps = taps_of(weight, kernel, chans, flipped != 0);
-    if (!taps) return 1;
-    int64_t half = kernel / 2;
-#pragma omp parallel for collapse(2) schedule(static) if (batch * height * width * chans > SMALL)
-    for (int64_t b = 0; b < batch; b++)
-        for (int64_t h = 0; h < height; h++)
-            for (int64_t w = 0; w < width; w++) {
-                float *out = y + ((b * height + h) * width + w) * chans;
-                if (bias) memcpy(out, bias, chans * sizeof(float));
-                else memset(out, 0, chans * sizeof(float));
-                for (int64_t i = 0; i < kernel; i++)
-                    for (int64_t j = 0; j < kernel; j++) {
-                        int64_t hh = h + i - half, ww = w + j - half;
-                        if (hh < 0 || hh >= height || ww < 0 || ww >= width) continue;
-                        const float *in = x + ((b * height + hh) * width + ww) * chans;
-                        const float *tap = taps + (i * kernel + j) * chans;
-                        for (int64_t c = 0; c < chans; c++) out[c] += in[c] * tap[c];
-                    }
-            }
-    free(taps);
-    return 0;
-}
-
-/* dweight [chans, kernel, kernel] and dbias (or null) of the same. */
-int depthwise_weights_gradient(const float *x, const float *dy, float *dweight, float *dbias, int64_t batch,
-                               int64_t height, int64_t width, int64_t chans, int64_t kernel) {
-    int64_t count = kernel * kernel, one = (count + 1) * chans, half = kernel / 2;
-    int parts = omp_get_max_threads();
-    float *sums = calloc((size_t)parts * one, sizeof(float));
-    if (!sums) return 1;
-#pragma omp parallel if (batch * height * width * chans > SMALL)
-    {
-        float *own = sums + (size_t)omp_get_thread_num() * one;
-#pragma omp for collapse(2) schedule(static)
-        for (int64_t b = 0; b < batch; b++)
-            for (int64_t h = 0; h < height; h++)
-                for (int64_t w = 0; w < width; w++) {
-                    const float *g = dy + ((b * height + h) * width + w) * chans;
-                    float *total = own + count * chans;
-                    for (int64_t c = 0; c < chans; c++) total[c] += g[c];
-                    for (int64_t i = 0; i < kernel; i++)
-                        for (int64_t j = 0; j < kernel; j++) {
-                            int64_t hh = h + i - half, ww = w + j - half;
-                            if (hh < 0 || hh >= height || ww < 0 || ww >= width) continue;
-                            const float *in = x + ((b * height + hh) * width + ww) * chans;
-                            float *sum = own + (i * kernel + j) * chans;
-                            for (int64_t c = 0; c < chans; c++) sum[c] += in[c] * g[c];
-                        }
-                }
-    }
-    for (int64_t c = 0; c < chans; c++) {
-        for (int64_t k = 0; k < count; k++) {
-            float total = 0.0f;
-            for (int t = 0; t < parts; t++) total += sums[(size_t)t * one + k * chans + c];
-            dweight[c * count + k] = total;
-        }
-        float total = 0.0f;
-        for (int t = 0; dbias && t < parts; t++) total += sums[(size_t)t * one + count * chans + c];
-        if (dbias) dbias[c] = total;
-    }
-    free(sums);
     return 0;
 }

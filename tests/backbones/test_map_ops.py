@@ -107,6 +107,46 @@ def test_depthwise(shape, kernel, bias):
         close(both(lambda x, w, b=None: map_ops.depthwise(x, w, b), theirs, arrays, frozen), 5e-6)
 
 
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7, 9, 11])
+@pytest.mark.parametrize("chans", [1, 5, 17, 40, 64, 150])
+def test_depthwise_on_every_remainder_of_its_blocks(chans, kernel):
+    """Against float64: maps within the kernel and beyond, channels and columns that fill no block."""
+    half = kernel // 2
+    for height, width in [(1, 1), (1, 13), (2, 5), (5, 2), (13, 1), (5, 13), (13, 8), (30, 17)]:
+        shapes = [(2, height, width, chans), (2, height, width, chans), (chans, 1, kernel, kernel), (chans,)]
+        x, dy, w, b = (RNG.standard_normal(s).astype("float32").astype("float64") for s in shapes)
+        tensors = [paddle.to_tensor(a.astype("float32"), stop_gradient=False) for a in (x, w, b)]
+        y = map_ops.depthwise(*tensors)
+        y.backward(paddle.to_tensor(dy.astype("float32")))
+
+        def around(a):
+            return np.pad(a, [(0, 0), (half, half), (half, half), (0, 0)])
+
+        want_y, want_dx, want_dw = b + np.zeros_like(x), np.zeros_like(around(x)), np.zeros_like(w)
+        for i, j in np.ndindex(kernel, kernel):
+            window = np.s_[:, i:i + height, j:j + width]
+            want_y += around(x)[window] * w[:, 0, i, j]
+            want_dx[window] += dy * w[:, 0, i, j]
+            want_dw[:, 0, i, j] = (around(x)[window] * dy).sum((0, 1, 2))
+        inner = want_dx[:, half:half + height, half:half + width]
+        close(zip([y.numpy(), *(t.grad.numpy() for t in tensors)], [want_y, inner, want_dw, dy.sum((0, 1, 2))]), 2e-6)
+
+
+def test_depthwise_keeps_nan_where_it_was():
+    x = RNG.standard_normal((1, 9, 20, 17)).astype("float32")
+    x[0, 4, 10, 3] = np.nan
+    weight = paddle.to_tensor(RNG.standard_normal((17, 1, 5, 5)).astype("float32"))
+    found = np.isnan(map_ops.depthwise(paddle.to_tensor(x), weight, None).numpy())
+    want = np.zeros_like(found)
+    want[0, 2:7, 8:13, 3] = True
+    np.testing.assert_array_equal(found, want)
+
+
+def test_depthwise_of_no_images():
+    weight = paddle.ones([3, 1, 3, 3])
+    assert map_ops.depthwise(paddle.zeros([0, 4, 5, 3]), weight, None).shape == [0, 4, 5, 3]
+
+
 def test_a_view_with_strides_is_read_as_it_looks():
     x = paddle.to_tensor(RNG.standard_normal((2, 6, 4, 5)).astype("float32")).transpose([0, 2, 3, 1])
     copy = paddle.to_tensor(x.numpy())

@@ -13,6 +13,7 @@ from typing import Sequence, Union
 
 from paddle import nn
 
+from passl_mixer.backbones import gate_ops, ops
 from passl_mixer.backbones.checks import check_act, check_positive, image_pair, patch_grid
 from passl_mixer.backbones.convolution import Conv2D
 from passl_mixer.backbones.layers import (
@@ -44,8 +45,10 @@ class SpatialGatingUnit(nn.Layer):
                                         bias_init=nn.initializer.Constant(1.0))
 
     def forward(self, x_bse):
-        u, v = x_bse.chunk(2, axis=-1)
-        return u * self.token_mixing(self.norm(v))
+        compiled = ops.compiled(x_bse)
+        u, v = gate_ops.halves(x_bse) if compiled else x_bse.chunk(2, axis=-1)
+        mixed = self.token_mixing(self.norm(v))
+        return gate_ops.product(u, mixed) if compiled else u * mixed
 
 
 class GmlpBlock(nn.Layer):

@@ -114,6 +114,19 @@ def four_neighbours(x_bhwc):
     return permute(pairs, [0, 1, 3, 4, 2, 5]).reshape([-1, height // 2, width // 2, 4 * channels])
 
 
+def branch_shares(mean_bc, reduce, score, count: int, dtype):
+    """The shares of ``weigh_branches``, a list of [B, C] of type ``dtype``.
+
+    Args:
+        mean_bc: mean over positions of the branches' sum, [B, C].
+        reduce, score: as of ``weigh_branches``.
+        count: number of branches.
+    """
+    scores = score(activate(reduce(mean_bc), "gelu"))
+    shares = F.softmax(scores.reshape([-1, mean_bc.shape[-1], count]), axis=-1).astype(dtype)
+    return shares.unbind(axis=-1)
+
+
 def weigh_branches(branches, reduce, score):
     """Sum of branches, weighted per image and channel by a softmax over the branches.
 
@@ -133,9 +146,7 @@ def weigh_branches(branches, reduce, score):
     else:
         total = paddle.add_n(branches)
         mean_bc = program_ops.map_mean(total) if in_program else total.mean(axis=[1, 2])
-    scores = score(activate(reduce(mean_bc), "gelu"))
-    shares = F.softmax(scores.reshape([-1, branches[0].shape[-1], len(branches)]), axis=-1).astype(branches[0].dtype)
-    shares_bc = shares.unbind(axis=-1)
+    shares_bc = branch_shares(mean_bc, reduce, score, len(branches), branches[0].dtype)
     if quick:
         return map_ops.weigh_branches(branches, shares_bc)
     if in_program:

@@ -57,7 +57,7 @@ def test_features_of_every_family(tmp_path, name):
     assert_close(load_exported(tmp_path / "out", onednn=False, threads=1)(images), eager(backbone, images))
 
 
-@pytest.mark.parametrize("name", ["MlpMixer", "CycleMLP", "ResNet"])
+@pytest.mark.parametrize("name", ["MlpMixer", "CycleMLP", "ResNet", "WaveMLP", "ASMLP"])
 def test_maps(tmp_path, name):
     backbone, size, images = network({"name": name, **SMALL[name]})
     export_network(backbone, tmp_path / "maps", what="maps", img_size=size, batch=2)

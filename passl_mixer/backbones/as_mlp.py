@@ -16,6 +16,7 @@ from paddle import nn
 from paddle.autograd import PyLayer
 
 from passl_mixer.backbones import ops, shift_ops
+from passl_mixer.backbones.as_program import with_flat_norms
 from passl_mixer.backbones.checks import check_images, check_positive
 from passl_mixer.backbones.layers import DropPath, activate, linear_rates, permute
 from passl_mixer.backbones.map_norms import ImageNorm
@@ -29,12 +30,12 @@ def _move_groups(x_bhwc, axis: int, offsets: Sequence[int]):
     """Move the channel groups of ceil(C / len(offsets)) by one offset each; groups beyond C do not exist."""
     width, reach = x_bhwc.shape[-1], max(offsets)
     size = -(-width // len(offsets))
-    sections = [min(size, width - start) for start in range(0, width, size)]
-    padded = paddle.split(pad_axis(x_bhwc, axis, reach, reach), sections, axis=-1)
-    lead = (slice(None),) * axis
-    # A negative or open end instead of a length: heights and widths are unknown in an exported program.
-    return paddle.concat([part[(*lead, slice(reach - offset, -(reach + offset) or None))]
-                          for part, offset in zip(padded, offsets)], -1)
+    padded, whole = pad_axis(x_bhwc, axis, reach, reach), slice(None)
+    # One slice a group, of both axes: a split of the channels before it takes Paddle's CPU three times as long.
+    # A negative or open end instead of a length: heights and widths may be unknown in a program.
+    return paddle.concat([padded[(*[whole] * axis, slice(reach - offset, -(reach + offset) or None),
+                                  *[whole] * (2 - axis), slice(start, min(start + size, width)))]
+                          for start, offset in zip(range(0, width, size), offsets)], -1)
 
 
 class _MoveGroups(PyLayer):
@@ -183,6 +184,10 @@ class ASMLP(nn.Layer):
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dim * 2 ** (stages - 1)]."""
         return self.norm(self._stage_outputs(images)[-1]).mean(axis=[1, 2])
+
+    def for_program(self):
+        """A copy that computes the same in forms that a program on a CPU is quick at; for export, not for training."""
+        return with_flat_norms(self)
 
     def feature_maps(self, images) -> list:
         """Output of every stage before merging, not normalised: [B, C_i, H / stride, W / stride]."""

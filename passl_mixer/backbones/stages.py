@@ -107,9 +107,9 @@ class ResidualBlock(nn.Layer):
 
 def four_neighbours(x_bhwc):
     """2 x 2 neighbours of [B, H, W, C] side by side, [B, H / 2, W / 2, 4 C]; of the four, rows are the faster index."""
-    if not paddle.in_dynamic_mode():        # sides may be unknown
-        return paddle.concat([x_bhwc[:, row::2, column::2] for column in (0, 1) for row in (0, 1)], axis=-1)
     height, width, channels = x_bhwc.shape[1:]
+    if not all(isinstance(side, int) and side > 0 for side in (height, width)):     # unknown in this program
+        return paddle.concat([x_bhwc[:, row::2, column::2] for column in (0, 1) for row in (0, 1)], axis=-1)
     pairs = x_bhwc.reshape([-1, height // 2, 2, width // 2, 2, channels])
     return permute(pairs, [0, 1, 3, 4, 2, 5]).reshape([-1, height // 2, width // 2, 4 * channels])
 

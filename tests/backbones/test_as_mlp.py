@@ -6,7 +6,7 @@ import paddle
 import pytest
 
 from passl_mixer.backbones import build_backbone
-from passl_mixer.backbones.as_mlp import PatchMerging, axial_shift
+from passl_mixer.backbones.as_mlp import PatchMerging, _move_groups, axial_shift
 from passl_mixer.backbones.layers import DropPath, Linear
 from passl_mixer.backbones.map_norms import ImageNorm
 from passl_mixer.errors import BadInput
@@ -38,8 +38,10 @@ def roll_and_zero(x, axis, shift_size):
 @pytest.mark.parametrize("axis", [1, 2])
 def test_the_shift_is_roll_and_zero(axis, width, shift_size):
     x = numpy.random.default_rng(0).normal(size=(2, 6, 5, width)).astype("float32")
-    got = axial_shift(paddle.to_tensor(x), axis, shift_size).numpy()
-    numpy.testing.assert_array_equal(got, roll_and_zero(x, axis, shift_size))
+    wanted, reach = roll_and_zero(x, axis, shift_size), shift_size // 2
+    numpy.testing.assert_array_equal(axial_shift(paddle.to_tensor(x), axis, shift_size).numpy(), wanted)
+    by_slices = _move_groups(paddle.to_tensor(x), axis, range(-reach, reach + 1))
+    numpy.testing.assert_array_equal(by_slices.numpy(), wanted)
 
 
 @pytest.mark.parametrize("side", [1, 2, 3])

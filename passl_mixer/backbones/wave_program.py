@@ -109,10 +109,23 @@ class PlaneMixer(nn.Layer):
         return self.proj(y_bcs.transpose([0, 2, 1])).reshape([-1, height, width, channels])
 
 
+class PlaneBlock(nn.Layer):
+    """A ``WaveBlock`` in evaluation mode; its channel MLP is on rows, which ``bf16`` wants to multiply in bfloat16."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.norm1, self.norm2, self.fc1, self.fc2 = block.norm1, block.norm2, block.fc1, block.fc2
+        self.mixer = PlaneMixer(block.mixer)
+
+    def forward(self, x_bhwc):
+        """As of ``WaveBlock``."""
+        x_bhwc = x_bhwc + self.mixer(self.norm1(x_bhwc))
+        rows = self.fc2(self.fc1(self.norm2(x_bhwc).flatten(1, 2), "gelu"))
+        return x_bhwc + rows.reshape([-1, *x_bhwc.shape[1:]])
+
+
 def with_planes(network):
-    """A copy of a WaveMLP with every mixer a ``PlaneMixer``; for tracing in evaluation mode, not for training."""
+    """A copy of a WaveMLP with ``PlaneBlock``; for tracing in evaluation mode, not for training."""
     network = copy.deepcopy(network)
-    for blocks in network.stages:
-        for block in blocks:
-            block.mixer = PlaneMixer(block.mixer)
+    network.stages = nn.LayerList([nn.LayerList([PlaneBlock(block) for block in blocks]) for blocks in network.stages])
     return network

@@ -59,9 +59,12 @@ class ConvMlpBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bhwc):
-        x_bhwc = x_bhwc + self.drop_path(self.channel_mlp1(self.norm1(x_bhwc)))
-        x_bhwc = self.connect(self.connect_norm(x_bhwc), channels_last=True)
-        return x_bhwc + self.drop_path(self.channel_mlp2(self.norm2(x_bhwc)))
+        # Sums are on rows: exported, a map that is used twice would be copied to be seen as rows.
+        shape = [-1, *x_bhwc.shape[1:]]
+        x_bsc = x_bhwc.flatten(1, 2)
+        x_bsc = x_bsc + self.drop_path(self.channel_mlp1(self.norm1(x_bsc)))
+        x_bsc = self.connect(self.connect_norm(x_bsc).reshape(shape), channels_last=True).flatten(1, 2)
+        return (x_bsc + self.drop_path(self.channel_mlp2(self.norm2(x_bsc)))).reshape(shape)
 
 
 class ConvMlpStage(nn.Layer):

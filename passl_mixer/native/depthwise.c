@@ -50,6 +50,18 @@ static Sizes sizes_of(int64_t batch, int64_t height, int64_t width, int64_t chan
     return s;
 }
 
+/* The rows top .. end of an image, of which `first` is the first one read, in `count` vectors of channels from c on. */
+typedef struct {
+    int64_t image, group, c, count, top, end, first; /* the image's place in x; the first vector's number */
+} Unit;
+
+static inline Unit unit_of(const Sizes *s, int64_t i) {
+    int64_t band = i / s->chunks % s->bands, image = i / s->chunks / s->bands, group = i % s->chunks * VECTORS;
+    int64_t top = band * s->height / s->bands, end = (band + 1) * s->height / s->bands;
+    return (Unit){image * s->height * s->width * s->chans, group, group * LANES, least(VECTORS, s->groups - group),
+                  top, end, top > s->half ? top - s->half : 0};
+}
+
 /* Zeros, from the start of a cache line. */
 static vector *vectors(int64_t count) {
     size_t bytes = over(count * (int64_t)sizeof(vector), 64) * 64;
@@ -145,24 +157,20 @@ int depthwise(const float *x, const float *weight, const float *bias, float *y, 
 #pragma omp parallel if (batch * height * width * chans > SMALL)
     {
         vector *ring = rings + omp_get_thread_num() * ring_size;
-#pragma omp for collapse(3) schedule(static)
-        for (int64_t b = 0; b < batch; b++)
-            for (int64_t band = 0; band < s.bands; band++)
-                for (int64_t k = 0; k < s.chunks; k++) {
-                    int64_t group = k * VECTORS, c = group * LANES, count = least(VECTORS, s.groups - group);
-                    int64_t top = band * height / s.bands, end = (band + 1) * height / s.bands;
-                    int64_t next = top > s.half ? top - s.half : 0, image = b * height * width * chans;
-                    const vector *own = taps + group * s.square, *start = biases + group;
-                    for (int64_t h = top; h < end; h++) {
-                        float *to = y + image + h * width * chans;
-                        next = fill(&s, x + image, c, count, ring, next, h);
-                        if (kernel == 3) output_row(&s, ring, own, start, to, h, c, count, 3);
-                        else if (kernel == 5) output_row(&s, ring, own, start, to, h, c, count, 5);
-                        else if (kernel == 7) output_row(&s, ring, own, start, to, h, c, count, 7);
-                        else if (kernel == 9) output_row(&s, ring, own, start, to, h, c, count, 9);
-                        else output_row(&s, ring, own, start, to, h, c, count, 1);
-                    }
-                }
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < batch * s.bands * s.chunks; i++) {
+            Unit u = unit_of(&s, i);
+            const vector *own = taps + u.group * s.square, *start = biases + u.group;
+            for (int64_t h = u.top, next = u.first; h < u.end; h++) {
+                float *to = y + u.image + h * width * chans;
+                next = fill(&s, x + u.image, u.c, u.count, ring, next, h);
+                if (kernel == 3) output_row(&s, ring, own, start, to, h, u.c, u.count, 3);
+                else if (kernel == 5) output_row(&s, ring, own, start, to, h, u.c, u.count, 5);
+                else if (kernel == 7) output_row(&s, ring, own, start, to, h, u.c, u.count, 7);
+                else if (kernel == 9) output_row(&s, ring, own, start, to, h, u.c, u.count, 9);
+                else output_row(&s, ring, own, start, to, h, u.c, u.count, 1);
+            }
+        }
     }
     free(taps);
     free(rings);
@@ -218,27 +226,23 @@ int depthwise_weights_gradient(const float *x, const float *dy, float *dweight, 
     }
 #pragma omp parallel if (batch * height * width * chans > SMALL)
     {
-        vector *ring = work + omp_get_thread_num() * work_size, *row = ring + ring_size, *unit = row + row_size;
+        vector *ring = work + omp_get_thread_num() * work_size, *row = ring + ring_size, *part = row + row_size;
         vector *own = sums + omp_get_thread_num() * all;
-#pragma omp for collapse(3) schedule(static)
-        for (int64_t b = 0; b < batch; b++)
-            for (int64_t band = 0; band < s.bands; band++)
-                for (int64_t k = 0; k < s.chunks; k++) {
-                    int64_t group = k * VECTORS, c = group * LANES, count = least(VECTORS, s.groups - group);
-                    int64_t top = band * height / s.bands, end = (band + 1) * height / s.bands;
-                    int64_t next = top > s.half ? top - s.half : 0, image = b * height * width * chans;
-                    memset(unit, 0, count * each * sizeof(vector));
-                    for (int64_t h = top; h < end; h++) {
-                        next = fill(&s, x + image, c, count, ring, next, h);
-                        copy_row(&s, dy + image + h * width * chans, c, count, row, s.columns);
-                        if (kernel == 3) add_row(&s, ring, row, unit, h, count, 3);
-                        else if (kernel == 5) add_row(&s, ring, row, unit, h, count, 5);
-                        else if (kernel == 7) add_row(&s, ring, row, unit, h, count, 7);
-                        else if (kernel == 9) add_row(&s, ring, row, unit, h, count, 9);
-                        else add_row(&s, ring, row, unit, h, count, 1);
-                    }
-                    for (int64_t j = 0; j < count * each; j++) own[group * each + j] += unit[j];
-                }
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < batch * s.bands * s.chunks; i++) {
+            Unit u = unit_of(&s, i);
+            memset(part, 0, u.count * each * sizeof(vector));
+            for (int64_t h = u.top, next = u.first; h < u.end; h++) {
+                next = fill(&s, x + u.image, u.c, u.count, ring, next, h);
+                copy_row(&s, dy + u.image + h * width * chans, u.c, u.count, row, s.columns);
+                if (kernel == 3) add_row(&s, ring, row, part, h, u.count, 3);
+                else if (kernel == 5) add_row(&s, ring, row, part, h, u.count, 5);
+                else if (kernel == 7) add_row(&s, ring, row, part, h, u.count, 7);
+                else if (kernel == 9) add_row(&s, ring, row, part, h, u.count, 9);
+                else add_row(&s, ring, row, part, h, u.count, 1);
+            }
+            for (int64_t j = 0; j < u.count * each; j++) own[u.group * each + j] += part[j];
+        }
     }
 #pragma omp parallel for schedule(static) if (chans * each > SMALL)
     for (int64_t c = 0; c < chans; c++)

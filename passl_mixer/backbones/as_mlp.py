@@ -16,7 +16,7 @@ from paddle import nn
 from paddle.autograd import PyLayer
 
 from passl_mixer.backbones import ops, shift_ops
-from passl_mixer.backbones.as_program import with_flat_norms
+from passl_mixer.backbones.as_program import with_flat_sums
 from passl_mixer.backbones.checks import check_images, check_positive
 from passl_mixer.backbones.layers import DropPath, activate, linear_rates, permute
 from passl_mixer.backbones.map_norms import ImageNorm
@@ -187,7 +187,7 @@ class ASMLP(nn.Layer):
 
     def for_program(self):
         """A copy that computes the same in forms that a program on a CPU is quick at; for export, not for training."""
-        return with_flat_norms(self)
+        return with_flat_sums(self)
 
     def feature_maps(self, images) -> list:
         """Output of every stage before merging, not normalised: [B, C_i, H / stride, W / stride]."""

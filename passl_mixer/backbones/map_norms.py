@@ -66,7 +66,9 @@ class ImageNorm(nn.GroupNorm):
         """``x`` [B, H, W, C], or positions in a row [B, H * W, C], normalised, of its shape."""
         if ops.compiled(x):
             return norm_ops.image_norm(x, self.weight, self.bias, self._epsilon)
-        if not (ops.usable(x) or program_ops.in_cpu_program()):
+        if program_ops.in_cpu_program():
+            return self.flat(x.flatten(1)).reshape([-1, *x.shape[1:]])
+        if not ops.usable(x):
             return super().forward(x)
         sizes, channels = x.shape[1:], x.shape[-1]
         count = math.prod(sizes)
@@ -75,3 +77,9 @@ class ImageNorm(nn.GroupNorm):
         # Scale and shift by the BatchNorm of variance 1: Paddle's products with [C] are slow on a CPU.
         y = F.batch_norm(y.reshape([-1, channels]), none, one, self.weight, self.bias, epsilon=0.0)
         return y.reshape([-1, *sizes])
+
+    def flat(self, x):
+        """The same of images as rows [B, H * W * C]: one LayerNorm, its scale and shift repeated at every position."""
+        size, channels = x.shape[1], self.weight.shape[0]
+        scale, shift = (paddle.tile(vector, [size // channels]) for vector in (self.weight, self.bias))
+        return F.layer_norm(x, [size], scale, shift, self._epsilon)

@@ -12,7 +12,6 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from passl_mixer import distributed
-from passl_mixer.backbones.layers import activate
 
 EPSILON = 1e-5
 
@@ -102,14 +101,15 @@ class SyncBatchNorm(nn.layer.norm._BatchNormBase):
         self.weight, self.bias, self._mean, self._variance = norm.weight, norm.bias, norm._mean, norm._variance
         self._momentum, self._epsilon, self._data_format = norm._momentum, norm._epsilon, norm._data_format
         self._num_features, self._name, self.training = norm._num_features, norm._name, norm.training
-        # of this package's BatchNorm2D
-        self.on_bhwc, self.before, self.after = (getattr(norm, name, None) for name in ("on_bhwc", "before", "after"))
+        # of the backbones' own BatchNorm2D: its layout, and the activations beside it
+        self.on_bhwc, self.before, self.after, self.activate = (
+            getattr(norm, name, None) for name in ("on_bhwc", "before", "after", "activate"))
 
     def forward(self, x, channels_last: bool = False):
         """``x`` normalised, of its shape and type; [B, H, W, C] with ``channels_last``."""
-        y = self._normalised(activate(x, self.before),
-                             "NHWC" if channels_last or self.on_bhwc else self._data_format)
-        return activate(y, self.after)
+        x = x if self.before is None else self.activate(x, self.before)
+        y = self._normalised(x, "NHWC" if channels_last or self.on_bhwc else self._data_format)
+        return y if self.after is None else self.activate(y, self.after)
 
     def _normalised(self, x, data_format: str):
         if not self.training:

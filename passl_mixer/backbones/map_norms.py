@@ -25,6 +25,8 @@ class BatchNorm2D(nn.BatchNorm2D):
             nothing on a CPU.
     """
 
+    activate = staticmethod(activate)       # for what synchronises it, which knows no backbones
+
     def __init__(self, width: int, *, channels_last: bool = False, before: Optional[str] = None,
                  after: Optional[str] = None):
         super().__init__(width)

@@ -26,9 +26,9 @@ COLUMNS = ("| name | parameters | GMACs | at | image size | strides | published 
            + "|---" * 8 + "|\n")
 
 
-def row(name: str) -> str:
+def row(name: str, size_of) -> str:
     """One table row."""
-    size = summary(name)
+    size = size_of(name)
     height, width = size["img_size"]
     top1, source = PUBLISHED_TOP1.get(name, ("-", "-"))
     flexible = "any" if size["any_size"] else "fixed when built"
@@ -37,7 +37,7 @@ def row(name: str) -> str:
             f"| {strides} | {top1} | {source} |\n")
 
 
-def family(cls: type, names: list) -> str:
+def family(cls: type, names: list, size_of) -> str:
     """One section: the file's own words on paper and deviations, then the table."""
     text = sys.modules[cls.__module__].__doc__.strip()
     title, _, rest = text.partition("\n")
@@ -45,15 +45,15 @@ def family(cls: type, names: list) -> str:
     file = cls.__module__.replace(".", "/") + ".py"
     free = next(n for n in BACKBONES.names() if BACKBONES.entry(n) == (cls, {}))
     return (f"\n## {title.rstrip('.')}\n\n{words}\n\nFree-form: `{free}`, file `{file}`.\n\n{COLUMNS}"
-            + "".join(row(n) for n in names if n != free))
+            + "".join(row(n, size_of) for n in names if n != free))
 
 
-def page() -> str:
-    """The whole page."""
+def page(size_of=summary) -> str:
+    """The whole page; ``size_of`` gives what ``macs.summary`` gives for a name."""
     families: dict = {}
     for name in list_backbones():
         families.setdefault(BACKBONES.entry(name)[0], []).append(name)
-    return HEADER + "".join(family(cls, names) for cls, names in families.items())
+    return HEADER + "".join(family(cls, names, size_of) for cls, names in families.items())
 
 
 if __name__ == "__main__":

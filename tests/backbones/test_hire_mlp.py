@@ -3,11 +3,11 @@ import numpy
 import paddle
 import pytest
 from three_branches import HIRE, dense, joined, layer_sum, map_size, randomised
+from variant_sizes import size_of
 
 from passl_mixer.backbones import build_backbone
 from passl_mixer.backbones.hire_mlp import HireMixer, RegionMlp, from_regions, to_regions
 from passl_mixer.errors import BadInput
-from passl_mixer.macs import summary
 
 
 def small(**options):
@@ -100,7 +100,7 @@ def test_parameters_are_the_sum_of_the_published_layers(name, dims, depths, mill
     regions = [width * size * (width // 2) + 2 * (width // 2) + map_size(width // 2, width * size)
                for width, size in zip(dims, (4, 3, 3, 2))]
     branches = [2 * region + map_size(width, width) for region, width in zip(regions, dims)]
-    got = summary(name)
+    got = size_of(name)
     assert got["parameters"] == layer_sum(dims, depths, (4, 4, 4, 4), branches)
     assert got["parameters"] / 1e6 == pytest.approx(millions, rel=0.01)
     assert got["macs"] / 1e9 == pytest.approx(gflops, abs=0.05)  # published with one digit

@@ -2,6 +2,7 @@
 import numpy
 import paddle
 import pytest
+from variant_sizes import size_of
 
 from passl_mixer.backbones import build_backbone, list_backbones
 from passl_mixer.errors import BadInput
@@ -108,7 +109,7 @@ def test_every_registered_backbone_has_a_row():
 @pytest.mark.parametrize("name", ROWS)
 def test_sizes(name):
     parameters, gmacs, size, strides = ROWS[name]
-    got = summary(name)
+    got = size_of(name)
     assert got["parameters"] == parameters
     assert got["macs"] / 1e9 == pytest.approx(gmacs, rel=0.01)
     assert got["img_size"] == (size, size)

@@ -6,11 +6,11 @@ import numpy
 import paddle
 import pytest
 from three_branches import WAVE, dense, joined, layer_sum, map_size, randomised
+from variant_sizes import size_of
 
 from passl_mixer.backbones import build_backbone
 from passl_mixer.backbones.wave_mlp import NORMS, WaveMix, WaveMixer, unfold_wave
 from passl_mixer.errors import BadInput
-from passl_mixer.macs import summary
 
 
 def small(**options):
@@ -126,7 +126,7 @@ def test_parameters_are_the_sum_of_the_published_layers(name, layers, millions, 
     dims, depths, ratios, depthwise, conv_norms = layers
     phases = [(9 * width if depthwise else map_size(width, width)) + 2 * width for width in dims]
     branches = [2 * (phase + width * width + 2 * 7 * width) + width * width for phase, width in zip(phases, dims)]
-    got = summary(name)
+    got = size_of(name)
     assert got["parameters"] == layer_sum(dims, depths, ratios, branches, conv_norms=conv_norms)
     assert got["parameters"] // 10 ** 6 == millions  # published without the rest
     assert got["macs"] / 1e9 == pytest.approx(gflops, abs=0.07)  # published with one digit, T* and T cut

@@ -19,7 +19,7 @@ import paddle
 from paddle import nn
 
 from passl_mixer import runtime
-from passl_mixer.backbones.map_norms import ImageNorm, MapNorm
+from passl_mixer.backbones.map_norms import ImageNorm
 from passl_mixer.build import build_untrained, resolve
 from passl_mixer.checkpoint import find_checkpoint, load_arrays, load_encoder, read_checkpoint, write_atomic
 from passl_mixer.config import Config, plain
@@ -55,7 +55,7 @@ def onednn_breaks(network) -> str:
     """Why oneDNN must not run a network, or nothing."""
     kinds = (nn.layer.norm._BatchNormBase, nn.GroupNorm)
     for name, layer in network.named_sublayers():
-        if isinstance(layer, kinds) and layer._data_format == "NHWC" and not isinstance(layer, (MapNorm, ImageNorm)):
+        if isinstance(layer, kinds) and layer._data_format == "NHWC" and not isinstance(layer, ImageNorm):
             return f"{name} normalises maps [B, H, W, C], which Paddle's oneDNN computes wrongly"
     return ""
 

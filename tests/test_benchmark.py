@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 benchmark = importlib.import_module("benchmark")
 from bench import against, learning, page, pictures, suites, targets, turns, variants  # noqa: E402
 
+without_gpu = pytest.mark.skipif(benchmark.gpus() > 0, reason="this machine has a GPU")
 PEER_PYTHON = os.environ.get("PASSL_MIXER_PEER_PYTHON")
 CHILD = """
 import sys
@@ -164,6 +165,7 @@ def test_a_suite_runs(tmp_path, capsys):
     (["--against", "passl:/no/such"], "there is no folder /no/such"),
     (["--repeats", "0"], "--repeats is 0"),
     (["methods", "--device", "gpu"], "expected suites of backbones"),
+    pytest.param(["backbones", "--device", "gpu"], "sees 0 GPUs", marks=without_gpu),
     (["--page", "/no/such.json", "x.md"], "there is no file /no/such.json"),
 ])
 def test_bad_input_is_one_line(arguments, words, capsys):

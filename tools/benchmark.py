@@ -86,6 +86,13 @@ def parse_arguments(arguments) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def gpus() -> int:
+    """How many GPUs this Paddle sees."""
+    import paddle
+
+    return paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+
+
 def settings_of(options: argparse.Namespace) -> suites.Settings:
     """Settings from the command line; ``BadInput`` for what cannot be."""
     for name, value in (("repeats", options.repeats), ("batch", options.batch), ("threads", options.threads)):
@@ -96,6 +103,8 @@ def settings_of(options: argparse.Namespace) -> suites.Settings:
             raise BadInput(f"unknown suite {name!r}{nearest(name, SUITES)}")
     if options.device == "gpu" and not (options.suites and set(options.suites) <= set(ON_GPU)):
         raise BadInput(f"--device gpu was given for something else; expected suites of {', '.join(ON_GPU)} only")
+    if options.device == "gpu" and not gpus():
+        raise BadInput("--device gpu was given, but this Paddle sees 0 GPUs; install paddlepaddle-gpu or leave it out")
     _, checkouts = against.parse(options.against)
     return suites.Settings(
         repeats=options.repeats, threads=against.threads_for(options.threads), device=options.device,

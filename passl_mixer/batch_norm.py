@@ -105,10 +105,11 @@ class SyncBatchNorm(nn.layer.norm._BatchNormBase):
         self.on_bhwc, self.before, self.after, self.activate = (
             getattr(norm, name, None) for name in ("on_bhwc", "before", "after", "activate"))
 
-    def forward(self, x, channels_last: bool = False):
-        """``x`` normalised, of its shape and type; [B, H, W, C] with ``channels_last``."""
+    def forward(self, x, channels_last: bool = False, plus=None):
+        """``x`` normalised, of its shape and type, plus a tensor of that shape; [B, H, W, C] with ``channels_last``."""
         x = x if self.before is None else self.activate(x, self.before)
         y = self._normalised(x, "NHWC" if channels_last or self.on_bhwc else self._data_format)
+        y = y if plus is None else y + plus
         return y if self.after is None else self.activate(y, self.after)
 
     def _normalised(self, x, data_format: str):

@@ -32,7 +32,7 @@ class ConvMixerBlock(nn.Layer):
 
     def forward(self, x, channels_last: bool = False):
         """``x`` mixed, of its shape; [B, H, W, C] with ``channels_last``."""
-        x = x + self.norm1(self.depthwise(x, channels_last), channels_last)
+        x = self.norm1(self.depthwise(x, channels_last), channels_last, plus=x)
         return self.norm2(self.pointwise(x, channels_last), channels_last)
 
 

@@ -16,6 +16,7 @@ from passl_mixer.backbones.convolution import Conv2D
 from passl_mixer.backbones.layers import DropPath, LayerNorm, Mlp, attr, linear_rates, permute, torch_uniform
 from passl_mixer.backbones.layout import images_in, map_out
 from passl_mixer.backbones.map_norms import BatchNorm2D
+from passl_mixer.backbones.pooling import MaxPool2D
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.backbones.stages import channels_last, stage_outputs
 from passl_mixer.errors import BadInput
@@ -116,7 +117,7 @@ class ConvMLP(nn.Layer):
         self.feature_strides = tuple(stem_stride * 2 ** (i + 1) for i in range(len(embed_dims)))
         half, first = stem_channels // 2, embed_dims[0]
         conv_stride, pool_stride = STEMS[stem_stride]
-        self.pool = nn.MaxPool2D(3, stride=pool_stride, padding=1) if pool_stride else None
+        self.pool = MaxPool2D(3, stride=pool_stride, padding=1) if pool_stride else None
         self.tokenizer = nn.Sequential(*conv_bn_relu(
             (in_chans, half, 3, conv_stride), (half, half, 3, 1), (half, stem_channels, 3, 1)))
         # The ReLU ends the branch; nothing follows the addition.

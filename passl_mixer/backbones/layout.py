@@ -5,7 +5,6 @@ ConvMLP, once turned, transpose the images where they come in and their maps whe
 results stay what they are.
 """
 import paddle
-from paddle import nn
 
 from passl_mixer.backbones import ops, program_ops
 from passl_mixer.backbones.layers import permute
@@ -22,10 +21,8 @@ def turn_channels_last(model) -> None:
         if hasattr(network, "channels_last"):
             network.channels_last = True
             for layer in network.sublayers():
-                if hasattr(layer, "on_bhwc"):       # Conv2D, BatchNorm2D and what synchronises it
+                if hasattr(layer, "on_bhwc"):       # Conv2D, MaxPool2D, BatchNorm2D and what synchronises it
                     layer.on_bhwc = True
-                elif isinstance(layer, nn.MaxPool2D):
-                    layer.data_format = "NHWC"
 
 
 def images_in(images_bchw, channels_last: bool):

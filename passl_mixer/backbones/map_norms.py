@@ -16,13 +16,13 @@ from passl_mixer.backbones.layers import activate, layer_norm
 
 
 class BatchNorm2D(nn.BatchNorm2D):
-    """BatchNorm of maps, and the activation before or after it where there is one.
+    """BatchNorm of maps, and the activation before it, the sum and the activation after it where there are any.
 
     Args:
         width: channels C.
         channels_last: whether maps are [B, H, W, C] unless said otherwise; they are computed on their rows.
         before, after: activation of what comes in and of what goes out, as of ``activate``, or None. A ReLU costs
-            nothing on a CPU.
+            nothing on a CPU, a sum nearly nothing.
     """
 
     activate = staticmethod(activate)       # for what synchronises it, which knows no backbones
@@ -32,18 +32,25 @@ class BatchNorm2D(nn.BatchNorm2D):
         super().__init__(width)
         self.on_bhwc, self.before, self.after = channels_last, before, after
 
-    def forward(self, x, channels_last: bool = False):
-        """``x`` normalised, of its shape and type; [B, H, W, C] with ``channels_last``, or [B, C, H, W]."""
+    def forward(self, x, channels_last: bool = False, plus=None):
+        """``x`` normalised, of its shape and type; [B, H, W, C] with ``channels_last``, or [B, C, H, W].
+
+        Args:
+            plus: of the shape of ``x``; added to what is normalised, before the activation that goes out.
+        """
         channels_last = channels_last or self.on_bhwc
-        if ops.compiled(x) and (self.training or not ops.needs_gradient(x, self.weight, self.bias)):
+        inputs = [t for t in (x, plus) if t is not None]
+        if all(map(ops.compiled, inputs)) and (
+                self.training or not ops.needs_gradient(*inputs, self.weight, self.bias)):
             relus = self.before == "relu", self.after == "relu"
             y = norm_ops.batch_norm(x if relus[0] else activate(x, self.before), self, channels_last=channels_last,
-                                    relu_before=relus[0], relu_after=relus[1])
+                                    relu_before=relus[0], relu_after=relus[1], other=plus)
             return y if relus[1] else activate(y, self.after)
         shape, x = x.shape, activate(x, self.before)
         y = F.batch_norm(x.flatten(0, 2) if channels_last else x, self._mean, self._variance, self.weight, self.bias,
                          training=self.training, momentum=self._momentum, epsilon=self._epsilon)
-        return activate(y.reshape([-1, *shape[1:]]) if channels_last else y, self.after)
+        y = y.reshape([-1, *shape[1:]]) if channels_last else y
+        return activate(y if plus is None else y + plus, self.after)
 
 
 class MapNorm(BatchNorm2D):

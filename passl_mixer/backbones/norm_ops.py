@@ -45,42 +45,47 @@ def _places(x, channels_last: bool) -> tuple:
     return x.shape[0], x.shape[1], math.prod(x.shape[2:])
 
 
-def _normalised(x, mean, scale, bias, sizes):
+def _normalised(x, mean, scale, bias, other, sizes):
     y = paddle.empty(x.shape)
-    call("batch_normalise", x, mean, scale, bias, y, *sizes)
+    call("batch_normalise", x, mean, scale, bias, other, y, *sizes)
     return y
 
 
 class _BatchNorm(PyLayer):
     @staticmethod
-    def forward(ctx, x, weight, bias, norm, sizes):
-        note_wanted(ctx, x, weight, bias)
-        x, ctx.sizes = dense(x), sizes
+    def forward(ctx, x, weight, bias, other, norm, sizes):
+        note_wanted(ctx, x, weight, bias, *([] if other is None else [other]))
+        x, other, ctx.sizes = dense(x), None if other is None else dense(other), sizes
         mean, rstd, scale = (paddle.empty(weight.shape) for _ in range(3))
         call("batch_moments", x, weight, mean, rstd, scale, norm._mean, norm._variance, float(norm._momentum),
              norm._epsilon, *sizes)
-        ctx.save_for_backward(x, mean, rstd, scale, bias)
-        return _normalised(x, mean, scale, bias, sizes)
+        ctx.save_for_backward(x, mean, rstd, scale, bias, *([] if other is None else [other]))
+        return _normalised(x, mean, scale, bias, other, sizes)
 
     @staticmethod
     def backward(ctx, grad):
-        x, mean, rstd, scale, bias = ctx.saved_tensor()
-        dx = paddle.empty(x.shape) if ctx.wanted[0] else None
+        x, mean, rstd, scale, bias, *others = ctx.saved_tensor()
+        dx, dother = (paddle.empty(x.shape) if wants else None for wants in (ctx.wanted[0], any(ctx.wanted[3:])))
         dweight, dbias = paddle.empty(mean.shape), paddle.empty(mean.shape)
-        call("batch_norm_gradient", x, mean, rstd, scale, bias, dense(grad), dx, dweight, dbias, *ctx.sizes)
-        return wanted(ctx, lambda: dx, lambda: dweight, lambda: dbias)
+        call("batch_norm_gradient", x, mean, rstd, scale, bias, *(others or [None]), dense(grad), dx, dother, dweight,
+             dbias, *ctx.sizes)
+        return wanted(ctx, lambda: dx, lambda: dweight, lambda: dbias, *([lambda: dother] if others else []))
 
 
-def batch_norm(x, norm, *, channels_last: bool, relu_before: bool, relu_after: bool):
+def batch_norm(x, norm, *, channels_last: bool, relu_before: bool, relu_after: bool, other=None):
     """BatchNorm of [B, C, H, W] or, with ``channels_last``, of [..., C]; training moves the running statistics.
 
     Args:
         norm: Paddle's layer, with a scale and a shift; in evaluation not differentiable.
         relu_before, relu_after: whether a ReLU of what comes in, or of what goes out, is part of it.
+        other: of the shape of ``x``; added to what is normalised, before the ReLU after it.
     """
+    if other is not None and other.shape != x.shape:
+        raise ValueError(f"a map {list(other.shape)} is to be added to a normalised map {list(x.shape)}; expected one "
+                         "shape")
     sizes = (*_places(x, channels_last), relu_before + 2 * relu_after)
     if norm.training:
-        return _BatchNorm.apply(x, norm.weight, norm.bias, norm, sizes)
+        return _BatchNorm.apply(x, norm.weight, norm.bias, other, norm, sizes)
     with paddle.no_grad():
         scale = norm.weight * paddle.rsqrt(norm._variance + norm._epsilon)
-        return _normalised(dense(x), norm._mean, scale, norm.bias, sizes)
+        return _normalised(dense(x), norm._mean, scale, norm.bias, None if other is None else dense(other), sizes)

@@ -1,4 +1,4 @@
-"""ResNet (He et al. 2015, arXiv:1512.03385): the comparison backbone, from ``paddle.vision.models``.
+"""ResNet (He et al. 2015, arXiv:1512.03385): the comparison backbone; parameters are named as Paddle's and PyTorch's.
 
 Deviation: ``stem: cifar`` is the 3 x 3 first convolution without max-pool of the CIFAR experiments of SimCLR
 (arXiv:2002.05709, appendix B.9); ``stem: no_pool`` is the ImageNet stem without its max-pool, four times the
@@ -6,31 +6,98 @@ work (PASSL's SimCLR). Weights are random; nothing is downloaded. Initialisation
 """
 import paddle
 from paddle import nn
-from paddle.vision import models
 
 from passl_mixer.backbones.checks import check_images, check_positive
 from passl_mixer.backbones.convolution import Conv2D
 from passl_mixer.backbones.layout import images_in, map_out, mean_of
 from passl_mixer.backbones.map_norms import BatchNorm2D
+from passl_mixer.backbones.pooling import MaxPool2D
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput, nearest
 
-BLOCKS = {18: "BasicBlock", 34: "BasicBlock", 50: "BottleneckBlock", 101: "BottleneckBlock",
-          152: "BottleneckBlock"}
 STEMS = ("imagenet", "cifar", "no_pool")
 
 
-def use_own_layers(net) -> None:
-    """Put this package's ``Conv2D`` and ``BatchNorm2D``, which use every core of a CPU, in the place of Paddle's."""
-    for parent in net.sublayers(include_self=True):
-        for name, layer in list(parent.named_children()):
-            if type(layer) is nn.Conv2D:
-                own = Conv2D(layer._in_channels, layer._out_channels, layer._kernel_size, stride=layer._stride[0],
-                             padding=layer._padding, groups=layer._groups, bias_attr=False)
-                own.weight = layer.weight
-                setattr(parent, name, own)
-            elif type(layer) is nn.BatchNorm2D:
-                setattr(parent, name, BatchNorm2D(layer._num_features))
+class Block(nn.Layer):
+    """``relu(x + BN(conv(... relu(BN(conv(x))))))``; the shortcut is a strided 1 x 1 convolution where sizes change.
+
+    Args:
+        in_chans: channels of what comes in.
+        width: channels inside; ``expansion`` times as many go out.
+        stride: of the (first) 3 x 3 convolution: 1, or 2 at the start of a stage.
+    """
+
+    expansion: int
+
+    def __init__(self, in_chans: int, width: int, stride: int):
+        super().__init__()
+        out_chans = self.expansion * width
+        self.downsample = None if stride == 1 and in_chans == out_chans else nn.Sequential(
+            Conv2D(in_chans, out_chans, 1, stride=stride, bias_attr=False), BatchNorm2D(out_chans))
+
+    def shortcut(self, x):
+        """``x`` in the shape of what goes out."""
+        return x if self.downsample is None else self.downsample(x)
+
+
+class BasicBlock(Block):
+    """Two 3 x 3 convolutions (figure 2 and figure 5, left)."""
+
+    expansion = 1
+
+    def __init__(self, in_chans: int, width: int, stride: int):
+        super().__init__(in_chans, width, stride)
+        self.conv1 = Conv2D(in_chans, width, 3, stride=stride, padding=1, bias_attr=False)
+        self.bn1 = BatchNorm2D(width, after="relu")
+        self.conv2 = Conv2D(width, width, 3, padding=1, bias_attr=False)
+        self.bn2 = BatchNorm2D(width, after="relu")
+
+    @property
+    def last_norm(self):
+        return self.bn2
+
+    def forward(self, x):
+        return self.bn2(self.conv2(self.bn1(self.conv1(x))), plus=self.shortcut(x))
+
+
+class BottleneckBlock(Block):
+    """1 x 1, 3 x 3 and 1 x 1 convolutions (figure 5, right); the stride is in the 3 x 3, as in Paddle and PyTorch."""
+
+    expansion = 4
+
+    def __init__(self, in_chans: int, width: int, stride: int):
+        super().__init__(in_chans, width, stride)
+        self.conv1 = Conv2D(in_chans, width, 1, bias_attr=False)
+        self.bn1 = BatchNorm2D(width, after="relu")
+        self.conv2 = Conv2D(width, width, 3, stride=stride, padding=1, bias_attr=False)
+        self.bn2 = BatchNorm2D(width, after="relu")
+        self.conv3 = Conv2D(width, 4 * width, 1, bias_attr=False)
+        self.bn3 = BatchNorm2D(4 * width, after="relu")
+
+    @property
+    def last_norm(self):
+        return self.bn3
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x))))
+        return self.bn3(self.conv3(y), plus=self.shortcut(x))
+
+
+# depth: (block, number of them in each stage); table 1
+DEPTHS = {18: (BasicBlock, (2, 2, 2, 2)), 34: (BasicBlock, (3, 4, 6, 3)), 50: (BottleneckBlock, (3, 4, 6, 3)),
+          101: (BottleneckBlock, (3, 4, 23, 3)), 152: (BottleneckBlock, (3, 8, 36, 3))}
+
+
+def _stages(block, depths) -> list:
+    """The blocks of every stage, 64 channels wide in the first and twice as wide in each that follows."""
+    stages, channels = [], 64
+    for i, depth in enumerate(depths):
+        width, blocks = 64 * 2 ** i, []
+        for number in range(depth):
+            blocks.append(block(channels, width, 2 if i > 0 and number == 0 else 1))
+            channels = block.expansion * width
+        stages.append(nn.Sequential(*blocks))
+    return stages
 
 
 class ResNet(nn.Layer):
@@ -54,28 +121,25 @@ class ResNet(nn.Layer):
                  zero_init_residual: bool = False):
         super().__init__()
         check_positive(in_chans=in_chans)
-        if depth not in BLOCKS:
-            raise BadInput(f"depth is {depth}, expected one of {', '.join(map(str, BLOCKS))}")
+        if depth not in DEPTHS:
+            raise BadInput(f"depth is {depth}, expected one of {', '.join(map(str, DEPTHS))}")
         if stem not in STEMS:
             raise BadInput(f"unknown stem {stem!r}{nearest(stem, STEMS)}")
-        block = getattr(models.resnet, BLOCKS[depth])
-        net = models.ResNet(block, depth, num_classes=0, with_pool=False)
-        use_own_layers(net)
+        block, depths = DEPTHS[depth]
         kernel, stride = (3, 1) if stem == "cifar" else (7, 2)
         self.in_chans = in_chans
         self.conv1 = Conv2D(in_chans, 64, kernel, stride=stride, padding=kernel // 2, bias_attr=False)
         self.bn1 = BatchNorm2D(64, after="relu")
-        self.pool = nn.MaxPool2D(3, stride=2, padding=1) if stem == "imagenet" else None
-        self.stages = nn.LayerList([net.layer1, net.layer2, net.layer3, net.layer4])
+        self.pool = MaxPool2D(3, stride=2, padding=1) if stem == "imagenet" else None
+        self.stages = nn.LayerList(_stages(block, depths))
         first = {"imagenet": 4, "no_pool": 2, "cifar": 1}[stem]
         self.feature_strides = tuple(first * 2 ** i for i in range(4))
         self.feature_channels = tuple(64 * 2 ** i * block.expansion for i in range(4))
         self.num_features = self.feature_channels[-1]
         if zero_init_residual:
-            for part in net.sublayers():
+            for part in self.sublayers():
                 if isinstance(part, block):
-                    last = part.bn2 if BLOCKS[depth] == "BasicBlock" else part.bn3
-                    last.weight.set_value(paddle.zeros_like(last.weight))
+                    part.last_norm.weight.set_value(paddle.zeros_like(part.last_norm.weight))
 
     def forward(self, images):
         """Mean over the positions of the last stage, [B, num_features]."""

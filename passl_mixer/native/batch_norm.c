@@ -1,4 +1,5 @@
-/* BatchNorm of [outer, chans, inner], or of rows [outer, chans] where inner is 1, with a ReLU before or after it. */
+/* BatchNorm of [outer, chans, inner], or of rows [outer, chans] where inner is 1, with a ReLU before it and a sum and a
+ * ReLU after it. */
 #include "common.h"
 
 #define BLOCK 16384 /* elements of some rows, few enough to be read twice from a near cache */
@@ -98,46 +99,49 @@ int batch_moments(const float *x, const float *weight, float *mean, float *rstd,
     return 0;
 }
 
-/* ---- y = (x - mean) * scale + shift, scale = weight * rstd; relu: bit 1 before it, bit 2 after ---- */
+/* ---- y = (x - mean) * scale + shift + other (or null), scale = weight * rstd; relu: bit 1 before it, bit 2 after ---- */
 
 int batch_normalise(const float *restrict x, const float *restrict mean, const float *restrict scale,
-                    const float *restrict shift, float *restrict y, int64_t outer, int64_t chans, int64_t inner,
-                    int64_t relu) {
+                    const float *restrict shift, const float *restrict other, float *restrict y, int64_t outer,
+                    int64_t chans, int64_t inner, int64_t relu) {
     Norm n = norm_of(outer, chans, inner, relu);
 #pragma omp parallel for schedule(static) if (large(&n))
     for (int64_t p = 0; p < (inner == 1 ? outer : outer * chans); p++)
         if (inner == 1) {
-            const float *from = x + p * chans;
+            const float *from = x + p * chans, *plus = other ? other + p * chans : 0;
             float *to = y + p * chans;
-            for (int64_t c = 0; c < chans; c++)
-                to[c] = at_least(normal(at_least(from[c], n.enter), mean[c], scale[c], shift[c]), n.leave);
+            for (int64_t c = 0; c < chans; c++) {
+                float normed = normal(at_least(from[c], n.enter), mean[c], scale[c], shift[c]);
+                to[c] = at_least(normed + (plus ? plus[c] : 0.0f), n.leave);
+            }
         } else {
-            const float *from = x + p * inner;
+            const float *from = x + p * inner, *plus = other ? other + p * inner : 0;
             float *to = y + p * inner, m = mean[p % chans], f = scale[p % chans], t = shift[p % chans];
             for (int64_t i = 0; i < inner; i++)
-                to[i] = at_least(normal(at_least(from[i], n.enter), m, f, t), n.leave);
+                to[i] = at_least(normal(at_least(from[i], n.enter), m, f, t) + (plus ? plus[i] : 0.0f), n.leave);
         }
     return 0;
 }
 
 /* ---- gradients ---- */
 
-/* dy, or 0 where the ReLU after the norm made its output 0. */
-static inline float passed(float dy, float v, float mean, float scale, float shift, float leave) {
-    return normal(v, mean, scale, shift) <= leave ? 0.0f : dy;
+/* dy, or 0 where the ReLU after the norm and the sum made their output 0. */
+static inline float passed(float dy, float v, float mean, float scale, float shift, float other, float leave) {
+    return normal(v, mean, scale, shift) + other <= leave ? 0.0f : dy;
 }
 
 /* Sums of dy and of dy (x - mean) over a block of rows; both [chans]. */
 static void rows_sums(const float *restrict x, const float *restrict dy, const float *restrict mean,
-                      const float *restrict scale, const float *restrict shift, int64_t rows, const Norm *n,
-                      float *restrict sums, float *restrict products) {
+                      const float *restrict scale, const float *restrict shift, const float *restrict other,
+                      int64_t rows, const Norm *n, float *restrict sums, float *restrict products) {
     int64_t chans = n->chans;
     float enter = n->enter, leave = n->leave;
     for (int64_t c = 0; c < chans; c++) sums[c] = products[c] = 0.0f;
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < chans; c++) {
-            float v = at_least(x[r * chans + c], enter);
-            float g = passed(dy[r * chans + c], v, mean[c], scale[c], shift[c], leave);
+            int64_t i = r * chans + c;
+            float v = at_least(x[i], enter);
+            float g = passed(dy[i], v, mean[c], scale[c], shift[c], other ? other[i] : 0.0f, leave);
             sums[c] += g;
             products[c] += g * (v - mean[c]);
         }
@@ -145,10 +149,10 @@ static void rows_sums(const float *restrict x, const float *restrict dy, const f
 
 /* The same of one channel's places. */
 static void places_sums(const float *restrict x, const float *restrict dy, float mean, float scale, float shift,
-                        const Norm *n, float *restrict sums, float *restrict products) {
+                        const float *restrict other, const Norm *n, float *restrict sums, float *restrict products) {
     float sum = 0.0f, product = 0.0f, enter = n->enter, leave = n->leave;
     for (int64_t i = 0; i < n->inner; i++) {
-        float v = at_least(x[i], enter), g = passed(dy[i], v, mean, scale, shift, leave);
+        float v = at_least(x[i], enter), g = passed(dy[i], v, mean, scale, shift, other ? other[i] : 0.0f, leave);
         sum += g;
         product += g * (v - mean);
     }
@@ -157,20 +161,43 @@ static void places_sums(const float *restrict x, const float *restrict dy, float
 }
 
 /* scale * (dy - mean(dy) - (x - mean) * slope), slope = mean(dy (x - mean)) / variance; 0 where the ReLU before the
- * norm made its input 0. */
-static inline float back(float x, float dy, float mean, float scale, float shift, float dy_mean, float slope,
-                         float enter, float leave) {
-    float v = at_least(x, enter), g = passed(dy, v, mean, scale, shift, leave);
-    float dx = scale * (g - dy_mean - (v - mean) * slope);
-    return x <= enter ? 0.0f : dx;
+ * norm made its input 0. dy is what passes the ReLU after it. */
+static inline float back(float x, float v, float dy, float mean, float scale, float dy_mean, float slope, float enter) {
+    return x <= enter ? 0.0f : scale * (dy - dy_mean - (v - mean) * slope);
 }
 
-/* dbias = sum of dy, dweight = sum of dy n with n = (x - mean) * rstd and, unless null,
+/* dx (or null) and the other's gradient (or null) in one row [chans]. */
+static void row_back(const float *restrict x, const float *restrict dy, const float *restrict other,
+                     const float *restrict mean, const float *restrict scale, const float *restrict shift,
+                     const float *restrict dy_mean, const float *restrict slope, const Norm *n, float *restrict dx,
+                     float *restrict dother) {
+    float enter = n->enter, leave = n->leave;
+    for (int64_t c = 0; c < n->chans; c++) {
+        float v = at_least(x[c], enter);
+        float g = passed(dy[c], v, mean[c], scale[c], shift[c], other ? other[c] : 0.0f, leave);
+        if (dother) dother[c] = g;
+        if (dx) dx[c] = back(x[c], v, g, mean[c], scale[c], dy_mean[c], slope[c], enter);
+    }
+}
+
+/* The same of one channel's places. */
+static void places_back(const float *restrict x, const float *restrict dy, const float *restrict other, float mean,
+                        float scale, float shift, float dy_mean, float slope, const Norm *n, float *restrict dx,
+                        float *restrict dother) {
+    float enter = n->enter, leave = n->leave;
+    for (int64_t i = 0; i < n->inner; i++) {
+        float v = at_least(x[i], enter), g = passed(dy[i], v, mean, scale, shift, other ? other[i] : 0.0f, leave);
+        if (dother) dother[i] = g;
+        if (dx) dx[i] = back(x[i], v, g, mean, scale, dy_mean, slope, enter);
+    }
+}
+
+/* dbias = sum of dy, dweight = sum of dy n with n = (x - mean) * rstd and, unless null, dother = dy and
  * dx = scale * (dy - mean(dy) - n mean(dy n)); dy is what passes the ReLU after the norm. rstd = 1 / deviation. */
 int batch_norm_gradient(const float *restrict x, const float *restrict mean, const float *restrict rstd,
-                        const float *restrict scale, const float *restrict shift, const float *restrict dy,
-                        float *restrict dx, float *restrict dweight, float *restrict dbias, int64_t outer,
-                        int64_t chans, int64_t inner, int64_t relu) {
+                        const float *restrict scale, const float *restrict shift, const float *restrict other,
+                        const float *restrict dy, float *restrict dx, float *restrict dother, float *restrict dweight,
+                        float *restrict dbias, int64_t outer, int64_t chans, int64_t inner, int64_t relu) {
     Norm n = norm_of(outer, chans, inner, relu);
     float *found = malloc((size_t)(n.blocks + 1) * chans * 2 * sizeof(float));
     if (!found) return 1;
@@ -179,13 +206,16 @@ int batch_norm_gradient(const float *restrict x, const float *restrict mean, con
 #pragma omp parallel if (large(&n))
     {
 #pragma omp for schedule(static)
-        for (int64_t p = 0; p < (inner == 1 ? n.blocks : outer * chans); p++)
+        for (int64_t p = 0; p < (inner == 1 ? n.blocks : outer * chans); p++) {
+            int64_t at = p * (inner == 1 ? n.each * chans : inner);
+            const float *plus = other ? other + at : 0;
             if (inner == 1)
-                rows_sums(x + p * n.each * chans, dy + p * n.each * chans, mean, scale, shift, rows_of(&n, p), &n,
-                          sums + p * chans, products + p * chans);
+                rows_sums(x + at, dy + at, mean, scale, shift, plus, rows_of(&n, p), &n, sums + p * chans,
+                          products + p * chans);
             else
-                places_sums(x + p * inner, dy + p * inner, mean[p % chans], scale[p % chans], shift[p % chans], &n,
-                            sums + p, products + p);
+                places_sums(x + at, dy + at, mean[p % chans], scale[p % chans], shift[p % chans], plus, &n, sums + p,
+                            products + p);
+        }
 #pragma omp for schedule(static)
         for (int64_t c = 0; c < chans; c++) {
             double sum = 0.0, product = 0.0;
@@ -198,19 +228,15 @@ int batch_norm_gradient(const float *restrict x, const float *restrict mean, con
             dy_mean[c] = sum / count;
             slope[c] = product * rstd[c] * rstd[c] / count;
         }
+        int64_t runs = inner == 1 ? outer : outer * chans, length = inner == 1 ? chans : inner;
 #pragma omp for schedule(static)
-        for (int64_t p = 0; p < (!dx ? 0 : inner == 1 ? outer : outer * chans); p++)
-            if (inner == 1) {
-                const float *xp = x + p * chans, *gp = dy + p * chans;
-                float *to = dx + p * chans;
-                for (int64_t c = 0; c < chans; c++)
-                    to[c] = back(xp[c], gp[c], mean[c], scale[c], shift[c], dy_mean[c], slope[c], n.enter, n.leave);
-            } else {
-                const float *xp = x + p * inner, *gp = dy + p * inner;
-                float *to = dx + p * inner, m = mean[p % chans], f = scale[p % chans], t = shift[p % chans];
-                float g = dy_mean[p % chans], k = slope[p % chans];
-                for (int64_t i = 0; i < inner; i++) to[i] = back(xp[i], gp[i], m, f, t, g, k, n.enter, n.leave);
-            }
+        for (int64_t p = 0; p < (dx || dother ? runs : 0); p++) {
+            int64_t at = p * length, c = p % chans;
+            const float *plus = other ? other + at : 0;
+            float *to = dx ? dx + at : 0, *beside = dother ? dother + at : 0;
+            if (inner == 1) row_back(x + at, dy + at, plus, mean, scale, shift, dy_mean, slope, &n, to, beside);
+            else places_back(x + at, dy + at, plus, mean[c], scale[c], shift[c], dy_mean[c], slope[c], &n, to, beside);
+        }
     }
     free(found);
     return 0;

@@ -26,23 +26,25 @@ def arrays(shape) -> tuple:
     return (3 * rng.standard_normal(shape) + 1).astype("float32"), rng.standard_normal(shape).astype("float32")
 
 
-def everything(norm, x, grad, frozen=()) -> list:
-    """Output, gradients of input, weight and bias, and running statistics, by the layout that ``norm`` takes."""
+def everything(norm, x, grad, frozen=(), plus=None) -> list:
+    """Output, gradients of input (and of what is added), weight and bias, running statistics; layout as of ``norm``."""
     last = norm.on_bhwc
-    tensors = [paddle.to_tensor(a.transpose(0, 2, 3, 1) if last else a) for a in (x, grad)]
-    inputs = [tensors[0], norm.weight, norm.bias]
+    x, grad, *others = (paddle.to_tensor(a.transpose(0, 2, 3, 1) if last else a)
+                        for a in (x, grad, *([] if plus is None else [plus])))
+    inputs = [x, norm.weight, norm.bias, *others]
     for i, tensor in enumerate(inputs):
         tensor.stop_gradient = i in frozen
-    y = norm(inputs[0])
-    y.backward(tensors[1])
-    maps = [None if a is None else a.numpy().transpose(0, 3, 1, 2) if last else a.numpy() for a in (y, inputs[0].grad)]
-    return [*maps, *(t.grad if t.grad is None else t.grad.numpy() for t in inputs[1:]),
+    y = norm(x, plus=others[0] if others else None)
+    y.backward(grad)
+    maps = [None if a is None else a.numpy().transpose(0, 3, 1, 2) if last else a.numpy()
+            for a in (y, x.grad, *(other.grad for other in others))]
+    return [*maps, *(t.grad if t.grad is None else t.grad.numpy() for t in inputs[1:3]),
             norm._mean.numpy(), norm._variance.numpy()]
 
 
-def by_definition(norm, x, grad) -> list:
+def by_definition(norm, x, grad, plus=None) -> list:
     """The same in float64, without activations or with a ReLU before or after."""
-    x, grad = x.astype("float64"), grad.astype("float64")
+    x, grad, other = (np.asarray(a, "float64") for a in (x, grad, 0.0 if plus is None else plus))
     weight, bias, mean, variance = (t.numpy().astype("float64")[:, None, None]
                                     for t in (norm.weight, norm.bias, norm._mean, norm._variance))
     count, axes = x.size / x.shape[1], (0, 2, 3)
@@ -50,14 +52,14 @@ def by_definition(norm, x, grad) -> list:
     own, square = v.mean(axes, keepdims=True)[0], v.var(axes, keepdims=True)[0]
     scale = 1 / np.sqrt(square + 1e-5)
     normed = (v - own) * scale
-    y = normed * weight + bias
+    y = normed * weight + bias + other
     grad = grad * (y > 0) if norm.after else grad
     y = np.maximum(y, 0) if norm.after else y
     dweight, dbias = (a.sum(axes) for a in (grad * normed, grad))
     dx = weight * scale * (grad - (dbias[:, None, None] + normed * dweight[:, None, None]) / count)
     dx = dx * (x > 0) if norm.before else dx
     running = [(0.9 * old + 0.1 * new)[:, 0, 0] for old, new in ((mean, own), (variance, square))]
-    return [y, dx, dweight, dbias, *running]
+    return [y, dx, *([] if plus is None else [grad]), dweight, dbias, *running]
 
 
 @compiled_only
@@ -93,6 +95,63 @@ def test_as_paddle_s_operators(monkeypatch, training, acts, channels_last):
     if not training:            # without gradients by the pass
         quiet = quiet.transpose(0, 3, 1, 2) if channels_last else quiet
         np.testing.assert_allclose(quiet, want[0], rtol=1e-5, atol=1e-5)
+
+
+@compiled_only
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("acts", ACTS[:4])
+@pytest.mark.parametrize("shape", SHAPES[1:])
+def test_a_sum_in_float64(shape, acts, channels_last):
+    x, grad = arrays(shape)
+    plus = np.random.default_rng(2).standard_normal(shape).astype("float32")
+    norm = norm_of(shape[1], before=acts[0], after=acts[1], channels_last=channels_last)
+    want = by_definition(norm, x, grad, plus)
+    root = (x.size // shape[1]) ** 0.5
+    for found, wanted, size in zip(everything(norm, x, grad, plus=plus), want, (1, 1, 1, root, root, 1, 1)):
+        np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=2e-6 * max(np.abs(wanted).max(), size))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("acts", ACTS)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_sum_as_paddle_s_operators_and_across_processes(monkeypatch, training, acts, channels_last):
+    x, grad = arrays([5, 6, 40, 30])
+    plus = arrays([5, 6, 40, 30])[1][::-1].copy()
+    norms = [norm_of(6, before=acts[0], after=acts[1], channels_last=channels_last) for _ in range(3)]
+    spanning = paddle.nn.Sequential(norms[2])
+    synchronise(spanning)
+    norms[2] = spanning[0]
+    for norm in norms:
+        norm.training = training
+    found = [everything(norm, x, grad, plus=plus) for norm in (norms[0], norms[2])]
+    with paddle.no_grad():
+        given = [paddle.to_tensor(a.transpose(0, 2, 3, 1) if channels_last else a) for a in (x, plus)]
+        quiet = norms[0](given[0], plus=given[1]).numpy()
+    monkeypatch.setattr(native, "load", lambda: None)
+    want = everything(norms[1], x, grad, plus=plus)
+    for one in found:
+        for ours, theirs in zip(one, want):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
+    if not training:
+        quiet = quiet.transpose(0, 3, 1, 2) if channels_last else quiet
+        np.testing.assert_allclose(quiet, want[0], rtol=1e-5, atol=1e-5)
+
+
+@compiled_only
+@pytest.mark.parametrize("frozen", [(0,), (3,), (1, 2, 3), (0, 3), (0, 1, 2)])
+def test_gradients_of_a_sum_where_they_are_wanted(frozen):
+    x, grad = arrays([2, 3, 4, 5])
+    all_of_them, some = (everything(norm_of(3, after="relu"), x, grad, which, plus=grad) for which in ((), frozen))
+    for place, (whole, part) in zip((0, 3, 1, 2), zip(all_of_them[1:5], some[1:5])):
+        assert (part is None) == (place in frozen)
+        if part is not None:
+            np.testing.assert_array_equal(part, whole)
+
+
+@compiled_only
+def test_a_sum_of_other_shape_is_refused():
+    with pytest.raises(ValueError, match=r"a map \[2, 3, 4, 1\] .* map \[2, 3, 4, 5\]"):
+        norm_of(3)(paddle.zeros([2, 3, 4, 5]), plus=paddle.zeros([2, 3, 4, 1]))
 
 
 @compiled_only

@@ -64,7 +64,9 @@ class TestConvolution:
     SHAPES = [(3, 5, (3, 3), 2, 1, 9, 8), (4, 6, (3, 3), 1, 1, 7, 7), (5, 4, (1, 1), 1, 0, 6, 5),
               (5, 4, (1, 1), 2, 0, 6, 5),
               (3, 8, (4, 4), 4, 0, 8, 12), (3, 4, (7, 7), 4, 2, 17, 19), (2, 3, (1, 3), 1, 2, 4, 4),
-              (64, 8, (3, 3), 1, 1, 70, 60), (3, 4, (5, 5), 1, 4, 2, 3)]
+              (64, 8, (3, 3), 1, 1, 70, 60), (3, 4, (5, 5), 1, 4, 2, 3),
+              # some images at a time above; here one, and rows of one where it is its own patches
+              (64, 8, (3, 3), 1, 1, 15, 15), (64, 3, (1, 1), 1, 0, 60, 55)]
 
     @pytest.mark.parametrize("bias", [True, False])
     @pytest.mark.parametrize("shape", SHAPES)

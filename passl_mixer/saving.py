@@ -31,7 +31,7 @@ def restore(run: Run, previous: Optional[Path]) -> tuple:
 
 
 def save(run: Run, step: int, started: float, best: float, name: Optional[str] = None) -> None:
-    """Save a run; the first process of several does.
+    """Save a run; the first process of several does, and all call it together.
 
     Args:
         run: the run.
@@ -43,14 +43,14 @@ def save(run: Run, step: int, started: float, best: float, name: Optional[str] =
     Raises:
         NumericalFailure: a parameter is not finite; nothing was saved.
     """
-    if distributed.rank() > 0:
-        return
-    folder = Path(run.config.output_dir)
-    model = checkpoint.arrays_of(run.method)
+    folder, first = Path(run.config.output_dir), distributed.rank() == 0
+    model = checkpoint.arrays_of(run.method) if first else {}
     broken = [name for name, value in model.items() if not np.isfinite(value).all()]
-    if broken:
-        raise NumericalFailure(f"{broken[0]} is not finite after step {step}; this state was not saved. Try "
-                               "a lower optim.lr or optim.clip_norm=1.0")
+    if distributed.maximum([float(bool(broken))])[0]:
+        raise NumericalFailure(f"{broken[0] if first else 'a parameter'} is not finite after step {step}; this state "
+                               "was not saved. Try a lower optim.lr or optim.clip_norm=1.0")
+    if not first:
+        return
     meta = {"step": step, "epoch": step // run.steps_per_epoch, "seconds": time.perf_counter() - started,
             "best_knn": best, "config": run.config, "precision": run.precision.state()}
     path = folder / "checkpoints" / (name or f"step_{step:07d}.safetensors")

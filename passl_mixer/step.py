@@ -72,15 +72,16 @@ def _micro_batches(run: Run, batch):
 
 
 def refuse_not_finite(run: Run, outputs: dict, step: int) -> None:
-    """End the run, ``NumericalFailure``, where an output of a step is NaN or infinite.
+    """End the run, ``NumericalFailure``, where an output of a step is NaN or infinite; all processes call it together.
 
     Every output is looked at, not the loss alone: Paddle's ReLU turns NaN into 0, so NaN features can hide behind it.
+    What one process finds ends all of them: the others would wait for its gradients for ever.
     """
     bad = {name: float(value) for name, value in outputs.items() if not math.isfinite(float(value))}
-    if not bad:
+    if not distributed.maximum([float(bool(bad))])[0]:
         return
     saved = checkpoint.checkpoints_of(Path(run.config.output_dir))
     last = f"the last checkpoint, from before, is {saved[-1]}" if saved else "no checkpoint was saved yet"
-    words = " and ".join(f"{name} is {value}" for name, value in bad.items())
+    words = " and ".join(f"{name} is {value}" for name, value in bad.items()) or "not finite in another process"
     raise NumericalFailure(f"{words} at step {step} (peak learning rate {run.peak_lr:.2e}); {last}. Try a lower "
                            "optim.lr, a longer schedule.warmup_epochs, optim.clip_norm=1.0 or train.precision=fp32")

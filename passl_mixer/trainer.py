@@ -152,7 +152,7 @@ def _monitor(run: Run, log: RunLog, interruption, step: int, started: float, bes
         accuracy = evaluate.evaluation(run.config, interruption.asking(encode), ["knn"])["knn"]
     except Stopped:
         return best, True
-    if accuracy > best:
+    if distributed.maximum([float(accuracy > best)])[0]:        # processors of two kinds may round differently
         best = accuracy
         save(run, step, started, best, name="best.safetensors")
     log.record({"step": step, "epoch": epoch, "knn": accuracy})

@@ -20,6 +20,7 @@ from paddle import nn
 from passl_mixer import distributed
 from passl_mixer.errors import BadInput
 from passl_mixer.heads import require_projector
+from passl_mixer.methods.cross_entropy import mean_cross_entropy
 from passl_mixer.methods.ema import ema_update, frozen_copy
 from passl_mixer.metrics import feature_std
 
@@ -52,7 +53,7 @@ def info_nce(query, key, queue, temperature: float):
         negatives = paddle.matmul(query, queue.astype("float32"), transpose_y=True)  # [B, K]
         logits = paddle.concat([positive, negatives], axis=1) / temperature
         first = paddle.zeros([logits.shape[0]], dtype="int64")
-        return F.cross_entropy(logits, first, reduction="none").mean()  # Paddle 2.6 waits for the device to average
+        return mean_cross_entropy(logits, first, query, key)
 
 
 def has_batch_norm(layer) -> bool:

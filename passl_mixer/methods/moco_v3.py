@@ -21,6 +21,7 @@ from passl_mixer import distributed
 from passl_mixer.errors import BadInput
 from passl_mixer.heads import build_predictor, require_projector
 from passl_mixer.methods.byol import target_momentum
+from passl_mixer.methods.cross_entropy import mean_cross_entropy
 from passl_mixer.methods.ema import ema_update, frozen_copy
 from passl_mixer.metrics import feature_std
 
@@ -49,8 +50,7 @@ def contrastive_loss(q, k, temperature: float):
         k = distributed.all_gather_no_grad(F.normalize(k.astype("float32"), axis=1))  # [world_size * B, D]
         logits = paddle.matmul(q, k, transpose_y=True) / temperature
         labels = paddle.arange(q.shape[0]) + q.shape[0] * distributed.rank()
-        # Averaged here, because Paddle 2.6 waits for the device to average.
-        return F.cross_entropy(logits, labels, reduction="none").mean() * (2 * temperature)
+        return mean_cross_entropy(logits, labels, q, k) * (2 * temperature)
 
 
 def patch_projection(backbone):

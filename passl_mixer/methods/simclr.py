@@ -13,6 +13,7 @@ from paddle import nn
 from passl_mixer import distributed
 from passl_mixer.errors import BadInput
 from passl_mixer.heads import require_projector
+from passl_mixer.methods.cross_entropy import mean_cross_entropy
 from passl_mixer.metrics import feature_std
 
 
@@ -40,7 +41,7 @@ def nt_xent(z1, z2, temperature: float):
         logits = paddle.matmul(z, z, transpose_y=True) / temperature  # [2B, 2B]
         logits = logits - 1e9 * paddle.eye(2 * batch)  # a view is not its own negative
         positives = paddle.arange(2 * batch).roll(batch)
-        return F.cross_entropy(logits, positives, reduction="none").mean()  # Paddle 2.6 waits for the device to average
+        return mean_cross_entropy(logits, positives, z)
 
 
 class SimCLR(nn.Layer):

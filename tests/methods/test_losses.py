@@ -6,6 +6,7 @@ import paddle
 import pytest
 
 from passl_mixer.methods.byol import regression_loss, target_momentum
+from passl_mixer.methods.clip import clip_loss
 from passl_mixer.methods.moco import info_nce
 from passl_mixer.methods.moco_v3 import contrastive_loss
 from passl_mixer.methods.simclr import nt_xent
@@ -153,6 +154,22 @@ def test_low_precision_inputs_give_float32_losses():
 def test_wrong_shapes_and_temperatures(call):
     with pytest.raises(ValueError, match=r"got|differ"):
         call(paddle.ones([4, 3]), paddle.ones([3, 3]))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("rows", [8, 300])
+def test_embeddings_that_are_not_finite_are_seen(rows, bad):
+    """Paddle's CPU kernel of the cross entropy takes scores that are NaN for equal ones and says log(N)."""
+    rng = np.random.default_rng(0)
+    good, other, queue = (paddle.to_tensor(rng.standard_normal((rows, 16)).astype("float32")) for _ in range(3))
+    broken = good.clone()
+    broken[3, 1] = bad
+    for first, second in ((broken, other), (other, broken)):
+        found = [nt_xent(first, second, 0.1), info_nce(first, second, queue, 0.1), contrastive_loss(first, second, 0.1),
+                 clip_loss(first, second, 10.0), regression_loss(first, second, good, good),
+                 negative_cosine(first, second, good, good)]
+        assert np.isnan([float(loss) for loss in found]).all()
+    assert math.isnan(float(soft_cross_entropy(broken, paddle.full([rows, 16], 1 / 16))))
 
 
 def test_smoothed_targets():

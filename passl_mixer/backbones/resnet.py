@@ -1,8 +1,9 @@
-"""ResNet (He et al. 2015, arXiv:1512.03385): the comparison backbone; parameters are named as Paddle's and PyTorch's.
+"""ResNet (He et al. 2015, arXiv:1512.03385): the comparison backbone, Paddle's numbers from Paddle's weights.
 
 Deviation: ``stem: cifar`` is the 3 x 3 first convolution without max-pool of the CIFAR experiments of SimCLR
 (arXiv:2002.05709, appendix B.9); ``stem: no_pool`` is the ImageNet stem without its max-pool, four times the
-work (PASSL's SimCLR). Weights are random; nothing is downloaded. Initialisation is Paddle's.
+work (PASSL's SimCLR). Weights are random; nothing is downloaded. Initialisation is Paddle's. Parameters are named as in
+``paddle.vision.models`` and torchvision, but for ``stages.0`` where they say ``layer1``.
 """
 import paddle
 from paddle import nn

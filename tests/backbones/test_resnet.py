@@ -1,4 +1,4 @@
-"""ResNet is Paddle's own network: the same names, outputs, gradients and statistics with the same weights."""
+"""ResNet is Paddle's own network: the same outputs, gradients and statistics with the same weights."""
 import re
 
 import numpy as np

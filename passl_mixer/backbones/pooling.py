@@ -11,6 +11,8 @@ from paddle.autograd import PyLayer
 
 from passl_mixer.backbones import ops
 
+LARGEST = 15        # kernel of the compiled pass, which keeps places in windows as bytes
+
 
 class _MaxPool(PyLayer):
     @staticmethod
@@ -33,7 +35,7 @@ class MaxPool2D(nn.MaxPool2D):
     """``nn.MaxPool2D`` of one kernel side, stride and padding; of equal pixels in a window the first gets the gradient.
 
     Args:
-        kernel: side of the window, at most 15 pixels.
+        kernel: side of the window in pixels.
         stride: pixels between windows.
         padding: pixels that windows reach over the edges; less than ``kernel``.
     """
@@ -45,7 +47,7 @@ class MaxPool2D(nn.MaxPool2D):
 
     def forward(self, x):
         """The largest of each window of [B, C, H, W], or of [B, H, W, C] where ``on_bhwc``."""
-        if not ops.compiled(x):
+        if not ops.compiled(x) or self.kernel > LARGEST:
             return F.max_pool2d(x, self.kernel, self.stride, self.padding,
                                 data_format="NHWC" if self.on_bhwc else "NCHW")
         first = 1 if self.on_bhwc else 2

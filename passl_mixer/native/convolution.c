@@ -34,8 +34,8 @@ static Shape shape_of(const int64_t *sizes) {
     s.plain = s.depth == s.chans && s.stride == 1 && s.pad == 0;
     int64_t columns = PATCH_BYTES / (s.depth * (int64_t)sizeof(float));
     if (columns < s.out_chans) columns = s.out_chans;
-    s.images = low(columns / s.area, parts_of(s.batch, omp_get_max_threads()));
-    if (s.images < 1) s.images = 1;
+    int64_t share = parts_of(s.batch, omp_get_max_threads()), most = low(columns / s.area, share);
+    s.images = most < 2 ? 1 : parts_of(share, parts_of(share, most)); /* as many units for each thread */
     s.rows = columns < s.out_w ? 1 : low(columns / s.out_w, s.out_h);
     s.chunks = parts_of(s.out_h, s.rows);
     s.rows = parts_of(s.out_h, s.chunks);

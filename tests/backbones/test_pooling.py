@@ -8,7 +8,7 @@ from passl_mixer import native
 from passl_mixer.backbones.pooling import MaxPool2D
 
 compiled_only = pytest.mark.skipif(native.load() is None, reason=f"no compiled kernels: {native.status()}")
-WINDOWS = [(1, 1, 0), (2, 2, 0), (3, 2, 1), (3, 1, 1), (3, 3, 0), (5, 3, 2), (4, 2, 2), (15, 4, 7)]
+WINDOWS = [(1, 1, 0), (2, 2, 0), (3, 2, 1), (3, 1, 1), (3, 3, 0), (5, 3, 2), (4, 2, 2), (15, 4, 7), (17, 4, 8)]
 SHAPES = [[2, 3, 9, 7], [1, 5, 1, 2], [3, 1, 2, 17], [2, 40, 30, 31], [4, 8, 112, 112]]
 
 

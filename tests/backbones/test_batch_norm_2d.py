@@ -63,17 +63,20 @@ def by_definition(norm, x, grad, plus=None) -> list:
 
 
 @compiled_only
+@pytest.mark.parametrize("summed", [False, True])
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("acts", ACTS[:4])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_training_in_float64(shape, acts, channels_last):
+def test_training_in_float64(shape, acts, channels_last, summed):
     x, grad = arrays(shape)
     if acts[1] and np.prod(shape) == 2:
         pytest.skip("two numbers lie at -1 and 1 at any rounding, and a shift puts one at 0")
+    plus = np.random.default_rng(2).standard_normal(shape).astype("float32") if summed else None
     norm = norm_of(shape[1], before=acts[0], after=acts[1], channels_last=channels_last)
-    want = by_definition(norm, x, grad)
-    terms = x.size // shape[1]      # of a sum
-    for found, wanted, size in zip(everything(norm, x, grad), want, (1, 1, terms ** 0.5, terms ** 0.5, 1, 1)):
+    want = by_definition(norm, x, grad, plus)
+    root = (x.size // shape[1]) ** 0.5      # of the terms of a sum
+    sizes = (1, 1, *([1] if summed else []), root, root, 1, 1)
+    for found, wanted, size in zip(everything(norm, x, grad, plus=plus), want, sizes):
         np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=2e-6 * max(np.abs(wanted).max(), size))
 
 
@@ -95,20 +98,6 @@ def test_as_paddle_s_operators(monkeypatch, training, acts, channels_last):
     if not training:            # without gradients by the pass
         quiet = quiet.transpose(0, 3, 1, 2) if channels_last else quiet
         np.testing.assert_allclose(quiet, want[0], rtol=1e-5, atol=1e-5)
-
-
-@compiled_only
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("acts", ACTS[:4])
-@pytest.mark.parametrize("shape", SHAPES[1:])
-def test_a_sum_in_float64(shape, acts, channels_last):
-    x, grad = arrays(shape)
-    plus = np.random.default_rng(2).standard_normal(shape).astype("float32")
-    norm = norm_of(shape[1], before=acts[0], after=acts[1], channels_last=channels_last)
-    want = by_definition(norm, x, grad, plus)
-    root = (x.size // shape[1]) ** 0.5
-    for found, wanted, size in zip(everything(norm, x, grad, plus=plus), want, (1, 1, 1, root, root, 1, 1)):
-        np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=2e-6 * max(np.abs(wanted).max(), size))
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -1,6 +1,6 @@
 """What is not finite in one of two processes ends both, with one line each, instead of leaving the other to wait."""
 import pytest
-from two_processes import start_pair
+from two_processes import ends, start_pair
 
 SCRIPT = """
 import sys, warnings
@@ -37,15 +37,8 @@ def said(tiny, tmp_path):
     def of(broken, action):
         file = tmp_path / "worker.py"
         file.write_text(SCRIPT.replace("BROKEN", str(broken)).replace("ACTION", action))
-        processes = start_pair(file, tmp_path)
-        try:
-            outputs = [process.communicate(timeout=60)[0] for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-                process.communicate()
-        assert [process.returncode for process in processes] == [0, 0], outputs
-        return [[line for line in output.splitlines() if line.startswith("ended:")] for output in outputs]
+        return [[line for line in output.splitlines() if line.startswith("ended:")]
+                for output in ends(start_pair(file, tmp_path))]
     return of
 
 

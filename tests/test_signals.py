@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 from run_folders import assert_same_end, evaluated, journal
-from two_processes import start_pair
+from two_processes import ends, start_pair
 
 from passl_mixer import checkpoint
 from passl_mixer.interruption import Interruption, steps_to_next_question
@@ -65,13 +65,6 @@ def pair(tmp_path):
     for process in started:
         process.kill()
         process.communicate()
-
-
-def ends(processes, code):
-    """Wait for both; returns what they said."""
-    said = [process.communicate(timeout=60)[0] for process in processes]
-    assert [process.returncode for process in processes] == [code, code], said
-    return said
 
 
 def steps_reached(folder, more_than):

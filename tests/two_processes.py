@@ -32,19 +32,23 @@ def start_pair(script, folder) -> list:
     return [start(script, folder, rank, endpoints) for rank in range(2)]
 
 
+def ends(processes, code: int = 0) -> list:
+    """Wait for processes, which must end with ``code`` and never outlive this; returns what they said."""
+    try:
+        said = [process.communicate(timeout=60)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in processes] == [code] * len(processes), said
+    return said
+
+
 def arrays_of_two_and_one(script: str, folder: Path) -> tuple:
     """Run a script that saves ``RANKofSIZE.npz`` into the folder it is given: those of two processes, and of one."""
     file = folder / "worker.py"
     file.write_text(script)
-    running = [*start_pair(file, folder), start(file, folder, 0, [""])]
-    try:
-        for process in running:
-            output = process.communicate(timeout=60)[0]
-            assert process.returncode == 0, output[-3000:]
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
+    ends([*start_pair(file, folder), start(file, folder, 0, [""])])
     return tuple(np.load(folder / f"{name}.npz") for name in ("0of2", "1of2", "0of1"))
 
 

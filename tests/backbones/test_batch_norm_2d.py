@@ -80,61 +80,31 @@ def test_training_in_float64(shape, acts, channels_last, summed):
         np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=2e-6 * max(np.abs(wanted).max(), size))
 
 
+@pytest.mark.parametrize("summed", [False, True])
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("acts", ACTS)
 @pytest.mark.parametrize("training", [True, False])
-def test_as_paddle_s_operators(monkeypatch, training, acts, channels_last):
+def test_as_paddle_s_operators_and_as_across_processes(monkeypatch, training, acts, channels_last, summed):
     x, grad = arrays([5, 6, 40, 30])
-    first, last = (norm_of(6, before=acts[0], after=acts[1], channels_last=channels_last) for _ in range(2))
-    for norm in (first, last):
+    plus = grad[::-1].copy() if summed else None
+    first, last, other = (norm_of(6, before=acts[0], after=acts[1], channels_last=channels_last) for _ in range(3))
+    spanning = paddle.nn.Sequential(other)
+    synchronise(spanning)
+    for norm in (first, last, spanning[0]):
         norm.training = training
-    found = everything(first, x, grad)
+    found = [everything(norm, x, grad, plus=plus) for norm in (first, spanning[0])]
     with paddle.no_grad():
-        quiet = first(paddle.to_tensor(x.transpose(0, 2, 3, 1) if channels_last else x)).numpy()
+        given = [None if a is None else paddle.to_tensor(a.transpose(0, 2, 3, 1) if channels_last else a)
+                 for a in (x, plus)]
+        quiet = first(given[0], plus=given[1]).numpy()
     monkeypatch.setattr(native, "load", lambda: None)
-    want = everything(last, x, grad)
-    for one, other in zip(found, want):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(other).max())
+    want = everything(last, x, grad, plus=plus)
+    for ours in found:
+        for one, theirs in zip(ours, want):
+            np.testing.assert_allclose(one, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
     if not training:            # without gradients by the pass
         quiet = quiet.transpose(0, 3, 1, 2) if channels_last else quiet
         np.testing.assert_allclose(quiet, want[0], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("acts", ACTS)
-@pytest.mark.parametrize("training", [True, False])
-def test_a_sum_as_paddle_s_operators_and_across_processes(monkeypatch, training, acts, channels_last):
-    x, grad = arrays([5, 6, 40, 30])
-    plus = arrays([5, 6, 40, 30])[1][::-1].copy()
-    norms = [norm_of(6, before=acts[0], after=acts[1], channels_last=channels_last) for _ in range(3)]
-    spanning = paddle.nn.Sequential(norms[2])
-    synchronise(spanning)
-    norms[2] = spanning[0]
-    for norm in norms:
-        norm.training = training
-    found = [everything(norm, x, grad, plus=plus) for norm in (norms[0], norms[2])]
-    with paddle.no_grad():
-        given = [paddle.to_tensor(a.transpose(0, 2, 3, 1) if channels_last else a) for a in (x, plus)]
-        quiet = norms[0](given[0], plus=given[1]).numpy()
-    monkeypatch.setattr(native, "load", lambda: None)
-    want = everything(norms[1], x, grad, plus=plus)
-    for one in found:
-        for ours, theirs in zip(one, want):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
-    if not training:
-        quiet = quiet.transpose(0, 3, 1, 2) if channels_last else quiet
-        np.testing.assert_allclose(quiet, want[0], rtol=1e-5, atol=1e-5)
-
-
-@compiled_only
-@pytest.mark.parametrize("frozen", [(0,), (3,), (1, 2, 3), (0, 3), (0, 1, 2)])
-def test_gradients_of_a_sum_where_they_are_wanted(frozen):
-    x, grad = arrays([2, 3, 4, 5])
-    all_of_them, some = (everything(norm_of(3, after="relu"), x, grad, which, plus=grad) for which in ((), frozen))
-    for place, (whole, part) in zip((0, 3, 1, 2), zip(all_of_them[1:5], some[1:5])):
-        assert (part is None) == (place in frozen)
-        if part is not None:
-            np.testing.assert_array_equal(part, whole)
 
 
 @compiled_only
@@ -144,12 +114,15 @@ def test_a_sum_of_other_shape_is_refused():
 
 
 @compiled_only
-@pytest.mark.parametrize("frozen", [(0,), (1,), (1, 2), (0, 2)])
-def test_gradients_where_they_are_wanted(frozen):
+@pytest.mark.parametrize(("summed", "frozen"), [(False, (0,)), (False, (1,)), (False, (1, 2)), (False, (0, 2)),
+                                                (True, (0,)), (True, (3,)), (True, (1, 2, 3)), (True, (0, 3)),
+                                                (True, (0, 1, 2))])
+def test_gradients_where_they_are_wanted(summed, frozen):
     x, grad = arrays([2, 3, 4, 5])
-    all_of_them, some = everything(norm_of(3), x, grad), everything(norm_of(3), x, grad, frozen)
-    for i, (whole, part) in enumerate(zip(all_of_them[1:4], some[1:4])):
-        assert (part is None) == (i in frozen)
+    after, plus, inputs = ("relu", grad, (0, 3, 1, 2)) if summed else (None, None, (0, 1, 2))
+    all_of_them, some = (everything(norm_of(3, after=after), x, grad, which, plus) for which in ((), frozen))
+    for place, whole, part in zip(inputs, all_of_them[1:], some[1:]):
+        assert (part is None) == (place in frozen)
         if part is not None:
             np.testing.assert_array_equal(part, whole)
 

@@ -12,7 +12,7 @@ import yaml
 from passl_mixer.errors import BadInput, nearest
 from passl_mixer.integrations import passl_yaml
 from passl_mixer.registry import matches, type_words
-from passl_mixer.schema import ENTRY, ENTRY_OR_NULL, FROM_0, ITEMS, LOADERS, OPTIM, REQUIRED, SCHEMA
+from passl_mixer.schema import DECAYS, ENTRY, ENTRY_OR_NULL, FROM_0, ITEMS, LOADERS, OPTIM, REQUIRED, SCHEMA
 from passl_mixer.yaml_text import parse, read
 
 
@@ -190,20 +190,31 @@ def _check_rest(config: Config) -> None:
     if config.train.recompute and config.train.compile:
         raise BadInput("'train.recompute' and 'train.compile' are both true, and a compiled backbone keeps its "
                        "activations; set one of them to false")
-    steps = config.schedule.decay_epochs
-    if steps is not None and (not steps or list(steps) != sorted(set(steps)) or steps[0] <= 0
-                              or config.schedule.final_lr):
-        raise BadInput(f"'schedule.decay_epochs' is {steps} and 'schedule.final_lr' {config.schedule.final_lr}; "
-                       "expected "
-                       "positive epochs in rising order, and a final_lr of 0: a staircase ends where it ends")
-    if steps is None and config.schedule.decay_factor is not None:
-        raise BadInput("'schedule.decay_factor' is given without 'schedule.decay_epochs'; add the epochs, or remove it")
+    _check_schedule(config.schedule)
     if config.data.loader not in LOADERS:
         raise BadInput(f"'data.loader' is {config.data.loader!r}, expected {' or '.join(LOADERS)}")
     for item in config.evaluate.at_end:
         if item not in ITEMS:
             raise BadInput(f"'evaluate.at_end' holds {item!r}{nearest(item, ITEMS)}")
     check_items(config.evaluate.at_end, config)
+
+
+def _check_schedule(schedule: Config) -> None:
+    if schedule.warmup_steps is not None and schedule.warmup_epochs:
+        raise BadInput(f"'schedule.warmup_steps' is {schedule.warmup_steps} and 'schedule.warmup_epochs' "
+                       f"{schedule.warmup_epochs}, two lengths of one warm-up; set schedule.warmup_epochs=0 or "
+                       "schedule.warmup_steps=null")
+    if schedule.decay not in DECAYS:
+        raise BadInput(f"'schedule.decay' is {schedule.decay!r}, expected {' or '.join(DECAYS)}")
+    steps = schedule.decay_epochs
+    if steps is not None and (not steps or list(steps) != sorted(set(steps)) or steps[0] <= 0 or schedule.final_lr):
+        raise BadInput(f"'schedule.decay_epochs' is {steps} and 'schedule.final_lr' {schedule.final_lr}; expected "
+                       "positive epochs in rising order, and a final_lr of 0: a staircase ends where it ends")
+    if steps is not None and schedule.decay != "cosine":
+        raise BadInput(f"'schedule.decay_epochs' is {steps} and 'schedule.decay' {schedule.decay!r}, a staircase and a "
+                       "line; set schedule.decay_epochs=null or leave schedule.decay out")
+    if steps is None and schedule.decay_factor is not None:
+        raise BadInput("'schedule.decay_factor' is given without 'schedule.decay_epochs'; add the epochs, or remove it")
 
 
 def check_items(items: Sequence[str], config: Mapping) -> None:

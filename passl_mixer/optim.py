@@ -2,7 +2,7 @@
 
 AdamW is Paddle's multi-tensor kernel, SGD its kernel for one tensor; LARS is ours, because Paddle's excludes layers by
 generated names only. Biases and parameters with at most one dimension (norms) are not decayed, and LARS does not
-adapt them.
+adapt them, as SimCLR and BYOL train; ``decay_vectors: true`` decays them too, as PyTorch's SGD and AdamW do in MoCo.
 """
 import collections.abc
 import fnmatch
@@ -19,39 +19,43 @@ from passl_mixer.lars import Lars
 # Options of each optimiser and what they are when the configuration leaves them out.
 # Not decayed beside vectors: ViT's embeddings (DeiT) and Swin's bias tables (its authors).
 EXCLUDE = ("*.bias", "*.position", "*.class_token", "*.bias_table")
-SHARED = {"weight_decay": 0.0, "clip_norm": None, "exclude": EXCLUDE, "fixed_lr": ()}
+SHARED = {"weight_decay": 0.0, "clip_norm": None, "exclude": EXCLUDE, "decay_vectors": False, "fixed_lr": ()}
 OPTIONS = {
     "adamw": {**SHARED, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},  # arXiv:1711.05101
     "sgd": {**SHARED, "momentum": 0.9, "nesterov": False},
-    "lars": {**SHARED, "momentum": 0.9, "trust_coefficient": 1e-3},  # arXiv:1708.03888; SimCLR's
+    "lars": {**SHARED, "momentum": 0.9, "trust_coefficient": 1e-3, "lr_in_velocity": True},  # arXiv:1708.03888
 }
+SWITCHES = ("nesterov", "decay_vectors", "lr_in_velocity")
 # Exclusive upper bounds; every number is at least 0 (eps, clip_norm and trust_coefficient above it).
 BELOW_ONE = ("beta1", "beta2", "momentum")
 POSITIVE = ("eps", "clip_norm", "trust_coefficient")
 
 
 def learning_rate(step: int, *, base: float, total_steps: int, warmup_steps: int = 0, final: float = 0.0,
-                  decay_steps: Sequence[int] = (), decay_factor: float = 0.1) -> float:
-    """Linear warm-up, then half a cosine; or, with ``decay_steps``, a staircase.
+                  decay: str = "cosine", decay_steps: Sequence[int] = (), decay_factor: float = 0.1) -> float:
+    """Linear warm-up from 0, then half a cosine or a straight line; or, with ``decay_steps``, a staircase.
 
     Args:
         step: optimiser steps done before this one, 0 <= step < total_steps.
         base: the peak, reached at ``step == warmup_steps``.
         total_steps: steps of the whole run.
-        warmup_steps: steps of the warm-up; step s of them has ``base * (s + 1) / (warmup_steps + 1)``.
-        final: the value the cosine ends at, at ``step == total_steps``.
-        decay_steps: in place of the cosine, the steps from which on the rate is multiplied by ``decay_factor``.
+        warmup_steps: steps of the warm-up; step s of them has ``base * s / warmup_steps``, so the first has 0.
+        final: the value the cosine or the line ends at, at ``step == total_steps``.
+        decay: "cosine" or "linear".
+        decay_steps: in place of both, the steps from which on the rate is multiplied by ``decay_factor``.
         decay_factor: > 0.
     Returns:
         The learning rate of this step.
-    Source: cosine: arXiv:1608.03983, one period; warm-up: arXiv:1706.02677, starting above zero.
+    Source: cosine: arXiv:1608.03983, one period; warm-up: google-research/simclr ``model_util.py``, deepmind-research
+        ``byol/utils/schedules.py``, facebookresearch/moco-v3 ``main_moco.py``; warm-up and line:
+        google-research/big_vision ``utils.py``.
     """
     if step < warmup_steps:
-        return base * (step + 1) / (warmup_steps + 1)
+        return base * step / warmup_steps
     if decay_steps:
         return base * decay_factor ** sum(step >= s for s in decay_steps)
     done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-    return final + (base - final) * 0.5 * (1.0 + math.cos(math.pi * done))
+    return final + (base - final) * (1.0 - done if decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * done)))
 
 
 def scaled_lr(lr: float, batch_size: int, base_batch_size: int) -> float:
@@ -65,9 +69,11 @@ def build_optimizer(cfg: Mapping, named_parameters: Sequence):
     Args:
         cfg: mapping with ``name`` (adamw, sgd or lars) and its options: ``weight_decay``, ``clip_norm`` (of
             the global gradient norm, or null), ``exclude`` (patterns of structured names that are not
-            decayed, nor adapted by LARS; parameters with one dimension never are), ``fixed_lr`` (patterns of
-            those whose rate does not follow the schedule), and beta1, beta2, eps (adamw), momentum (sgd, lars),
-            nesterov (sgd), trust_coefficient (lars). An option set to null is left out.
+            decayed, nor adapted by LARS; parameters with one dimension never are), ``decay_vectors`` (true:
+            they are, and so is what ``EXCLUDE`` names; only an ``exclude`` that is given counts), ``fixed_lr``
+            (patterns of those whose rate does not follow the schedule), and beta1, beta2, eps (adamw), momentum
+            (sgd, lars), nesterov (sgd), trust_coefficient and lr_in_velocity (lars: see ``lars.py``). An option
+            set to null is left out.
         named_parameters: ``[(structured name, parameter)]``.
     Returns:
         ``Optimizer``.
@@ -82,9 +88,9 @@ def build_optimizer(cfg: Mapping, named_parameters: Sequence):
     for key, value in chosen.items():
         if key not in known:
             raise BadInput(f"optimiser {name!r} has no option {key!r}{nearest(key, known)}")
-        if key == "nesterov" and not isinstance(value, bool):
-            raise BadInput(f"optimiser {name!r}: option 'nesterov' is {value!r}, expected true or false")
-        if key not in ("exclude", "fixed_lr", "nesterov"):
+        if key in SWITCHES and not isinstance(value, bool):
+            raise BadInput(f"optimiser {name!r}: option {key!r} is {value!r}, expected true or false")
+        if key not in ("exclude", "fixed_lr", *SWITCHES):
             _check_number(name, key, value)
     named_parameters = list(named_parameters)
     if not named_parameters:
@@ -93,7 +99,8 @@ def build_optimizer(cfg: Mapping, named_parameters: Sequence):
         if not any(fnmatch.fnmatchcase(n, pattern) for n, _ in named_parameters):
             raise BadInput(f"optim.{key}: pattern {pattern!r} matches no parameter"
                            f"{nearest(pattern, [n for n, _ in named_parameters])}")
-    return Optimizer(name, named_parameters, {**known, **chosen})
+    exclude = {"exclude": ()} if chosen.get("decay_vectors") else {}
+    return Optimizer(name, named_parameters, {**known, **exclude, **chosen})
 
 
 def _check_number(name: str, key: str, value) -> None:
@@ -113,7 +120,8 @@ class Optimizer:
         self.named_parameters = named_parameters
         patterns = options["exclude"]
         self.excluded = {n for n, p in named_parameters
-                         if p.ndim <= 1 or any(fnmatch.fnmatchcase(n, pattern) for pattern in patterns)}
+                         if (p.ndim <= 1 and not options["decay_vectors"])
+                         or any(fnmatch.fnmatchcase(n, pattern) for pattern in patterns)}
         self._rules = self._new_rules()
 
     def _new_rules(self) -> list:

@@ -7,6 +7,7 @@ REQUIRED = object()
 ABOVE_0, FROM_0 = "above 0", "0 or more"
 ITEMS = ["classifier", "knn", "linear", "labels_1", "labels_10"]
 LOADERS = ["threads", "dali"]
+DECAYS = ["cosine", "linear"]
 
 # key -> (type, default, range of a number); REQUIRED keys have no default
 SCHEMA = {
@@ -22,8 +23,10 @@ SCHEMA = {
     },
     "optim": ENTRY,                                         # and the two keys of OPTIM
     "schedule": {"epochs": (int, REQUIRED, ABOVE_0), "warmup_epochs": (float, 0.0, FROM_0),
+                 "warmup_steps": (Optional[int], None, FROM_0),     # in place of warmup_epochs
+                 "decay": (str, "cosine"),                  # of DECAYS: from the peak to final_lr
                  "final_lr": (float, 0.0, FROM_0),
-                 # in place of the cosine: from these epochs on, the rate times decay_factor (null: 0.1)
+                 # in place of the decay: from these epochs on, the rate times decay_factor (null: 0.1)
                  "decay_epochs": (Optional[Sequence[float]], None), "decay_factor": (Optional[float], None, ABOVE_0)},
     "train": {
         "device": (str, "auto"), "precision": (str, "fp32"), "accumulate": (int, 1, ABOVE_0),

@@ -14,8 +14,10 @@ from passl_mixer.optim import learning_rate
 def lr_at(run: Run, step: int) -> float:
     """Learning rate of the step after ``step`` steps."""
     schedule = run.config.schedule
+    warmup = schedule.warmup_steps
+    warmup = round(schedule.warmup_epochs * run.steps_per_epoch) if warmup is None else warmup
     return learning_rate(step, base=run.peak_lr, total_steps=run.total_steps, final=schedule.final_lr,
-                         warmup_steps=round(schedule.warmup_epochs * run.steps_per_epoch),
+                         warmup_steps=warmup, decay=schedule.decay,
                          decay_steps=[round(e * run.steps_per_epoch) for e in schedule.decay_epochs or ()],
                          decay_factor=0.1 if schedule.decay_factor is None else schedule.decay_factor)
 

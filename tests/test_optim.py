@@ -55,11 +55,21 @@ def sgd(w, g, slots, lr, decay, o, t):
     return w - lr * slots["v"]
 
 
-def lars(w, g, slots, lr, decay, o, t):
+def adapted(w, g, decay, o):
     if decay is not None:
         g = g + decay * w
         if np.linalg.norm(w) > 0 and np.linalg.norm(g) > 0:
             g = g * o["trust_coefficient"] * np.linalg.norm(w) / np.linalg.norm(g)
+    return g
+
+
+def lars_rate_outside(w, g, slots, lr, decay, o, t):
+    slots["v"] = o["momentum"] * slots.get("v", 0) + adapted(w, g, decay, o)
+    return w - lr * slots["v"]
+
+
+def lars(w, g, slots, lr, decay, o, t):
+    g = adapted(w, g, decay, o)
     slots["v"] = o["momentum"] * slots.get("v", 0) + lr * g
     return w - slots["v"]
 
@@ -71,6 +81,11 @@ CASES = [
     (sgd, {"name": "sgd", "momentum": 0.0, "clip_norm": 2.0}),
     (lars, {"name": "lars", "weight_decay": 0.1, "momentum": 0.9, "trust_coefficient": 0.02}),
     (lars, {"name": "lars", "momentum": 0.9, "trust_coefficient": 1e-3, "clip_norm": 1.0}),
+    (lars_rate_outside, {"name": "lars", "weight_decay": 0.1, "momentum": 0.9, "trust_coefficient": 0.02,
+                         "lr_in_velocity": False}),
+    (lars, {"name": "lars", "weight_decay": 0.1, "momentum": 0.9, "trust_coefficient": 0.02, "decay_vectors": True}),
+    (sgd, {"name": "sgd", "weight_decay": 0.1, "momentum": 0.7, "decay_vectors": True}),
+    (adamw, {"name": "adamw", "weight_decay": 0.1, "beta1": 0.8, "beta2": 0.95, "eps": 1e-3, "decay_vectors": True}),
 ]
 
 
@@ -84,7 +99,7 @@ def test_update_is_its_formula(rule, cfg):
         norm = math.sqrt(sum((g ** 2).sum() for g in grads.values()))
         scale = min(1.0, cfg["clip_norm"] / norm) if "clip_norm" in cfg else 1.0
         for n, w in weights.items():
-            decay = None if w.ndim <= 1 else cfg.get("weight_decay", 0.0)
+            decay = None if w.ndim <= 1 and not cfg.get("decay_vectors") else cfg.get("weight_decay", 0.0)
             weights[n] = rule(w, grads[n] * scale, slots[n], lr, decay, cfg, i + 1)
     for n, p in run(cfg)[0]:
         np.testing.assert_allclose(p.numpy(), weights[n], rtol=2e-5, atol=2e-6, err_msg=n)
@@ -184,7 +199,7 @@ def test_null_options_are_left_out_and_an_empty_list_is_refused():
 def test_learning_rate():
     def at(step):
         return learning_rate(step, base=2.0, total_steps=14, warmup_steps=4, final=0.5)
-    np.testing.assert_allclose([at(s) for s in range(5)], [0.4, 0.8, 1.2, 1.6, 2.0])
+    np.testing.assert_allclose([at(s) for s in range(5)], [0.0, 0.5, 1.0, 1.5, 2.0])
     assert math.isclose(at(9), 1.25)
     assert math.isclose(at(14), 0.5)
     assert math.isclose(at(20), 0.5)

@@ -32,7 +32,53 @@ def test_a_staircase_is_paddles_multi_step_decay():
         ours = learning_rate(i, base=0.3, total_steps=12, decay_steps=[6, 9], decay_factor=0.2)
         assert ours == pytest.approx(theirs.get_lr(), rel=1e-12)
         theirs.step()
-    assert learning_rate(1, base=0.3, total_steps=12, warmup_steps=3, decay_steps=[6]) == pytest.approx(0.15)
+    assert learning_rate(1, base=0.3, total_steps=12, warmup_steps=3, decay_steps=[6]) == pytest.approx(0.1)
+
+
+def test_warm_up_and_line_are_big_visions():
+    """Its schedule with decay_type "linear": the factor of the warm-up times the line (``big_vision/utils.py``)."""
+    def theirs(i, base, total, warmup, end):
+        progress = np.clip((i - warmup) / float(total - warmup), 0.0, 1.0)
+        return (end + (base - end) * (1.0 - progress)) * (min(1.0, i / warmup) if warmup else 1.0)
+    for warmup, end in ((0, 0.0), (5, 1e-2)):
+        ours = [learning_rate(i, base=0.3, total_steps=12, warmup_steps=warmup, final=end, decay="linear")
+                for i in range(13)]
+        np.testing.assert_allclose(ours, [theirs(i, 0.3, 12, warmup, end) for i in range(13)], rtol=1e-12)
+
+
+def test_a_run_warms_up_for_the_steps_it_is_given(tiny):
+    from passl_mixer.build import build, resolve
+    from passl_mixer.step import lr_at
+    run = build(resolve(tiny("schedule.epochs=2", "schedule.warmup_epochs=0", "schedule.warmup_steps=3",
+                             "schedule.decay=linear", "schedule.final_lr=0.0")))
+    assert run.total_steps == 8
+    rates = [lr_at(run, i) / run.peak_lr for i in range(8)]
+    assert rates == pytest.approx([0, 1 / 3, 2 / 3, 1.0, 0.8, 0.6, 0.4, 0.2])
+    epochs = build(resolve(tiny("schedule.epochs=2", "schedule.warmup_epochs=0.5")))
+    assert [lr_at(epochs, i) / epochs.peak_lr for i in range(3)] == pytest.approx([0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize(("overrides", "words"), [
+    (["schedule.warmup_steps=3"], "two lengths of one warm-up"),
+    (["schedule.warmup_epochs=0", "schedule.warmup_steps=-1"], "0 or more"),
+    (["schedule.warmup_epochs=0", "schedule.warmup_steps=1.5"], "'schedule.warmup_steps' is 1.5, expected an integer"),
+    (["schedule.decay=line"], "'schedule.decay' is 'line', expected cosine or linear"),
+    (["schedule.decay=linear", "schedule.decay_epochs=[1]"], "a staircase and a line")])
+def test_a_bad_schedule_is_refused(tiny, overrides, words):
+    with pytest.raises(BadInput, match=words):
+        tiny(*overrides)
+
+
+def test_every_parameter_is_decayed_when_asked_for():
+    """``decay_vectors``: only patterns that are given count, none of those that hold without it."""
+    def excluded(**options):
+        return build_optimizer({"name": "sgd", **options}, named()).excluded
+    assert excluded() == excluded(decay_vectors=False) == {"0.bias", "1.bias"}
+    assert excluded(decay_vectors=True) == set()
+    assert excluded(decay_vectors=True, exclude=["1.*"]) == {"1.weight", "1.bias"}
+    table = paddle.create_parameter([3, 2], "float32")
+    assert build_optimizer({"name": "adamw"}, [("a.bias_table", table)]).excluded == {"a.bias_table"}
+    assert build_optimizer({"name": "adamw", "decay_vectors": True}, [("a.bias_table", table)]).excluded == set()
 
 
 @pytest.mark.parametrize(("overrides", "words"), [
@@ -97,6 +143,9 @@ def test_fixed_rates_stay_and_the_others_follow(cfg):
 
 @pytest.mark.parametrize(("cfg", "words"), [
     ({"name": "sgd", "nesterov": 1}, "true or false"), ({"name": "adamw", "nesterov": True}, "no option 'nesterov'"),
+    ({"name": "lars", "lr_in_velocity": "no"}, "option 'lr_in_velocity' is 'no', expected true or false"),
+    ({"name": "sgd", "lr_in_velocity": True}, "no option 'lr_in_velocity'"),
+    ({"name": "adamw", "decay_vectors": 0.1}, "option 'decay_vectors' is 0.1, expected true or false"),
     ({"name": "sgd", "fixed_lr": ["predictor.*"]}, "optim.fixed_lr: pattern 'predictor.\\*' matches no parameter")])
 def test_bad_options_are_refused(cfg, words):
     with pytest.raises(BadInput, match=words):

@@ -81,8 +81,7 @@ def _peak(keys: Keys, lr: float) -> None:
 
 def _say_start(keys: Keys, notes: list) -> None:
     notes.append(f"{keys.path}.start_lr: PASSL's warm-up starts at {keys.take('start_lr', float, 0.0):g}; ours "
-                 "rises from "
-                 "one part in (steps of the warm-up + 1)")
+                 "rises from 0")
 
 
 def _cosine_warmup(keys: Keys, recipe: Recipe, notes: list) -> Rates:

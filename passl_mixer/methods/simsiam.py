@@ -2,8 +2,8 @@
 
 One network: no target, no negatives. Each view passes it by itself, as in the official code, so that BatchNorm
 sees B images. The official ``--fix-pred-lr`` keeps the predictor's learning rate constant: ``optim.fixed_lr:
-["predictor.*"]``; without it the predictor follows the schedule. Deviation: biases and norms are not decayed (see
-``optim.py``).
+["predictor.*"]``; without it the predictor follows the schedule. The official SGD decays biases and norms too:
+``optim.decay_vectors: true``.
 """
 from typing import Optional
 

@@ -47,7 +47,7 @@ def test_knn_needs_enough_neighbours():
 def test_linear_probe_finds_what_is_linear_and_only_that():
     train, labels = blobs(400, spread=0.2)
     test, truth = blobs(200, spread=0.2, seed=1)
-    settings = {"epochs": 20, "lr": 0.1, "batch_size": 64}
+    settings = {"epochs": 20, "lr": 1.0, "batch_size": 64}
     assert linear_probe(train, labels, test, truth, **settings) > 0.95
     shuffled = RNG.permutation(labels)
     assert linear_probe(train, shuffled, test, truth, **settings) < 0.5

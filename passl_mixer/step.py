@@ -48,7 +48,7 @@ def train_step(run: Run, batch, step: int) -> dict:
         run.optimizer.step(lr_at(run, step), fixed_lr=run.peak_lr)
     if run.graphed is None or not run.graphed.keeps_gradients:
         run.optimizer.clear_grad()
-    run.method.after_step(step / run.total_steps)
+    run.method.after_step(step, run.total_steps)
     return {k: sum(o[k] for o in outputs) / len(outputs) for k in outputs[0]}
 
 

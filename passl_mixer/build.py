@@ -41,6 +41,7 @@ class Run:
     peak_lr: float
     not_evaluated: str      # why there is no evaluation; empty where there is
     graphed: Optional[GraphedPass] = None       # with train.cuda_graphs
+    gradients_checked: bool = False             # whether a backward pass has reached every trainable parameter
 
 
 def build(config: Config) -> Run:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from passl_mixer import checkpoint, distributed, evaluate, runtime
 from passl_mixer.build import Run
-from passl_mixer.errors import NumericalFailure
+from passl_mixer.errors import BadInput, NumericalFailure
 from passl_mixer.optim import learning_rate
 
 
@@ -32,14 +32,18 @@ def train_step(run: Run, batch, step: int) -> dict:
     Returns:
         The method's outputs, averaged over micro-batches, still on the device.
     Raises:
-        NumericalFailure: the loss or a gradient is not finite (looked at on every step on the CPU; the training loop
+        NumericalFailure: an output of the method is not finite (looked at on every step on the CPU; the training loop
             looks on logging and saving steps elsewhere, so that the host does not wait).
+        BadInput: the first backward pass did not reach a trainable parameter.
     """
     config = run.config
     runtime.seed_step(config.seed, step, distributed.rank())
     outputs = []
     for views, labels in _micro_batches(run, batch):
         outputs.append(_pass(run, views, labels, step))
+        if not run.gradients_checked:
+            refuse_without_gradient(run.method)
+            run.gradients_checked = True
         if run.device == "cpu":
             refuse_not_finite(run, outputs[-1], step)
     parameters = [p for _, p in run.method.trainable_parameters()]
@@ -48,7 +52,7 @@ def train_step(run: Run, batch, step: int) -> dict:
         run.optimizer.step(lr_at(run, step), fixed_lr=run.peak_lr)
     if run.graphed is None or not run.graphed.keeps_gradients:
         run.optimizer.clear_grad()
-    run.method.after_step(step / run.total_steps)
+    run.method.after_step(step, run.total_steps)
     return {k: sum(o[k] for o in outputs) / len(outputs) for k in outputs[0]}
 
 
@@ -71,6 +75,19 @@ def _micro_batches(run: Run, batch):
         rows = slice(i * size, (i + 1) * size)
         yield ([evaluate.to_images(v[rows], run.views.mean, run.views.std) for v in views],
                None if labels is None else evaluate.as_tensor(labels[rows]))
+
+
+def refuse_without_gradient(method) -> None:
+    """``BadInput`` that names the trainable parameters without a gradient; the optimiser would skip them in silence.
+
+    Args:
+        method: after a backward pass.
+    """
+    without = [name for name, p in method.trainable_parameters() if p.grad is None]
+    if without:
+        names = ", ".join(without[:5]) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
+        raise BadInput(f"{len(without)} trainable parameter(s) got no gradient from the first backward pass and would "
+                       f"never learn: {names}; let the loss depend on them, or freeze them (trainable = False)")
 
 
 def refuse_not_finite(run: Run, outputs: dict, step: int) -> None:

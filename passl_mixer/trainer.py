@@ -91,8 +91,9 @@ def _loop(run: Run, log: RunLog, interruption, step: int, started: float, best: 
             stops = interrupted or step >= run.last_step
             saves, monitors = stops or _save_is_due(run, step), _monitors(run, step) and not interrupted
             if step % config.train.log_every_steps == 0 or stops or step == 1:
-                log.training(_training_line(run, outputs, step, epoch, rate), config.schedule.epochs)
-                _warn_of_collapse(run, log, outputs)
+                line = _training_line(run, outputs, step, epoch, rate)
+                log.training(line, config.schedule.epochs)
+                _warn_of_collapse(run, log, line)
             log.progress(step)
             if saves or monitors:
                 refuse_not_finite(run, outputs, step)
@@ -129,15 +130,20 @@ def _every(count: int, interval: Optional[int]) -> bool:
 
 
 def _training_line(run: Run, outputs: dict, step: int, epoch: int, rate: Rate) -> dict:
+    """What is logged of a step; all processes call it together, as the outputs are the mean over them.
+
+    For the loss that is the global batch's, whether a method's loss is already (simclr, clip) or its share's.
+    """
     refuse_not_finite(run, outputs, step)
-    return {"step": step, "epoch": epoch, **{k: float(v) for k, v in outputs.items()},
+    means = distributed.mean([float(value) for value in outputs.values()])
+    return {"step": step, "epoch": epoch, **dict(zip(outputs, means)),
             "lr": lr_at(run, step - 1), "images_per_second": round(rate.at(step), 2)}
 
 
-def _warn_of_collapse(run: Run, log: RunLog, outputs: dict) -> None:
+def _warn_of_collapse(run: Run, log: RunLog, line: dict) -> None:
     threshold = run.config.train.collapse_threshold
-    if "feature_std" in outputs and float(outputs["feature_std"]) < threshold:
-        log.say(f"warning: the features' standard deviation is {float(outputs['feature_std']):.4f}, under "
+    if line.get("feature_std", threshold) < threshold:
+        log.say(f"warning: the features' standard deviation is {line['feature_std']:.4f}, under "
                 f"train.collapse_threshold {threshold}: the encoder gives nearly the same vector for "
                 "every image. Try a lower optim.lr or another temperature.")
 

@@ -7,6 +7,7 @@ from two_processes import arrays_of_two_and_one
 
 from passl_mixer.batch_norm import SyncBatchNorm, synchronise
 from passl_mixer.build import build, resolve
+from passl_mixer.heads.mlp import BatchNorm1D
 from passl_mixer.methods.moco import has_batch_norm
 
 # Every layout, with scale and shift or without, and whole runs built from a configuration.
@@ -22,6 +23,7 @@ from passl_mixer.batch_norm import SyncBatchNorm
 from passl_mixer.build import build, resolve
 from passl_mixer.errors import BadInput
 from passl_mixer.evaluate import to_images
+from passl_mixer.heads.mlp import BatchNorm1D
 from passl_mixer.step import train_step
 
 distributed.init()
@@ -32,7 +34,7 @@ def whole(x):
     return distributed.all_gather_no_grad(x).numpy()
 
 LAYERS = (("rows", nn.BatchNorm1D(3), [8, 3]), ("bare", nn.BatchNorm1D(3, weight_attr=False, bias_attr=False), [8, 3]),
-          ("NCHW", nn.BatchNorm2D(3), [8, 3, 2, 5]),
+          ("scale", BatchNorm1D(3, bias_attr=False), [8, 3]), ("NCHW", nn.BatchNorm2D(3), [8, 3, 2, 5]),
           ("NHWC", nn.BatchNorm2D(3, momentum=0.7, epsilon=1e-3, data_format="NHWC"), [8, 2, 5, 3]))
 for name, norm, shape in LAYERS:
     holder = nn.Sequential(norm)
@@ -84,18 +86,19 @@ HIRE = "model.backbone={name: HireMLP, embed_dims: [4, 8], depths: [1, 1], mlp_r
        "shifts: [[0, 1], [0, 1]]}"
 SGD = "optim={name: sgd, lr: 0.1, weight_decay: 0.0}"
 RUNS = {
-    "simclr": [SGD, CONV, "train.recompute=true"],
+    "simclr": [SGD, CONV, "model.head.last_norm=true", "train.recompute=true"],
     "byol": [SGD, CONV, "model.method={name: byol, momentum: 0.5}"],
     "simsiam": [SGD, HIRE, "model.method={name: simsiam}", "model.head.last_norm=true", "model.head.last_affine=false"],
     "moco_v3": [SGD, HIRE, "model.method={name: moco_v3, momentum: 0.5}"],
 }
 MOCO = ["model.method={name: moco, queue_size: 16, bn_splits: 2}"]
 
-LAYOUTS = [(nn.BatchNorm1D, {"weight_attr": False, "bias_attr": False}, [6, 3]), (nn.BatchNorm2D, {}, [4, 3, 2, 5]),
+LAYOUTS = [(nn.BatchNorm1D, {"weight_attr": False, "bias_attr": False}, [6, 3]),
+           (BatchNorm1D, {"bias_attr": False}, [6, 3]), (nn.BatchNorm2D, {}, [4, 3, 2, 5]),
            (nn.BatchNorm2D, {"data_format": "NHWC", "momentum": 0.5, "epsilon": 1e-3}, [4, 2, 5, 3])]
 
 
-@pytest.mark.parametrize(("kind", "options", "shape"), LAYOUTS, ids=["bare", "NCHW", "NHWC"])
+@pytest.mark.parametrize(("kind", "options", "shape"), LAYOUTS, ids=["bare", "scale", "NCHW", "NHWC"])
 def test_on_one_process_it_is_paddles(kind, options, shape):
     rng = np.random.default_rng(1)
     given, direction, other = (rng.normal(2, 3, shape).astype("float32") for _ in range(3))
@@ -135,7 +138,8 @@ def test_two_processes_normalise_as_one(tmp_path, tiny):
     tiny()          # writes the configuration
     script = WORKER.format(runs=RUNS, moco=MOCO, compiled=[CONV, "train.compile=true"])
     first, second, whole = arrays_of_two_and_one(script, tmp_path)
-    assert {"bare.dx", "NHWC.grad.0.weight", "simclr.loss", "byol.after.target_backbone.tokenizer.1._mean"} <= \
+    assert {"bare.dx", "scale.grad.0.weight", "NHWC.grad.0.weight", "simclr.loss", "simclr.grad.head.mlp.4.weight",
+            "byol.after.target_backbone.tokenizer.1._mean"} <= \
         set(whole.files)
     assert set(first.files) == set(whole.files)         # no name of a state dictionary is new
     largest, worst = {}, {}

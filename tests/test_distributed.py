@@ -56,7 +56,7 @@ for name, cfg in (("simclr", {"name": "simclr"}), ("moco", {"name": "moco", "que
     distributed.average_gradients([p for _, p in method.trainable_parameters()])
     for n, p in method.trainable_parameters():
         out[f"{name}.{n}"] = p.grad.numpy()
-    method.after_step(0.5)
+    method.after_step(0, 2)
     if name == "moco":
         out["moco.queue"] = method.queue.numpy()
 np.savez(sys.argv[1] + str(rank) + "of" + str(size), **out)

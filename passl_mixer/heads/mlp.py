@@ -23,9 +23,27 @@ arXiv:2104.02057 and facebookresearch/moco-v3 ``builder.py``.
 """
 from typing import Optional
 
+import paddle
+import paddle.nn.functional as F
 from paddle import nn
 
 from passl_mixer.errors import BadInput
+
+
+class BatchNorm1D(nn.BatchNorm1D):
+    """``nn.BatchNorm1D`` whose scale learns without a shift too.
+
+    Paddle (3.3.1, 2.6.2) gives the scale a gradient only beside a shift that wants one, so a shift of zeros stands in.
+    """
+
+    def forward(self, x):
+        """Rows x [B, C], normalised over the batch; running statistics move in training."""
+        shift = self.bias
+        if shift is None and self.weight is not None:
+            shift = paddle.zeros_like(self.weight)      # of this pass alone: its gradient goes nowhere
+            shift.stop_gradient = self.weight.stop_gradient
+        return F.batch_norm(x, self._mean, self._variance, self.weight, shift, training=self.training,
+                            momentum=self._momentum, epsilon=self._epsilon)
 
 
 class MLPHead(nn.Layer):
@@ -96,5 +114,5 @@ def _linear(width_in: int, width_out: int, bias: bool, std: Optional[float]) -> 
 
 
 def _norm(kind: str, width: int, scale: bool = True, shift: bool = True) -> nn.Layer:
-    cls = nn.BatchNorm1D if kind == "bn" else nn.LayerNorm
+    cls = BatchNorm1D if kind == "bn" else nn.LayerNorm
     return cls(width, weight_attr=None if scale else False, bias_attr=None if shift else False)

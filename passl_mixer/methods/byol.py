@@ -83,9 +83,14 @@ class BYOL(nn.Layer):
             z1, z2 = (self.target_head(self.target_backbone(view)) for view in views)
         return {"loss": regression_loss(p1, z2, p2, z1), "feature_std": feature_std(features)}
 
-    def after_step(self, progress: float) -> None:
-        """Move the target towards the online network."""
-        momentum = target_momentum(self.momentum, progress)
+    def after_step(self, step: int, total_steps: int) -> None:
+        """Move the target towards the online network, by the coefficient of the step that ends.
+
+        Args:
+            step: steps done before it, 0 <= step < total_steps.
+            total_steps: steps of the whole run.
+        """
+        momentum = target_momentum(self.momentum, step / total_steps)
         ema_update(self.target_backbone, self.backbone, momentum)
         ema_update(self.target_head, self.head, momentum)
 

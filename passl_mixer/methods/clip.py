@@ -118,7 +118,7 @@ class CLIP(nn.Layer):
         return F.normalize(self.text(ids).astype("float32"), axis=1)
 
     @paddle.no_grad()
-    def after_step(self, progress: float) -> None:
+    def after_step(self, step: int, total_steps: int) -> None:
         """Keep the scale at ``max_scale`` or below (the paper's section 2.5)."""
         self.logit_scale.clip_(max=math.log(self.max_scale))
 

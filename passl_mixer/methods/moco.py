@@ -132,11 +132,11 @@ class MoCo(nn.Layer):
         return {"loss": loss, "feature_std": feature_std(paddle.concat(parts))}
 
     @paddle.no_grad()
-    def after_step(self, progress: float) -> None:
+    def after_step(self, step: int, total_steps: int) -> None:
         """Move the key encoder, then put the keys since the last call in place of the oldest ones.
 
-        To be called once per optimiser step, also after one skipped for overflow: its keys would wait for the
-        next.
+        The arguments are those of every method and not used. To be called once per optimiser step, also after one
+        skipped for overflow: its keys would wait for the next.
         """
         ema_update(self.key_backbone, self.backbone, self.momentum)
         ema_update(self.key_head, self.head, self.momentum)

@@ -2,8 +2,8 @@
 
 No queue: the keys of the batch, over all processes, are the negatives. Each view passes the networks by itself.
 The official code moves the key encoder in every iteration before the keys are computed; this one moves it after
-the optimiser's step, which is the same sequence, as both encoders are equal at the first iteration (the decay is
-read one step earlier on its cosine). The key encoder keeps its own BatchNorm statistics (see ``ema.py``).
+the optimiser's step, with the coefficient of the step that follows. That is the same sequence, as both encoders are
+equal at the first iteration. The key encoder keeps its own BatchNorm statistics (see ``ema.py``).
 
 Frozen patch projection (the paper's section 4.2): a backbone whose ``stem`` is one convolution with its kernel equal
 to its stride (MLP-Mixer, ResMLP, gMLP, S2-MLP v1, ViP, AS-MLP, ConvMixer, ViT, Swin) has patches, and with
@@ -110,9 +110,14 @@ class MoCoV3(nn.Layer):
         loss = contrastive_loss(q1, k2, self.temperature) + contrastive_loss(q2, k1, self.temperature)
         return {"loss": loss, "feature_std": feature_std(features)}
 
-    def after_step(self, progress: float) -> None:
-        """Move the key encoder towards the query encoder, before the keys of the next step."""
-        momentum = target_momentum(self.momentum, progress)
+    def after_step(self, step: int, total_steps: int) -> None:
+        """Move the key encoder towards the query encoder, by the coefficient of the next step, whose keys it makes.
+
+        Args:
+            step: steps done before the one that ends, 0 <= step < total_steps.
+            total_steps: steps of the whole run.
+        """
+        momentum = target_momentum(self.momentum, (step + 1) / total_steps)
         ema_update(self.key_backbone, self.backbone, momentum)
         ema_update(self.key_head, self.head, momentum)
 

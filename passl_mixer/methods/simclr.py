@@ -74,7 +74,7 @@ class SimCLR(nn.Layer):
         loss = nt_xent(distributed.all_gather(z1), distributed.all_gather(z2), self.temperature)
         return {"loss": loss, "feature_std": feature_std(features[:views[0].shape[0]])}
 
-    def after_step(self, progress: float) -> None:
+    def after_step(self, step: int, total_steps: int) -> None:
         """Nothing is kept between steps."""
 
     def check_batch(self, batch_size: int, step_size: Optional[int] = None) -> None:

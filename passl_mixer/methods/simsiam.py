@@ -69,7 +69,7 @@ class SimSiam(nn.Layer):
         p1, p2 = self.predictor(z1), self.predictor(z2)
         return {"loss": negative_cosine(p1, z2.detach(), p2, z1.detach()), "feature_std": feature_std(features)}
 
-    def after_step(self, progress: float) -> None:
+    def after_step(self, step: int, total_steps: int) -> None:
         """Nothing is kept between steps."""
 
     def check_batch(self, batch_size: int, step_size: Optional[int] = None) -> None:

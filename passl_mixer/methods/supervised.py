@@ -110,7 +110,7 @@ class Supervised(nn.Layer):
         scores = self.head(features)
         return {"loss": soft_cross_entropy(scores, targets), "accuracy": top_k_accuracy(scores, labels)}
 
-    def after_step(self, progress: float) -> None:
+    def after_step(self, step: int, total_steps: int) -> None:
         """Nothing is kept between steps."""
 
     def check_batch(self, batch_size: int, step_size: Optional[int] = None) -> None:

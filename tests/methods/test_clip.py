@@ -99,7 +99,7 @@ def test_steps_move_everything_and_lower_the_loss(backbone):
         assert [n for n, p in method.trainable_parameters() if p.grad is None] == []
         optimizer.step(3e-3)
         optimizer.clear_grad()
-        method.after_step(0.0)
+        method.after_step(0, 2)
     assert losses[-1] < 0.8 * losses[0]
     still = [n for n, p in method.trainable_parameters() if np.array_equal(before[n], p.numpy())]
     assert [n for n in still if not n.endswith(".bias")] == []
@@ -148,7 +148,7 @@ def test_the_scale_starts_at_the_temperature_and_never_passes_its_bound():
         (-change * method.logit_scale).sum().backward()
         optimizer.step(1.0)
         optimizer.clear_grad()
-        method.after_step(0.5)
+        method.after_step(1, 2)
         assert method.logit_scale is same
         assert same.item() == pytest.approx(expected, rel=1e-5)
         assert not same.stop_gradient

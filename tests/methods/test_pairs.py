@@ -40,7 +40,7 @@ def test_one_step(backbone, method):
         assert missing == []
         optimiser.step(0.1)
         optimiser.clear_grad()
-        m.after_step(0.0)
+        m.after_step(0, 2)
     trained = dict(m.trainable_parameters())
     still = [k for k in before if np.array_equal(before[k], m.state_dict()[k].numpy())]
     # A bias before a normalisation has no gradient beyond rounding; all else must have moved.

@@ -47,12 +47,12 @@ def values(layer):
     return {k: v.numpy().copy() for k, v in layer.state_dict().items()}
 
 
-def train_step(m, optimiser, views, progress=0.5, labels=None):
+def train_step(m, optimiser, views, labels=None):
     for v in views:
         m(v, labels)["loss"].backward()
     optimiser.step(0.1)
     optimiser.clear_grad()
-    m.after_step(progress)
+    m.after_step(1, 4)
 
 
 def test_ema_averages_trainable_parameters_only():
@@ -94,7 +94,7 @@ def test_moco_step(batch_norm):
     assert all(np.array_equal(values(m)[k], before[k]) for k in untouched)
     assert all(p.grad is None for n, p in m.named_parameters() if n.startswith("key_"))
     optimiser.step(0.1)
-    m.after_step(0.5)
+    m.after_step(1, 2)
     now = values(m)
     for key in ("backbone.fc.weight", "head.mlp.0.weight"):
         assert not np.array_equal(now[key], before[key])
@@ -121,7 +121,7 @@ def test_moco_queue_is_a_ring_and_evaluation_leaves_it_alone():
     before = values(m)["queue"]
     m.eval()
     m(batch(3))
-    m.after_step(0.5)
+    m.after_step(1, 2)
     assert np.array_equal(values(m)["queue"], before)
 
 
@@ -131,7 +131,7 @@ def test_moco_keeps_its_own_batch_norm_statistics():
     m([view1, view2])
     # Both encoders are equal so far.
     hidden = [m.backbone.fc(v.flatten(1)).numpy().mean(0) for v in (view1, view2)]
-    m.after_step(0.5)
+    m.after_step(1, 2)
     np.testing.assert_allclose(m.backbone.norm._mean.numpy(), 0.1 * hidden[0], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(m.key_backbone.norm._mean.numpy(), 0.1 * hidden[1], rtol=1e-4, atol=1e-6)
 
@@ -176,7 +176,7 @@ def test_byol_step():
     assert all(p.grad is None for n, p in m.named_parameters() if n.startswith("target_"))
     assert np.array_equal(values(m)["target_backbone.fc.weight"], before["target_backbone.fc.weight"])
     optimiser.step(0.1)
-    m.after_step(0.25)
+    m.after_step(2, 8)
     now, tau = values(m), 1 - 0.1 * (math.cos(math.pi / 4) + 1) / 2
     for key in ("backbone.fc.weight", "head.mlp.0.weight"):
         assert not np.array_equal(now[key], before[key])
@@ -225,7 +225,7 @@ def test_simsiam_step():
     now = values(m)
     for key in ("backbone.fc.weight", "head.mlp.0.weight", "predictor.mlp.0.weight"):
         assert not np.array_equal(now[key], before[key])
-    m.after_step(0.5)
+    m.after_step(1, 2)
     assert all(np.array_equal(values(m)[k], now[k]) for k in now)
 
 
@@ -271,7 +271,7 @@ def test_moco_v3_step():
     assert all(p.grad is None for n, p in m.named_parameters() if n.startswith("key_"))
     assert np.array_equal(values(m)["key_backbone.fc.weight"], before["key_backbone.fc.weight"])
     optimiser.step(0.1)
-    m.after_step(0.25)
+    m.after_step(2, 12)      # the next step is a quarter of the way
     now, tau = values(m), 1 - 0.1 * (math.cos(math.pi / 4) + 1) / 2
     for key in ("backbone.fc.weight", "head.mlp.0.weight"):
         assert not np.array_equal(now[key], before[key])
@@ -389,12 +389,12 @@ def test_state_of_moco_goes_on_bitwise():
             m.set_state_dict({k: paddle.to_tensor(v) for k, v in saved.items()})
         paddle.seed(step)
         losses.append(float(m(batch(step))["loss"]))
-        m.after_step(0.1)
+        m.after_step(step, 4)
     straight = method(cfg, batch_norm=True)
     for step in range(4):
         paddle.seed(step)
         assert float(straight(batch(step))["loss"]) == losses[step]
-        straight.after_step(0.1)
+        straight.after_step(step, 4)
 
 
 @pytest.mark.parametrize(("cfg", "size", "words"), [

@@ -45,7 +45,7 @@ def _step(method, optimizer, views, clock: Clock) -> dict:
     optimizer.step(1e-3)
     optimizer.clear_grad()
     clock.mark("optimiser")
-    method.after_step(0.5)
+    method.after_step(0, 2)
     clock.mark("after_step")
     if not np.isfinite(float(loss)):
         raise ArithmeticError(f"the loss of {type(method).__name__} is {float(loss)}")

@@ -87,7 +87,7 @@ class Network:
         self._optimizer.step(1e-3)
         self._optimizer.clear_grad()
         clock.mark("optimiser")
-        self.method.after_step(0.5)
+        self.method.after_step(0, 2)
         clock.mark("after_step")
         if not np.isfinite(float(loss)):
             raise ArithmeticError(f"the loss of {self.entry} is {float(loss)}")

@@ -45,6 +45,24 @@ def soft_cross_entropy(scores_bc, targets_bc):
         return -(targets_bc * F.log_softmax(scores_bc.astype("float32"))).sum(axis=1).mean()
 
 
+def mix(images, targets, labels, weight, order):
+    """Mixup: every image and target as a mean of two of the batch, by one weight.
+
+    Args:
+        images: [B, 3, H, W].
+        targets: target distributions, [B, C].
+        labels: class indices, [B].
+        weight: of the image itself, in [0, 1]; [1].
+        order: the other image of each, a permutation of the batch; [B], int64.
+    Returns:
+        ``(images, targets, labels)`` in the same shapes; the labels are those of the larger part.
+    Source: Zhang et al. 2018, arXiv:1710.09412.
+    """
+    labels = paddle.where(weight >= 0.5, labels, labels.index_select(order))
+    images, targets = (weight * x + (1.0 - weight) * x.index_select(order) for x in (images, targets))
+    return images, targets, labels
+
+
 class Supervised(nn.Layer):
     """Backbone and classifier trained on labels.
 
@@ -94,14 +112,17 @@ class Supervised(nn.Layer):
         """
         if labels is None:
             raise BadInput("method 'supervised' needs labels; this dataset has none")
-        images, smoothing = views[0], self.label_smoothing if self.training else 0.0
-        targets = smooth_one_hot(labels, self.head.out_features, smoothing)
-        if self.training and self.mixup_alpha > 0.0:
-            order = paddle.randperm(images.shape[0])
-            weight = self.mixup_table[paddle.randint(0, NUM_MIXUP_DRAWS, [1])]  # [1]
-            images = weight * images + (1.0 - weight) * images.index_select(order)
-            targets = weight * targets + (1.0 - weight) * targets.index_select(order)
-            labels = paddle.where(weight >= 0.5, labels, labels.index_select(order))
+        if not (self.training and self.mixup_alpha > 0.0):
+            return self.classify(views[0], labels)
+        order = paddle.randperm(labels.shape[0])
+        weight = self.mixup_table[paddle.randint(0, NUM_MIXUP_DRAWS, [1])]  # [1]
+        return self.classify(views[0], labels, weight, order)
+
+    def classify(self, images, labels, weight=None, order=None):
+        """As ``forward``, of images mixed by a given weight [1] and order [B] (see ``mix``); None: not mixed."""
+        targets = smooth_one_hot(labels, self.head.out_features, self.label_smoothing if self.training else 0.0)
+        if order is not None:
+            images, targets, labels = mix(images, targets, labels, weight, order)
         if self.freeze_backbone:
             with paddle.no_grad():
                 features = self.backbone(images)

@@ -8,22 +8,20 @@ normalise as training did: give both the same values. Defaults by paper: SimCLR 
 ImageNet's, Mixer (``center_crop``, ``inception``) 0.5 and 0.5.
 
 Shared options: ``img_size``, side of the views in pixels; ``crop_min``, smallest share of the area a crop
-keeps; ``jitter``, strengths (brightness, contrast, saturation, hue); ``*_p``, probabilities. The blur
-kernel is a tenth of ``img_size``; on 28-36 px images the published CIFAR recipes leave the blur out:
-``blur_p: 0``.
+keeps; ``interpolation``, "bilinear" or "bicubic", with the filter that torchvision gives PIL images
+(``resampling.py``); ``jitter``, strengths (brightness, contrast, saturation, hue); ``*_p``, probabilities. The blur
+kernel is a tenth of ``img_size``; the published CIFAR recipes leave the blur out: ``blur_p: 0``.
 """
 from collections.abc import Sequence
 from typing import Optional, Union
 
-import cv2
-
 from passl_mixer.data import sampling, transforms
 from passl_mixer.data.plans import Recipe
-from passl_mixer.errors import BadInput, nearest
+from passl_mixer.data.resampling import antialiased
+from passl_mixer.errors import BadInput
 from passl_mixer.registry import VIEWS
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 PerChannel = Union[float, Sequence[float]]
 
 
@@ -71,18 +69,18 @@ class CenterCrop:
 
     num_views = 1
 
-    def __init__(self, *, img_size: int = 224, resize: Optional[int] = None, mean: PerChannel = 0.5,
-                 std: PerChannel = 0.5):
+    def __init__(self, *, img_size: int = 224, resize: Optional[int] = None, interpolation: str = "bicubic",
+                 mean: PerChannel = 0.5, std: PerChannel = 0.5):
         _check(img_size)
         self.img_size, self._resize = img_size, resize or img_size
         if self._resize < img_size:
             raise BadInput(f"views 'center_crop': resize is {resize}, expected at least img_size, {img_size}")
-        self.mean, self.std = _normalisation(mean, std)
+        self._interpolation, (self.mean, self.std) = antialiased(interpolation), _normalisation(mean, std)
 
     def __call__(self, image, rng) -> list:
         if image.shape[:2] == (self.img_size, self.img_size):
             return [image]
-        return [transforms.center_crop(image, self.img_size, self._resize)]
+        return [transforms.center_crop(image, self.img_size, self._resize, self._interpolation)]
 
 
 class Inception(Recipe):
@@ -90,7 +88,6 @@ class Inception(Recipe):
 
     Args:
         crop_ratio: longest side of a crop over its shortest, at most; 1 for squares.
-        interpolation: "bilinear" or "bicubic".
     Source: Szegedy et al. 2015, arXiv:1409.4842, section 6; the Mixer paper's pre-processing (arXiv:2105.01601).
     """
 
@@ -100,11 +97,9 @@ class Inception(Recipe):
                  crop_ratio: float = sampling.RATIO_MAX, interpolation: str = "bilinear",
                  mean: PerChannel = 0.5, std: PerChannel = 0.5):
         _check(img_size, crop_min=crop_min, flip_p=flip_p)
-        if interpolation not in INTERPOLATIONS:
-            raise BadInput(f"views option 'interpolation' is {interpolation!r}{nearest(interpolation, INTERPOLATIONS)}")
         if crop_ratio < 1:
             raise BadInput(f"views option 'crop_ratio' is {crop_ratio}, expected 1 or more")
-        self.img_size, self._interpolation = img_size, INTERPOLATIONS[interpolation]
+        self.img_size, self._interpolation = img_size, antialiased(interpolation)
         self._crop = (crop_min, flip_p, crop_ratio)
         self.mean, self.std = _normalisation(mean, std)
 
@@ -147,12 +142,12 @@ class SimCLR(Recipe):
     num_views = 2
 
     def __init__(self, *, img_size: int = 224, crop_min: float = 0.08, flip_p: float = 0.5,
-                 jitter: Sequence[float] = (0.8, 0.8, 0.8, 0.2), jitter_strength: float = 1.0,
-                 jitter_p: float = 0.8, gray_p: float = 0.2, blur_p: float = 0.5,
+                 interpolation: str = "bicubic", jitter: Sequence[float] = (0.8, 0.8, 0.8, 0.2),
+                 jitter_strength: float = 1.0, jitter_p: float = 0.8, gray_p: float = 0.2, blur_p: float = 0.5,
                  mean: PerChannel = 0.0, std: PerChannel = 1.0):
         jitter = tuple(jitter_strength * v for v in _several("jitter", jitter, 4))
         _check(img_size, jitter, crop_min=crop_min, flip_p=flip_p, jitter_p=jitter_p, gray_p=gray_p, blur_p=blur_p)
-        self.img_size, self._interpolation, self._crop = img_size, cv2.INTER_CUBIC, (crop_min, flip_p)
+        self.img_size, self._interpolation, self._crop = img_size, antialiased(interpolation), (crop_min, flip_p)
         self._colors = (jitter, jitter_p, gray_p, blur_p)
         self.mean, self.std = _normalisation(mean, std)
 
@@ -169,11 +164,12 @@ class MoCoV1(Recipe):
     num_views = 2
 
     def __init__(self, *, img_size: int = 224, crop_min: float = 0.2, flip_p: float = 0.5,
-                 jitter: Sequence[float] = (0.4, 0.4, 0.4, 0.4), jitter_p: float = 1.0, gray_p: float = 0.2,
-                 mean: PerChannel = IMAGENET_MEAN, std: PerChannel = IMAGENET_STD):
+                 interpolation: str = "bilinear", jitter: Sequence[float] = (0.4, 0.4, 0.4, 0.4),
+                 jitter_p: float = 1.0, gray_p: float = 0.2, mean: PerChannel = IMAGENET_MEAN,
+                 std: PerChannel = IMAGENET_STD):
         self._jitter = _several("jitter", jitter, 4)
         _check(img_size, self._jitter, crop_min=crop_min, flip_p=flip_p, jitter_p=jitter_p, gray_p=gray_p)
-        self.img_size, self._interpolation, self._crop = img_size, cv2.INTER_LINEAR, (crop_min, flip_p)
+        self.img_size, self._interpolation, self._crop = img_size, antialiased(interpolation), (crop_min, flip_p)
         self._gray_p, self._jitter_p = gray_p, jitter_p
         self.mean, self.std = _normalisation(mean, std)
 
@@ -196,11 +192,12 @@ class MoCoV2(Recipe):
     num_views = 2
 
     def __init__(self, *, img_size: int = 224, crop_min: float = 0.2, flip_p: float = 0.5,
-                 jitter: Sequence[float] = (0.4, 0.4, 0.4, 0.1), jitter_p: float = 0.8, gray_p: float = 0.2,
-                 blur_p: float = 0.5, mean: PerChannel = IMAGENET_MEAN, std: PerChannel = IMAGENET_STD):
+                 interpolation: str = "bilinear", jitter: Sequence[float] = (0.4, 0.4, 0.4, 0.1),
+                 jitter_p: float = 0.8, gray_p: float = 0.2, blur_p: float = 0.5, mean: PerChannel = IMAGENET_MEAN,
+                 std: PerChannel = IMAGENET_STD):
         jitter = _several("jitter", jitter, 4)
         _check(img_size, jitter, crop_min=crop_min, flip_p=flip_p, jitter_p=jitter_p, gray_p=gray_p, blur_p=blur_p)
-        self.img_size, self._interpolation, self._crop = img_size, cv2.INTER_LINEAR, (crop_min, flip_p)
+        self.img_size, self._interpolation, self._crop = img_size, antialiased(interpolation), (crop_min, flip_p)
         self._colors = (jitter, jitter_p, gray_p, blur_p)
         self.mean, self.std = _normalisation(mean, std)
 
@@ -220,15 +217,16 @@ class BYOL(Recipe):
     num_views = 2
 
     def __init__(self, *, img_size: int = 224, crop_min: float = 0.08, flip_p: float = 0.5,
-                 jitter: Sequence[float] = (0.4, 0.4, 0.2, 0.1), jitter_p: float = 0.8, gray_p: float = 0.2,
-                 blur_p: PerChannel = (1.0, 0.1), solarize_p: PerChannel = (0.0, 0.2),
-                 mean: PerChannel = IMAGENET_MEAN, std: PerChannel = IMAGENET_STD):
+                 interpolation: str = "bicubic", jitter: Sequence[float] = (0.4, 0.4, 0.2, 0.1),
+                 jitter_p: float = 0.8, gray_p: float = 0.2, blur_p: PerChannel = (1.0, 0.1),
+                 solarize_p: PerChannel = (0.0, 0.2), mean: PerChannel = IMAGENET_MEAN,
+                 std: PerChannel = IMAGENET_STD):
         self._jitter = _several("jitter", jitter, 4)
         blur_p, solarize_p = _several("blur_p", blur_p, 2), _several("solarize_p", solarize_p, 2)
         for blur, solarize in zip(blur_p, solarize_p):
             _check(img_size, self._jitter, crop_min=crop_min, flip_p=flip_p, jitter_p=jitter_p, gray_p=gray_p,
                    blur_p=blur, solarize_p=solarize)
-        self.img_size, self._interpolation, self._crop = img_size, cv2.INTER_CUBIC, (crop_min, flip_p)
+        self.img_size, self._interpolation, self._crop = img_size, antialiased(interpolation), (crop_min, flip_p)
         self._jitter_p, self._gray_p, self._pair = jitter_p, gray_p, tuple(zip(blur_p, solarize_p))
         self.mean, self.std = _normalisation(mean, std)
 

@@ -215,7 +215,7 @@ def test_a_step_that_cannot_be_made_is_named(steps, words):
 def test_plans_are_those_that_the_recipe_follows():
     recipe, image = build_views({"name": "byol", "img_size": 24}), picture(90, 130, 0)
     (box, steps), _ = recipe.plans(90, 130, rng(0, 0, 7))
-    view = transforms.resized_crop(image, box, 24, cv2.INTER_CUBIC)
+    view = transforms.resized_crop(image, box, 24, "bicubic")
     for transform, *amounts in steps:
         view = transform(view, *amounts)
     assert np.array_equal(view, recipe(image, rng(0, 0, 7))[0])

@@ -125,7 +125,7 @@ def simclr_plan(height: int, width: int, rng, *, crop, jitter, jitter_p: float, 
         crop: (crop_min, flip_p).
         jitter: four strengths; brightness multiplies.
     Returns:
-        (box, steps), for an image that ``tensorflow_style.resize_bicubic`` has made.
+        (box, steps), for an image that ``resize_bicubic`` of ``tensorflow_resize.py`` has made.
     Source: ``preprocess_for_train`` and ``batch_random_blur`` of ``tf2/data_util.py``.
     """
     crop_min, flip_p = crop
@@ -153,7 +153,7 @@ def byol_plan(height: int, width: int, rng, *, crop, jitter, jitter_p: float, gr
         crop: (crop_min, flip_p).
         jitter: four strengths; brightness is added.
     Returns:
-        (box, steps), for an image that ``tensorflow_style.resize_bicubic`` has made.
+        (box, steps), for an image that ``resize_bicubic`` of ``tensorflow_resize.py`` has made.
     Source: BYOL's ``utils/dataset.py`` and ``utils/augmentations.py``.
     """
     crop_min, flip_p = crop

@@ -2,12 +2,11 @@
 
 The official SimCLR and BYOL are made of these: google-research/simclr ``tf2/data_util.py``, google-deepmind/
 deepmind-research ``byol/utils/augmentations.py`` and ``dataset.py``, and the operators of TensorFlow below them. A view
-begins with ``resize_bicubic``, bytes to floats, and ends with ``to_bytes``, the only rounding.
+begins with ``tensorflow_resize.py``, bytes to floats, and ends with ``to_bytes``, the only rounding.
 
-Each is a function of its arguments alone, within 1e-4 of TensorFlow (a fortieth of a level) in 0..1 and, from
-``resize_bicubic`` on, wherever the next clip does not hide it. Speed: one to six passes of OpenCV.
+Each is a function of its arguments alone: TensorFlow's values within 1e-5, after a clip where they leave 0..1. Speed:
+one to six passes of OpenCV.
 """
-import functools
 import math
 
 import cv2
@@ -17,69 +16,7 @@ from passl_mixer.data.transforms import blur_kernel_size
 
 GRAY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # of tf.image.rgb_to_grayscale, and of BYOL
 _GRAY = np.float32([GRAY_WEIGHTS] * 3)
-_PHASES = 1024                           # TensorFlow looks the kernel up in a table of as many steps a pixel
-_KEYS = -0.5                             # the kernel's free coefficient
-_ONE_PRODUCT, _ROWS = 40, 8              # up to so many rows one matrix product is quickest, else one for some of them
-_NO_BLUR = 0.2                           # sigma, pixels: under it a neighbour's weight is under 4e-6
-
-
-@functools.lru_cache(maxsize=1024)
-def _bands(length: int, size: int) -> list:
-    """The cubic filter from ``length`` samples to ``size``: ``[(output rows, input rows, weights between them)]``."""
-    indices, weights = _taps(length, size)
-    bands, rows = [], size if max(size, length) <= _ONE_PRODUCT else _ROWS
-    for first in range(0, size, rows):
-        near, taps = indices[first:first + rows], weights[first:first + rows]
-        used = np.unique(near[taps != 0])
-        matrix = np.zeros((len(near), len(used)), np.float32)
-        row, tap = np.nonzero(taps)
-        matrix[row, np.searchsorted(used, near[row, tap])] = taps[row, tap]
-        whole = used[-1] + 1 - used[0] == len(used)
-        bands.append((slice(first, first + rows), slice(used[0], used[-1] + 1) if whole else used, matrix))
-    return bands
-
-
-def _taps(length: int, size: int) -> tuple:
-    """The four input samples of each output sample, int [size, 4], and their weights, 0 beyond the edges."""
-    step = np.float32(length) / np.float32(size)
-    centres = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * step - np.float32(0.5)
-    before = np.floor(centres)
-    phases = np.rint((centres - before) * _PHASES) / _PHASES
-    taps = np.arange(-1, 3)
-    indices, x = before.astype(int)[:, None] + taps, np.abs(phases[:, None] - taps)
-    weights = np.where(x <= 1, ((_KEYS + 2) * x - (_KEYS + 3)) * x * x + 1,
-                       ((_KEYS * x - 5 * _KEYS) * x + 8 * _KEYS) * x - 4 * _KEYS)
-    weights[(indices < 0) | (indices >= length)] = 0.0
-    return indices, weights / weights.sum(1, keepdims=True)
-
-
-def _resize_rows(image, size: int) -> np.ndarray:
-    """[H, W, 3] to float32 [size, W, 3]."""
-    height, width = image.shape[:2]
-    made = np.empty((size, width, 3), np.float32)
-    flat = made.reshape(size, -1)
-    for target, source, weights in _bands(height, size):
-        rows = image[source].astype(np.float32, copy=False)
-        np.matmul(weights, rows.reshape(len(rows), -1), out=flat[target])
-    return made
-
-
-def resize_bicubic(image, size: int) -> np.ndarray:
-    """An image resized to a square by Keys' cubic kernel, as ``tf.image.resize(method="bicubic")`` of TensorFlow 2.
-
-    Pixel centres are at halves, the filter does not widen when it reduces, and weights beyond the edge are left out and
-    the others made to sum to 1.
-
-    Args:
-        image: uint8 [H, W, 3].
-        size: side of the result, pixels.
-    Returns:
-        float32 [size, size, 3], 0..1 and beyond, as the kernel overshoots at edges.
-    Source: ``tensorflow/core/kernels/image/resize_bicubic_op.cc`` with ``half_pixel_centers``.
-    """
-    down = _resize_rows(image, size)
-    down *= np.float32(1.0 / 255.0)
-    return cv2.transpose(_resize_rows(cv2.transpose(down), size))
+_NO_BLUR = 0.2  # sigma, pixels: under it a neighbour's weight is under 4e-6
 
 
 def clip(image) -> np.ndarray:

@@ -21,8 +21,9 @@ def _resampler(style: str, interpolation: Optional[str]) -> str:
     """The name of the resampler that belongs to a style."""
     if style not in STYLES:
         raise BadInput(f"views option 'style' is {style!r}{nearest(style, STYLES)}")
+    name = antialiased(interpolation or "bicubic")
     if style == "torchvision":
-        return antialiased(interpolation or "bicubic")
+        return name
     if interpolation is not None:
         raise BadInput(f"views option 'interpolation' is {interpolation!r}, but style 'tensorflow' always resizes by "
                        "TensorFlow's cubic filter; remove it, or use style: torchvision")

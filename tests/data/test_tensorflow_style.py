@@ -8,6 +8,7 @@ import pytest
 from passl_mixer.data import tensorflow_style as style
 from passl_mixer.data import transforms
 from passl_mixer.data.loader import rng
+from passl_mixer.data.tensorflow_resize import resize_bicubic
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def keys(golden, kind):
 
 def test_the_cubic_filter_is_tensorflows(golden):
     for picture, side in keys(golden, "resize"):
-        made = style.resize_bicubic(golden[f"image/{picture}"], int(side))
+        made = resize_bicubic(golden[f"image/{picture}"], int(side))
         assert made.dtype == np.float32
         assert np.abs(made - golden[f"resize/{picture}/{side}"]).max() < 1e-5
     assert made.flags["C_CONTIGUOUS"]
@@ -52,7 +53,7 @@ def test_the_blur_is_tensorflows(golden):
 def test_whole_plans_are_tensorflows(golden):
     plans = json.loads(str(golden["about"]))["plans"]
     for p, (recipe, picture, (top, left, height, width), side, steps) in enumerate(plans):
-        made = style.resize_bicubic(golden[f"image/{picture}"][top:top + height, left:left + width], side)
+        made = resize_bicubic(golden[f"image/{picture}"][top:top + height, left:left + width], side)
         made = style.clip(made) if recipe == "byol" else made
         for i, (name, *amounts) in enumerate(steps):
             if name == "gaussian_blur" and i < 2:
@@ -86,10 +87,10 @@ def test_the_cubic_filter_looks_at_four_pixels_at_every_scale(shape, size):
     image = rng(1, 2, 3).integers(0, 256, (*shape, 3), dtype=np.uint8)
     expected = cubic(cubic(image / 255.0, size).swapaxes(0, 1), size).swapaxes(0, 1)
     # TensorFlow's table has 1024 phases a pixel; a cut of a larger array is what a crop is
-    assert np.abs(style.resize_bicubic(image, size) - expected).max() < 2e-3
+    assert np.abs(resize_bicubic(image, size) - expected).max() < 2e-3
     larger = np.zeros((shape[0] + 4, shape[1] + 3, 3), np.uint8)
     larger[2:-2, 1:-2] = image
-    assert np.array_equal(style.resize_bicubic(larger[2:-2, 1:-2], size), style.resize_bicubic(image, size))
+    assert np.array_equal(resize_bicubic(larger[2:-2, 1:-2], size), resize_bicubic(image, size))
 
 
 @pytest.mark.parametrize("sigma", [0.15, 0.4, 1.1, 2.0])

@@ -11,22 +11,29 @@ import numpy as np
 _PHASES = 1024               # TensorFlow looks the kernel up in a table of as many steps a pixel
 _KEYS = -0.5                 # the kernel's free coefficient
 _ONE_PRODUCT, _ROWS = 40, 8  # rows, of input and result
+_SPARSE = 0.7                # where the filter looks at a smaller share of the samples, those are picked first
 
 
 @functools.lru_cache(maxsize=1024)
-def _bands(length: int, size: int) -> list:
-    """The cubic filter from ``length`` samples to ``size``: ``[(output rows, input rows, weights between them)]``."""
+def _filter(length: int, size: int) -> tuple:
+    """The cubic filter from ``length`` samples to ``size``.
+
+    Returns:
+        (the samples that it looks at, None for all; the filter on those as [(output rows, input rows, weights)]).
+    """
     indices, weights = _taps(length, size)
+    used = np.unique(indices[weights != 0])
+    if len(used) > _SPARSE * length:
+        used = np.arange(length)
     bands, rows = [], size if max(size, length) <= _ONE_PRODUCT else _ROWS
     for first in range(0, size, rows):
-        near, taps = indices[first:first + rows], weights[first:first + rows]
-        used = np.unique(near[taps != 0])
-        matrix = np.zeros((len(near), len(used)), np.float32)
-        row, tap = np.nonzero(taps)
-        matrix[row, np.searchsorted(used, near[row, tap])] = taps[row, tap]
-        whole = used[-1] + 1 - used[0] == len(used)
-        bands.append((slice(first, first + rows), slice(used[0], used[-1] + 1) if whole else used, matrix))
-    return bands
+        row, tap = np.nonzero(weights[first:first + rows])
+        column = np.searchsorted(used, indices[first + row, tap])
+        start, stop = int(column.min()), int(column.max()) + 1
+        matrix = np.zeros((len(weights[first:first + rows]), stop - start), np.float32)
+        matrix[row, column - start] = weights[first + row, tap]
+        bands.append((slice(first, first + rows), slice(start, stop), matrix))
+    return None if len(used) == length else used, bands
 
 
 def _taps(length: int, size: int) -> tuple:
@@ -43,12 +50,11 @@ def _taps(length: int, size: int) -> tuple:
     return indices, weights / weights.sum(1, keepdims=True)
 
 
-def _resize_rows(image, size: int) -> np.ndarray:
+def _resize_rows(image, size: int, bands: list) -> np.ndarray:
     """[H, W, 3] to float32 [size, W, 3]."""
-    height, width = image.shape[:2]
-    made = np.empty((size, width, 3), np.float32)
+    made = np.empty((size, image.shape[1], 3), np.float32)
     flat = made.reshape(size, -1)
-    for target, source, weights in _bands(height, size):
+    for target, source, weights in bands:
         rows = image[source].astype(np.float32, copy=False)
         np.matmul(weights, rows.reshape(len(rows), -1), out=flat[target])
     return made
@@ -67,6 +73,11 @@ def resize_bicubic(image, size: int) -> np.ndarray:
         float32 [size, size, 3], 0..1 and beyond, as the kernel overshoots at edges.
     Source: ``tensorflow/core/kernels/image/resize_bicubic_op.cc`` with ``half_pixel_centers``.
     """
-    down = _resize_rows(image, size)
-    down *= np.float32(1.0 / 255.0)
-    return cv2.transpose(_resize_rows(cv2.transpose(down), size))
+    (rows, down), (columns, across) = _filter(image.shape[0], size), _filter(image.shape[1], size)
+    if rows is not None:
+        image = image[rows]
+    if columns is not None:
+        image = image.take(columns, axis=1)
+    made = _resize_rows(image, size, down)
+    made *= np.float32(1.0 / 255.0)
+    return cv2.transpose(_resize_rows(cv2.transpose(made), size, across))

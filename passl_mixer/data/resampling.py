@@ -13,6 +13,7 @@ from typing import Optional
 import numpy as np
 from PIL import Image
 
+from passl_mixer.data.tensorflow_resize import resize_bicubic
 from passl_mixer.errors import BadInput, nearest
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -30,8 +31,9 @@ def _to_square(crop, size: int, name: str) -> np.ndarray:
     return _resize(crop, size, size, name)
 
 
-# name -> function(crop uint8 [h, w, 3], side) -> uint8 [side, side, 3]
+# name -> function(crop uint8 [h, w, 3], side) -> [side, side, 3]: uint8, or float32 0..1 and beyond of "tf_bicubic"
 RESAMPLERS = {name: functools.partial(_to_square, name=name) for name in _FILTERS}
+RESAMPLERS["tf_bicubic"] = resize_bicubic
 ANTIALIASED = frozenset(_FILTERS)  # the others look at single pixels and must have the whole image
 
 

@@ -7,8 +7,10 @@ from passl_mixer.data import Loader, build_dataset, build_views, rng
 from passl_mixer.data.decode import decode, decode_reduced
 from passl_mixer.data.plans import MARGIN
 
-RANDOM = ["inception", "simclr", "moco_v1", "moco_v2", "byol"]
+RANDOM = ["inception", "simclr", "moco_v1", "moco_v2", "byol", "moco_v3"]
+TORCHVISION = {"simclr": {"style": "torchvision"}, "byol": {"style": "torchvision"}}
 CROPS = {key: {"jitter_p": 0, "gray_p": 0, "blur_p": 0, "flip_p": 0} for key in ("simclr", "moco_v2")}
+CROPS["simclr"]["style"] = "torchvision"
 CROPS["inception"] = {"flip_p": 0}
 
 
@@ -32,7 +34,7 @@ def steps_of(plan):
 
 def test_the_draws_of_a_recipe_stay_what_they_were():
     """Another order of draws would change every seeded run: these were printed before there were plans."""
-    plans = build_views({"name": "simclr"})._plans(375, 500, rng(0, 1, 2))
+    plans = build_views({"name": "simclr", "style": "torchvision"})._plans(375, 500, rng(0, 1, 2))
     assert [plan[0] for plan in plans] == [(0, 84, 359, 381), (0, 16, 237, 276)]
     first, second = (steps_of(plan) for plan in plans)
     assert first == [("flip",), ("brightness", 1.495), ("contrast", 1.255), ("hue", -0.149), ("saturation", 1.416)]
@@ -42,7 +44,7 @@ def test_the_draws_of_a_recipe_stay_what_they_were():
 
 @pytest.mark.parametrize("name", RANDOM)
 def test_a_reduction_leaves_every_crop_enough_pixels(name):
-    recipe = build_views({"name": name, "img_size": 20})
+    recipe = build_views({"name": name, "img_size": 20, **TORCHVISION.get(name, {})})
     seen = set()
     for i in range(160):
         height, width = (int(v) for v in rng(0, 0, i).integers(15, 1100, 2))
@@ -113,12 +115,14 @@ def test_images_that_no_crop_of_which_can_be_reduced_take_no_draw():
 
 
 def test_a_resampler_that_looks_at_single_pixels_gets_the_whole_image():
-    recipe = build_views({"name": "simclr", "img_size": 24, "crop_min": 1.0})
-    assert recipe.antialiased
-    assert recipe.reduction(1000, 1000, rng(0, 0, 0)) == 8
-    recipe._interpolation = "nearest"
-    assert not recipe.antialiased
-    assert recipe.reduction(1000, 1000, rng(0, 0, 0)) == 1
+    for name in TORCHVISION:
+        options = {"name": name, "img_size": 24, "crop_min": 1.0}
+        recipe = build_views({**options, "style": "torchvision"})
+        assert recipe.antialiased
+        assert recipe.reduction(1000, 1000, rng(0, 0, 0)) == 8
+        recipe = build_views({**options, "style": "tensorflow"})
+        assert not recipe.antialiased
+        assert recipe.reduction(1000, 1000, rng(0, 0, 0)) == 1
 
 
 def write(root, sizes):

@@ -117,12 +117,13 @@ def test_edges_between_pixels_stay_where_they_are():
         assert np.abs(view[0, 1:-1, 0] - np.interp(centres, np.arange(160), whole)[1:-1]).max() <= 0.75
 
 
-@pytest.mark.parametrize("name", ["inception", "simclr", "moco_v1", "moco_v2", "byol"])
+@pytest.mark.parametrize("name", ["inception", "simclr", "moco_v1", "moco_v2", "byol", "moco_v3"])
 def test_every_recipe_interpolates_as_asked(name):
     image = noise(60, 60)
     still = {} if name == "inception" else {"jitter_p": 0, "gray_p": 0}
-    still.update({"blur_p": 0} if name in ("simclr", "moco_v2", "byol") else {})
-    still.update({"solarize_p": 0} if name == "byol" else {})
+    still.update({"blur_p": 0} if name in ("simclr", "moco_v2", "byol", "moco_v3") else {})
+    still.update({"solarize_p": 0} if name in ("byol", "moco_v3") else {})
+    still.update({"style": "torchvision"} if name in ("simclr", "byol") else {})
     default = "bicubic" if name in ("simclr", "byol") else "bilinear"
     for given in ({"interpolation": "bilinear"}, {"interpolation": "bicubic"}, {}):
         recipe = build_views({"name": name, "img_size": 20, "flip_p": 0, **still, **given})
@@ -132,7 +133,7 @@ def test_every_recipe_interpolates_as_asked(name):
             np.testing.assert_array_equal(view, np.asarray(expected))
 
 
-@pytest.mark.parametrize("name", ["center_crop", "inception", "simclr", "moco_v1", "moco_v2", "byol"])
+@pytest.mark.parametrize("name", ["center_crop", "inception", "simclr", "moco_v1", "moco_v2", "byol", "moco_v3"])
 def test_an_unknown_interpolation_is_named(name):
     with pytest.raises(BadInput, match=r"'interpolation' is 'cubic'; did you mean 'bicubic'"):
         build_views({"name": name, "interpolation": "cubic"})

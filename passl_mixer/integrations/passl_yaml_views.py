@@ -24,6 +24,13 @@ def _square(keys: Keys) -> tuple:
     return size, two
 
 
+def _interpolation(keys: Keys) -> str:
+    kind = keys.take("interpolation", str, "bilinear")
+    if kind not in ("bilinear", "bicubic"):
+        raise keys.refusal("interpolation", kind, "bilinear and bicubic are there")
+    return kind
+
+
 def _crop(keys: Keys, notes: list) -> list:
     low, high = (keys.take("scale", list, [CROP_MIN, 1.0]) + [None, None])[:2]
     if high != 1.0 or not isinstance(low, (int, float)):
@@ -31,9 +38,7 @@ def _crop(keys: Keys, notes: list) -> list:
     narrow, wide = (keys.take("ratio", list, [1 / CROP_RATIO, CROP_RATIO]) + [0, 0])[:2]
     if not (wide >= 1 and abs(narrow * wide - 1) < 0.01):
         raise keys.refusal("ratio", [narrow, wide], "the range of ratios is 1/r to r here, e.g. [0.75, 1.3333]")
-    kind = keys.take("interpolation", str, "bilinear")
-    if kind not in ("bilinear", "bicubic"):
-        raise keys.refusal("interpolation", kind, "bilinear and bicubic are there")
+    kind = _interpolation(keys)
     wide = CROP_RATIO if abs(wide - CROP_RATIO) < 0.01 else float(wide)
     return [("crop", {"size": _square(keys)[0], "low": low, "ratio": wide, "kind": kind})]
 
@@ -80,9 +85,8 @@ def _solarize(keys: Keys, notes: list) -> list:
 
 
 def _resize(keys: Keys, notes: list) -> list:
-    keys.take("interpolation", str, "bilinear")
     size, two = _square(keys)
-    return [("resize", {"size": size, "exact": two})]
+    return [("resize", {"size": size, "exact": two, "kind": _interpolation(keys)})]
 
 
 def _clip(keys: Keys, notes: list) -> list:
@@ -196,11 +200,8 @@ def two_views(first: list, second: list, path: str, notes: list) -> dict:
                      f"{crop['size']}")
     if a == b and "solarize" not in a:
         return {"name": "simclr" if bicubic else "moco_v2", **entry, "blur_p": a.get("blur", 0.0), **_shared(a)}
-    if not bicubic:
-        raise BadInput(f"'{path}': views that differ in blur or solarisation are the recipe byol here, which is "
-                       "bicubic; "
-                       "give RandomResizedCrop interpolation: bicubic")
     pairs = {f"{k}_p": [v.get(k, 0.0) for v in (a, b)] for k in ("blur", "solarize")}
+    entry.update({} if bicubic else {"interpolation": crop["kind"]})
     return {"name": "byol", **entry, **pairs, **_shared(a)}
 
 
@@ -211,4 +212,6 @@ def eval_view(found: list, path: str) -> dict:
         raise BadInput(f"'{path}' has {', '.join(k for k, _ in found)}; evaluation here is Resize (one number: the "
                        "short "
                        "side), CenterCrop and a normalisation")
-    return {"name": "center_crop", "img_size": facts["center"], "resize": facts["resize"]["size"], **_shared(facts)}
+    resize = facts["resize"]
+    return {"name": "center_crop", "img_size": facts["center"], "resize": resize["size"],
+            "interpolation": resize["kind"], **_shared(facts)}

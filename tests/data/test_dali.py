@@ -185,24 +185,13 @@ def test_a_plan_as_numbers():
              (transforms.gaussian_blur, 1.25), (transforms.solarize,)]
     row = dali_plans.to_row(((3, 5, 70, 64), steps), 100, "x")
     assert row[dali_plans.BOX].tolist() == [3, 5, 70, 64]
-    assert row[[dali_plans.HALVINGS, dali_plans.FLIP, dali_plans.SOLARIZE]].tolist() == [0, 1, 1]
+    assert row[[dali_plans.FLIP, dali_plans.SOLARIZE]].tolist() == [1, 1]
     assert row[dali_plans.KINDS].tolist() == [dali_plans.HUE, dali_plans.CONTRAST, dali_plans.SATURATION, 0, 0]
     np.testing.assert_allclose(row[dali_plans.AMOUNTS], [230 / 256, 1.5, 0, 0, 0])
     assert row[[dali_plans.WINDOW, dali_plans.SIGMA]].tolist() == [11, 1.25]
     plain = dali_plans.to_row(((0, 0, 9, 9), [(transforms.gaussian_blur, 0.2)]), 100, "x")  # too little to see
     assert plain[[dali_plans.WINDOW, dali_plans.FLIP, dali_plans.SOLARIZE]].tolist() == [1, 0, 0]
     assert row.shape == (dali_plans.NUM_COLUMNS,)
-
-
-@pytest.mark.parametrize(("height", "width", "halvings", "sizes"), [
-    (199, 900, 0, [(100, 100)] * 4), (200, 282, 1, [(200, 200), (100, 100), (100, 100), (100, 100)]),
-    (290, 200, 2, [(400, 200), (200, 200), (100, 100), (100, 100)]),
-    (800, 5000, 3, [(800, 800), (400, 400), (200, 200), (100, 100)]),
-])
-def test_boxes_shrink_by_halvings(height, width, halvings, sizes):
-    row = dali_plans.to_row(((0, 0, height, width), []), 100, "x")
-    assert row[dali_plans.HALVINGS] == halvings
-    assert row[dali_plans.SIZES].reshape(4, 2).tolist() == [list(size) for size in sizes]
 
 
 @pytest.mark.parametrize(("steps", "words"), [

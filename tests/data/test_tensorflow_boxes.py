@@ -50,15 +50,15 @@ def test_boxes_are_distributed_as_tensorflows(recipe, height, width, golden):
     assert far(statistics(others, height, width), expected) > 2 * FAR
 
 
-@pytest.mark.parametrize(("draw", "mean"), [(tensorflow_sampling.simclr_box, 0.388),
-                                            (tensorflow_sampling.byol_box, 0.517), (sampling.crop_box, 0.434)])
+@pytest.mark.parametrize(("draw", "mean"), [(tensorflow_sampling.simclr_box, 0.3877),
+                                            (tensorflow_sampling.byol_box, 0.5186), (sampling.crop_box, 0.433)])
 def test_the_mean_area_of_an_imagenet_crop(draw, mean):
     numbers = Draws(rng(2, 0, 0))
     areas = [h * w / (375 * 500) for _, _, h, w in (draw(375, 500, 0.08, numbers) for _ in range(40000))]
-    assert abs(np.mean(areas) - mean) < 0.004
+    assert abs(np.mean(areas) - mean) < 0.004  # the first two by numerical integration over ratio, height and area
 
 
-@pytest.mark.parametrize(("height", "width", "smallest"), [(28, 28, 0.4), (41, 29, 0.2), (24, 37, 0.08)])
+@pytest.mark.parametrize(("height", "width", "smallest"), [(28, 28, 0.4), (12, 12, 0.5), (41, 29, 0.2), (24, 37, 0.08)])
 @pytest.mark.parametrize("recipe", BOXES)
 def test_boxes_of_other_sizes_and_minima(recipe, height, width, smallest):
     draw, numbers, count = np.random.default_rng(7), Draws(rng(3, 0, 0)), 6000

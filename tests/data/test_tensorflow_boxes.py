@@ -61,11 +61,14 @@ def test_the_mean_area_of_an_imagenet_crop(draw, mean):
 @pytest.mark.parametrize(("height", "width", "smallest"), [(28, 28, 0.4), (12, 12, 0.5), (41, 29, 0.2), (24, 37, 0.08)])
 @pytest.mark.parametrize("recipe", BOXES)
 def test_boxes_of_other_sizes_and_minima(recipe, height, width, smallest):
-    draw, numbers, count = np.random.default_rng(7), Draws(rng(3, 0, 0)), 6000
-    mine = statistics([BOXES[recipe](height, width, smallest, numbers) for _ in range(count)], height, width)
-    theirs = statistics([WRITTEN[recipe](height, width, smallest, draw) for _ in range(count)], height, width)
-    for values, others in zip(mine, theirs):
+    draw, numbers, count = np.random.default_rng(7), Draws(rng(3, 0, 0)), 12000
+    mine = np.array([BOXES[recipe](height, width, smallest, numbers) for _ in range(count)])
+    theirs = np.array([WRITTEN[recipe](height, width, smallest, draw) for _ in range(count)])
+    for values, others in zip(statistics(mine, height, width), statistics(theirs, height, width)):
         assert max(z_scores(values, others.mean(), others.std(), count)) < FAR
+    for sides, others in zip(mine.T, theirs.T):
+        shares = [np.bincount(v, minlength=max(height, width) + 1) / count for v in (sides, others)]
+        assert chi_square(*shares, count, count) < FAR
 
 
 def test_boxes_where_almost_nothing_fits():

@@ -87,7 +87,8 @@ def main() -> None:
         made = [picture(height, width, np.random.default_rng(i)) for i in range(arguments.images)]
         files = [cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes() for image in made]
         for recipe in arguments.recipes:
-            views, seen = build_views({"name": recipe}), Counter()
+            style = {"style": "torchvision"} if recipe in ("simclr", "byol") else {}  # TensorFlow's decodes whole
+            views, seen = build_views({"name": recipe, **style}), Counter()
             pairs = [[seconds(views, files, epoch, reduced, seen) for reduced in (False, True)]
                      for epoch in range(arguments.repeats + 1)][1:]
             ratios = sorted(whole / reduced for whole, reduced in pairs)
@@ -96,7 +97,7 @@ def main() -> None:
                 "whole_over_reduced": {"median": round(statistics.median(ratios), 2), "min": round(ratios[0], 2),
                                        "max": round(ratios[-1], 2)},
                 "reductions": {str(factor): seen[factor] for factor in sorted(seen)},
-                **differences(build_views({"name": recipe, **PLAIN}), files)}), flush=True)
+                **differences(build_views({"name": recipe, **style, **PLAIN}), files)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -115,8 +115,8 @@ class DaliLoader:
         try:
             pipeline = self._graph.build_pipeline(
                 self._inputs(pool, batches, epoch), batch_size=max(map(len, batches)), num_views=self.views.num_views,
-                size=self.views.img_size, bicubic=self.views.bicubic, antialiased=self.views.antialiased,
-                num_threads=workers, device_id=self._device_id)
+                size=self.views.img_size, bicubic=self.views.bicubic, num_threads=workers,
+                device_id=self._device_id)
             for indices in batches:
                 views = [OnGpu(made) for made in pipeline.run()]
                 # copied, because DALI uses the memory of its outputs again

@@ -20,7 +20,7 @@ from passl_mixer.data import transforms
 
 
 def build_pipeline(source: Iterable, *, batch_size: int, num_views: int, size: int, bicubic: bool,
-                   antialiased: bool, num_threads: int, device_id: Optional[int]):
+                   num_threads: int, device_id: Optional[int]):
     """A pipeline from encoded files and rows to views.
 
     Args:
@@ -30,7 +30,6 @@ def build_pipeline(source: Iterable, *, batch_size: int, num_views: int, size: i
         num_views: views of an image.
         size: side of the views, pixels.
         bicubic: whether crops are resized by a cubic filter; otherwise by a linear one.
-        antialiased: whether the filter widens where a crop shrinks.
         num_threads: of DALI.
         device_id: number of the GPU; None: everything on the CPU.
     Returns:
@@ -45,15 +44,15 @@ def build_pipeline(source: Iterable, *, batch_size: int, num_views: int, size: i
     def pipeline():
         files, *rows = fn.external_source(source=source, num_outputs=1 + num_views)
         image = fn.decoders.image(files, device=decoder, output_type=types.RGB, jpeg_fancy_upsampling=True)
-        return tuple(_view(_cut(image, row, size, sampling, antialiased), row) for row in rows)
+        return tuple(_view(_cut(image, row, size, sampling), row) for row in rows)
 
     return pipeline()
 
 
-def _cut(image, row, size, sampling, antialiased):
+def _cut(image, row, size, sampling):
     box = _whole(row[columns.BOX])
     x = fn.slice(image, start=box[0:2], shape=box[2:4], axes=[0, 1])
-    return fn.resize(x, size=[size, size], interp_type=sampling, antialias=antialiased)
+    return fn.resize(x, size=[size, size], interp_type=sampling, antialias=True)
 
 
 def _view(x, row):

@@ -1,7 +1,7 @@
 """TensorFlow's cubic resize, which does not antialias, as products with matrices that are mostly zero.
 
-Few rows: one product. Many: one for every eight rows of the result and the input rows that they need, which also keeps
-every product so small that NumPy's library does it on one thread, as loaders want.
+Few rows: one product. Many: one for every eight rows of the result and the input rows that they need. No product is so
+large that NumPy's library would spread it over threads, which the loader's own threads would wait for.
 """
 import functools
 
@@ -11,6 +11,7 @@ import numpy as np
 _PHASES = 1024               # TensorFlow looks the kernel up in a table of as many steps a pixel
 _KEYS = -0.5                 # the kernel's free coefficient
 _ONE_PRODUCT, _ROWS = 40, 8  # rows, of input and result
+_MOST = 250_000              # multiplications in a product; OpenBLAS takes more threads from 262,144 on
 _SPARSE = 0.7                # where the filter looks at a smaller share of the samples, those are picked first
 
 
@@ -55,8 +56,10 @@ def _resize_rows(image, size: int, bands: list) -> np.ndarray:
     made = np.empty((size, image.shape[1], 3), np.float32)
     flat = made.reshape(size, -1)
     for target, source, weights in bands:
-        rows = image[source].astype(np.float32, copy=False)
-        np.matmul(weights, rows.reshape(len(rows), -1), out=flat[target])
+        rows = image[source].astype(np.float32, copy=False).reshape(weights.shape[1], -1)
+        step = max(1, _MOST // weights.size)
+        for start in range(0, rows.shape[1], step):
+            np.matmul(weights, rows[:, start:start + step], out=flat[target, start:start + step])
     return made
 
 

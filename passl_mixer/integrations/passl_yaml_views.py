@@ -198,11 +198,13 @@ def two_views(first: list, second: list, path: str, notes: list) -> dict:
     if crop["size"] // 10 // 2 * 2 + 1 != 23:
         notes.append("GaussianBlur: PASSL's kernel has 23 pixels at every size, ours a tenth of img_size "
                      f"{crop['size']}")
+    style = {"style": "torchvision"}  # PASSL's transforms are Paddle's, which are torchvision's
     if a == b and "solarize" not in a:
-        return {"name": "simclr" if bicubic else "moco_v2", **entry, "blur_p": a.get("blur", 0.0), **_shared(a)}
+        name = {"name": "simclr", **style} if bicubic else {"name": "moco_v2"}
+        return {**name, **entry, "blur_p": a.get("blur", 0.0), **_shared(a)}
     pairs = {f"{k}_p": [v.get(k, 0.0) for v in (a, b)] for k in ("blur", "solarize")}
     entry.update({} if bicubic else {"interpolation": crop["kind"]})
-    return {"name": "byol", **entry, **pairs, **_shared(a)}
+    return {"name": "byol", **style, **entry, **pairs, **_shared(a)}
 
 
 def eval_view(found: list, path: str) -> dict:

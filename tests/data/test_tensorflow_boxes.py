@@ -50,22 +50,25 @@ def test_boxes_are_distributed_as_tensorflows(recipe, height, width, golden):
     assert far(statistics(others, height, width), expected) > 2 * FAR
 
 
-@pytest.mark.parametrize(("draw", "mean"), [(tensorflow_sampling.simclr_box, 0.388),
-                                            (tensorflow_sampling.byol_box, 0.517), (sampling.crop_box, 0.434)])
+@pytest.mark.parametrize(("draw", "mean"), [(tensorflow_sampling.simclr_box, 0.3877),
+                                            (tensorflow_sampling.byol_box, 0.5186), (sampling.crop_box, 0.433)])
 def test_the_mean_area_of_an_imagenet_crop(draw, mean):
     numbers = Draws(rng(2, 0, 0))
     areas = [h * w / (375 * 500) for _, _, h, w in (draw(375, 500, 0.08, numbers) for _ in range(40000))]
-    assert abs(np.mean(areas) - mean) < 0.004
+    assert abs(np.mean(areas) - mean) < 0.004  # the first two by numerical integration over ratio, height and area
 
 
-@pytest.mark.parametrize(("height", "width", "smallest"), [(28, 28, 0.4), (41, 29, 0.2), (24, 37, 0.08)])
+@pytest.mark.parametrize(("height", "width", "smallest"), [(28, 28, 0.4), (12, 12, 0.5), (41, 29, 0.2), (24, 37, 0.08)])
 @pytest.mark.parametrize("recipe", BOXES)
 def test_boxes_of_other_sizes_and_minima(recipe, height, width, smallest):
-    draw, numbers, count = np.random.default_rng(7), Draws(rng(3, 0, 0)), 6000
-    mine = statistics([BOXES[recipe](height, width, smallest, numbers) for _ in range(count)], height, width)
-    theirs = statistics([WRITTEN[recipe](height, width, smallest, draw) for _ in range(count)], height, width)
-    for values, others in zip(mine, theirs):
+    draw, numbers, count = np.random.default_rng(7), Draws(rng(3, 0, 0)), 12000
+    mine = np.array([BOXES[recipe](height, width, smallest, numbers) for _ in range(count)])
+    theirs = np.array([WRITTEN[recipe](height, width, smallest, draw) for _ in range(count)])
+    for values, others in zip(statistics(mine, height, width), statistics(theirs, height, width)):
         assert max(z_scores(values, others.mean(), others.std(), count)) < FAR
+    for sides, others in zip(mine.T, theirs.T):
+        shares = [np.bincount(v, minlength=max(height, width) + 1) / count for v in (sides, others)]
+        assert chi_square(*shares, count, count) < FAR
 
 
 def test_boxes_where_almost_nothing_fits():

@@ -112,6 +112,7 @@ def test_the_recipe_of_moco_v1(write, tmp_path):
     ("moco_v2", "data.train_views.name", "moco_v2"), ("moco_v2", "data.train_views.jitter_p", 0.8),
     ("moco_v2", "data.train_views.blur_p", 0.5), ("moco_v2", "model.head.hidden", 16),
     ("simclr", "data.train_views.name", "simclr"), ("simclr", "data.train_views.jitter", [0.4, 0.4, 0.4, 0.1]),
+    ("simclr", "data.train_views.style", "torchvision"), ("byol", "data.train_views.style", "torchvision"),
     ("simclr", "model.backbone.stem", "no_pool"), ("simclr", "optim.lr", pytest.approx(32 ** 0.5)),
     ("simclr", "optim.base_batch_size", 32), ("simclr", "schedule.warmup_epochs", 1),
     ("simclr", "evaluate.batch_size", 8),

@@ -60,8 +60,8 @@ RUNS = {
     "growth": _for(systems.growth, "mlp_mixer_b16"),
     "scaling": _for(systems.scaling, "mlp_mixer_b16"),
 }
-_B16, _PIL = "torchvision v2 on PIL, same filter"
-_JPEG = "mlp_mixer_b16, {}, batch {}, 224 px", "{}, 500x375 JPEG to 224 px, one thread"
+_B16, _JPEG = "mlp_mixer_b16, {}, batch {}, 224 px", "{}, 500x375 JPEG to 224 px, one thread"
+_PIL = "torchvision v2 on PIL, same filter"
 _PEAK = "measured peak, same process"
 TARGETS = {
     "mixer_inference": Target("Mixer-B/16 inference, batch 8, 224 px", "timm on PyTorch, eager", ">=", 1.3, "timm",

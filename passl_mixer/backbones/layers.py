@@ -16,6 +16,7 @@ from paddle import nn
 from passl_mixer.backbones import axes_ops, gpu_ops, ops, product_ops, program_ops
 from passl_mixer.backbones.checks import check_act, check_images
 from passl_mixer.backbones.recompute import apply_block
+from passl_mixer.backbones.twice import flatten
 from passl_mixer.errors import BadInput
 
 
@@ -210,7 +211,7 @@ def mixed_tokens(backbone, images):
         [B, S, C], row-major over the patches.
     """
     check_images(images, backbone.in_chans, backbone.img_size)
-    x_bsc = permute(backbone.stem(images).flatten(2), [0, 2, 1])
+    x_bsc = permute(flatten(backbone.stem(images), 2, 3), [0, 2, 1])
     for block in backbone.blocks:
         x_bsc = apply_block(block, x_bsc)
     return backbone.norm(x_bsc)

@@ -75,9 +75,10 @@ def gelu_slope(x, gelu: str):
     if gelu == "erf":
         bell = paddle.exp(-0.5 * near * near) / math.sqrt(2 * math.pi)
         return 0.5 + 0.5 * paddle.erf(x / math.sqrt(2)) + near * bell
-    steepness = math.sqrt(2 / math.pi)
-    half = 0.5 * paddle.tanh(steepness * (near + 0.044715 * near ** 3))         # the gate is 0.5 + half
-    return 0.5 + half + near * (0.25 - half * half) * (2 * steepness) * (1 + 3 * 0.044715 * near * near)
+    twice_u = 2 * math.sqrt(2 / math.pi) * (near + 0.044715 * near ** 3)
+    slope_of_u = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * near * near)
+    gate = F.sigmoid(twice_u)
+    return gate + 2 * near * gate * F.sigmoid(-twice_u) * slope_of_u
 
 
 class _Gelu:

@@ -12,35 +12,47 @@ operator says them twice. ``paddle.grad`` inside a layer's backward would do it 
 the process when the pass around it is one of ``paddle.grad`` too (segmentation fault, both versions).
 """
 import functools
+import weakref
 from typing import Sequence
 
 import paddle
 from paddle.autograd import PyLayer
 
+from passl_mixer.errors import BadInput
 
-class Call:
-    """One call of an operator: what its forward pass notes, as attributes, for its gradients.
+
+class Kept:
+    """What the forward pass of an operator notes for its gradients, as attributes.
 
     Tensors are noted as they came, not as copies: gradients of gradients follow them. An output is noted detached.
 
     Args:
-        operator: as of ``apply``.
-        inputs: tensors, or None where an input is left out.
-        wanted: for each input whether a gradient may be asked for.
+        wanted: for each input whether its gradient may be asked for.
     """
 
-    def __init__(self, operator, wanted: Sequence[bool]):
-        self.operator, self.wanted = operator, wanted
-        self.dy, self.found, self.left = None, None, 0
+    def __init__(self, wanted: Sequence[bool]):
+        self.wanted = wanted
+
+
+class Call:
+    """One call of an operator, and the backward pass that is under way in it.
+
+    What is kept does not know the call: functions that wait for a pruned input would hold it, and it them.
+    """
+
+    def __init__(self, operator, kept: Kept):
+        self.operator, self.kept = operator, kept
+        self.dy, self.found, self.left, self.letter = None, None, 0, None
+        self.zero = paddle.zeros([1], "float32")        # what stands for inputs, and signals that gradients are there
 
     def lay_down(self, dy) -> None:
         """Begin a backward pass; what one before left, whose inputs were pruned, goes."""
-        self.dy, self.found, self.left = dy, None, sum(self.wanted)
+        self.dy, self.found, self.left = dy, None, sum(self.kept.wanted)
 
     def take(self, index: int):
         """One input's gradient; with the last one everything is let go."""
         if self.found is None:
-            self.found = list(self.operator.gradients(self, self.dy))
+            self.found = list(self.operator.gradients(self.kept, self.dy))
         gradient, self.found[index] = _value(self.found[index]), None
         self.left -= 1
         if not self.left:
@@ -58,7 +70,7 @@ def apply(operator, inputs: Sequence, *options):
     Args:
         operator: a class of three static methods.
             ``forward(ctx, *inputs, *options)`` gives the output, or a tuple of them where there is one input. It runs
-            without recording and notes in ``ctx``, a ``Call``, what the gradients need.
+            without recording, and notes in ``ctx``, of the class ``Kept``, what the gradients need.
             ``gradients(ctx, dy)`` gives for each input its gradient, or a function without arguments that gives it;
             anything where ``ctx.wanted`` is false. ``dy`` is a tuple where the output is. Every gradient is a tensor
             of its own, not ``dy``: Paddle adds into them.
@@ -67,32 +79,50 @@ def apply(operator, inputs: Sequence, *options):
         options: no tensors that need gradients.
     """
     recording = paddle.is_grad_enabled()
-    call = Call(operator, [recording and t is not None and not t.stop_gradient for t in inputs])
-    count = sum(call.wanted)
+    kept = Kept([recording and t is not None and not t.stop_gradient for t in inputs])
+    count = sum(kept.wanted)
     if count == 0:
-        return operator.forward(call, *inputs, *options)
-    run = functools.partial(operator.forward, call, *inputs, *options)      # a list of tensors would be inputs
+        return operator.forward(kept, *inputs, *options)
+    run = functools.partial(operator.forward, kept, *inputs, *options)      # a list of tensors would be inputs
+    layers = []
     if count == 1:
-        return _Single.apply(inputs[call.wanted.index(True)], call, run)
-    stand_ins = [_Input.apply(t, call, i) for i, t in enumerate(inputs) if call.wanted[i]]
-    return _Several.apply(paddle.add_n(stand_ins), call, run)
+        y = _Single.apply(inputs[kept.wanted.index(True)], operator, kept, run, layers)
+    else:
+        call = Call(operator, kept)
+        stand_ins = [_Input.apply(t, call, i) for i, t in enumerate(inputs) if kept.wanted[i]]
+        y = _Several.apply(paddle.add_n(stand_ins), call, run, layers)
+    for output in y if isinstance(y, tuple) else (y,):
+        output.register_hook(functools.partial(_check_alive, *layers))
+    return y
+
+
+def _check_alive(layer, dy) -> None:
+    """Refuse a second ``backward`` in words: Paddle lets go of a layer after its first one, and the process would end.
+
+    Only a hook comes before the layer. ``paddle.grad`` runs copies of layers, as often as one likes.
+    """
+    if layer() is None:
+        raise BadInput("backward() was called twice on one graph, which Paddle cannot do where an operator is not its "
+                       "own; call paddle.grad(..., retain_graph=True) for all passes but the last, or compute the "
+                       "loss again")
 
 
 class _Single(PyLayer):
     """An operator of which one input needs a gradient."""
 
     @staticmethod
-    def forward(ctx, x, call, run):
-        ctx.call = call
+    def forward(ctx, x, operator, kept, run, layers):
+        ctx.operator, ctx.kept = operator, kept
+        layers.append(weakref.ref(ctx))
         return run()
 
     @staticmethod
     def backward(ctx, *dy):
-        call, dy = ctx.call, dy if len(dy) > 1 else dy[0]
+        operator, kept, dy = ctx.operator, ctx.kept, dy if len(dy) > 1 else dy[0]
         # Paddle records in a backward pass if, and only if, that is to be differentiated too.
         again = paddle.is_grad_enabled()
-        found = call.operator.plain_gradients(call, dy) if again else call.operator.gradients(call, dy)
-        return _value(found[call.wanted.index(True)])
+        found = operator.plain_gradients(kept, dy) if again else operator.gradients(kept, dy)
+        return _value(found[kept.wanted.index(True)])
 
 
 class _Input(PyLayer):
@@ -101,29 +131,31 @@ class _Input(PyLayer):
     @staticmethod
     def forward(ctx, x, call, index):
         ctx.call, ctx.index = call, index
-        return paddle.zeros([1], "float32")
+        return call.zero.detach()
 
     @staticmethod
     def backward(ctx, signal):
+        call = ctx.call
         if not paddle.is_grad_enabled():
-            return ctx.call.take(ctx.index)
-        dy = _Receive.apply(signal, ctx.call.letter)
-        return _value(ctx.call.operator.plain_gradients(ctx.call, dy)[ctx.index])
+            return call.take(ctx.index)
+        dy = _Receive.apply(signal, call.letter)
+        return _value(call.operator.plain_gradients(call.kept, dy)[ctx.index])
 
 
 class _Several(PyLayer):
     """The operator itself; its one input is the sum of what stands for its inputs."""
 
     @staticmethod
-    def forward(ctx, stand_ins, call, run):
+    def forward(ctx, stand_ins, call, run, layers):
         ctx.call = call
+        layers.append(weakref.ref(ctx))
         return run()
 
     @staticmethod
     def backward(ctx, dy):
         if not paddle.is_grad_enabled():
             ctx.call.lay_down(dy)
-            return paddle.zeros([1], "float32")
+            return ctx.call.zero.detach()
         ctx.call.letter = _Letter(dy.detach())
         return _Send.apply(dy, ctx.call.letter)
 

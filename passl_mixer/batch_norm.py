@@ -131,6 +131,10 @@ class SyncBatchNorm(nn.layer.norm._BatchNormBase):
         return y if self.after is None else self.activate(y, self.after)
 
     def _normalised(self, x, data_format: str):
+        if not self.training and paddle.is_grad_enabled() and self.weight is not None and self.bias is not None:
+            # of Paddle's own, the scale's gradient is None unless the shift's is asked for too
+            scale, (_, shape) = self.weight * (self._variance + self._epsilon).rsqrt(), _around_channels(x, data_format)
+            return (x * scale.reshape(shape) + (self.bias - self._mean * scale).reshape(shape)).astype(x.dtype)
         if not self.training:
             return F.batch_norm(x, self._mean, self._variance, self.weight, self.bias, epsilon=self._epsilon,
                                 data_format=data_format)

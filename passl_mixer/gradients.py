@@ -72,8 +72,8 @@ def apply(operator, inputs: Sequence, *options):
             ``forward(ctx, *inputs, *options)`` gives the output, or a tuple of them where there is one input. It runs
             without recording, and notes in ``ctx``, of the class ``Kept``, what the gradients need.
             ``gradients(ctx, dy)`` gives for each input its gradient, or a function without arguments that gives it;
-            anything where ``ctx.wanted`` is false. ``dy`` is a tuple where the output is. Every gradient is a tensor
-            of its own, not ``dy``: Paddle adds into them.
+            anything where ``ctx.wanted`` is false. ``dy`` is a list where the output is a tuple. Every gradient is a
+            tensor of its own, not ``dy``: Paddle adds into them.
             ``plain_gradients(ctx, dy)`` gives the same by operators that are differentiable.
         inputs: tensors; None for one that is left out.
         options: no tensors that need gradients.
@@ -91,8 +91,8 @@ def apply(operator, inputs: Sequence, *options):
         call = Call(operator, kept)
         stand_ins = [_Input.apply(t, call, i) for i, t in enumerate(inputs) if kept.wanted[i]]
         y = _Several.apply(paddle.add_n(stand_ins), call, run, layers)
-    for output in y if isinstance(y, tuple) else (y,):
-        output.register_hook(functools.partial(_check_alive, *layers))
+    if paddle.is_tensor(y):         # Paddle 2.6 cannot call a hook of an output, of several, that has no gradient
+        y.register_hook(functools.partial(_check_alive, *layers))
     return y
 
 
@@ -114,11 +114,17 @@ class _Single(PyLayer):
     def forward(ctx, x, operator, kept, run, layers):
         ctx.operator, ctx.kept = operator, kept
         layers.append(weakref.ref(ctx))
-        return run()
+        y = run()
+        if isinstance(y, tuple):            # in paddle.grad, Paddle 2.6 dies of making zeros for an unused output
+            ctx.set_materialize_grads(False)
+            ctx.likes = [(t.shape, t.dtype) for t in y]
+        return y
 
     @staticmethod
     def backward(ctx, *dy):
-        operator, kept, dy = ctx.operator, ctx.kept, dy if len(dy) > 1 else dy[0]
+        operator, kept = ctx.operator, ctx.kept
+        dy = dy[0] if len(dy) == 1 else [
+            paddle.zeros(*like) if one is None else one for one, like in zip(dy, ctx.likes)]
         # Paddle records in a backward pass if, and only if, that is to be differentiated too.
         again = paddle.is_grad_enabled()
         found = operator.plain_gradients(kept, dy) if again else operator.gradients(kept, dy)

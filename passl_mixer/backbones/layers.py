@@ -31,6 +31,8 @@ def linear(x, weight, bias=None, act: Optional[str] = None):
         y = product_ops.linear(rows, weight, bias)
     elif bias is not None and gpu_ops.on_gpu(x):
         y = gpu_ops.fused_linear()(rows, weight, bias)
+    elif ops.usable(x) and x.ndim > 2:      # of more axes, Paddle 2.6 gives second derivatives of another shape
+        y = F.linear(x.reshape([-1, x.shape[-1]]), weight).reshape([*x.shape[:-1], weight.shape[1]])
     else:
         y = F.linear(rows, weight, bias)
     y = activate(y, act)

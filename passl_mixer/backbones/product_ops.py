@@ -44,8 +44,9 @@ class _Product:
 
     @staticmethod
     def gradients(x, weight, grad):
+        # on rows: of more axes, Paddle 2.6 gives the gradient of such a product another shape than the weight's
         rows = grad.reshape([-1, grad.shape[-1]])
-        return (lambda: paddle.matmul(grad, weight, transpose_y=True),
+        return (lambda: paddle.matmul(rows, weight, transpose_y=True).reshape(x.shape),
                 lambda: paddle.matmul(x.reshape([-1, x.shape[-1]]), rows, transpose_x=True))
 
     @staticmethod

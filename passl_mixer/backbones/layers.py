@@ -16,7 +16,7 @@ from paddle import nn
 from passl_mixer.backbones import axes_ops, gpu_ops, ops, product_ops, program_ops
 from passl_mixer.backbones.checks import check_act, check_images
 from passl_mixer.backbones.recompute import apply_block
-from passl_mixer.backbones.twice import flatten
+from passl_mixer.backbones.twice import flatten, gelu
 from passl_mixer.errors import BadInput
 
 
@@ -69,7 +69,7 @@ def activate(x, act: Optional[str]):
         return x * F.sigmoid(1.702 * x)
     if ops.compiled(x):
         return ops.gelu(x, act)
-    return F.gelu(x, approximate=act == "gelu_tanh")
+    return gelu(x, act)
 
 
 def attr(init: Optional[Callable]):

@@ -158,6 +158,7 @@ CASES = {
     "affine without shift": (affine_ops.affine, lambda x, s: x * s, [MAP, CHANNEL]),
     "add_scaled": (affine_ops.add_scaled, lambda r, x, s: r + x * s, [MAP, MAP, CHANNEL]),
     "softmax": (lambda x: twice.softmax(x, 1), lambda x: F.softmax(x, 1), [(2, 3, 4)]),
+    "gelu without kernels": (lambda x: twice.gelu(x, "gelu_tanh"), lambda x: F.gelu(x, True), [(3, 40)]),
     "roll": (lambda x: twice.roll(x, [1, -2], [1, 2]), lambda x: paddle.roll(x, [1, -2], [1, 2]), [MAP]),
 }
 

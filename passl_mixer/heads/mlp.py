@@ -37,17 +37,15 @@ from passl_mixer.errors import BadInput
 class BatchNorm1D(nn.BatchNorm1D):
     """``nn.BatchNorm1D`` whose scale learns without a shift too.
 
-    Paddle (3.3.1, 2.6.2) gives the scale a gradient only beside a shift that wants one, so a shift of zeros stands in.
+    Paddle (3.3.1, 2.6.2) gives a scale no gradient where there is no shift, so the scale is a product of its own here.
     """
 
     def forward(self, x):
         """Rows x [B, C], normalised over the batch; running statistics move in training."""
-        shift = self.bias
-        if shift is None and self.weight is not None:
-            shift = paddle.zeros_like(self.weight)      # of this pass alone: its gradient goes nowhere
-            shift.stop_gradient = self.weight.stop_gradient
-        return F.batch_norm(x, self._mean, self._variance, self.weight, shift, training=self.training,
-                            momentum=self._momentum, epsilon=self._epsilon)
+        alone = self.bias is None and self.weight is not None
+        y = F.batch_norm(x, self._mean, self._variance, None if alone else self.weight, self.bias,
+                         training=self.training, momentum=self._momentum, epsilon=self._epsilon)
+        return y * self.weight.astype(y.dtype) if alone else y
 
 
 class MLPHead(nn.Layer):

@@ -19,7 +19,7 @@ setup(
     python_requires=">=3.9",
     packages=find_packages(include=["passl_mixer", "passl_mixer.*"]),
     package_data={"passl_mixer.data": ["assets/*"], "passl_mixer.native": ["*.c", "*.h"]},
-    install_requires=["numpy>=1.23", "pyyaml>=5.4", "opencv-python-headless>=4.6", "safetensors>=0.4"],
+    install_requires=["numpy>=1.23", "pyyaml>=5.4", "opencv-python-headless>=4.6", "pillow>=9.1", "safetensors>=0.4"],
     extras_require={
         "cpu": ["paddlepaddle>=3.0"],
         # Paddle 2.6 was built against NumPy 1 and, on Python 3.12, needs setuptools at run time
@@ -28,7 +28,7 @@ setup(
         "clip": CLIP,
         "dali": ["nvidia-dali-cuda120>=2.4"],
         # passl's wheel declares ftfy and regex only
-        "passl": ["passl==0.0.4", "ftfy", "pillow", "regex", "tqdm", "visualdl>=2.5"],
+        "passl": ["passl==0.0.4", "ftfy", "regex", "tqdm", "visualdl>=2.5"],
         "test": TEST,
         "dev": [*TEST, "ruff>=0.6", "matplotlib>=3.5"],
     },

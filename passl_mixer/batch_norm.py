@@ -12,6 +12,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from passl_mixer import distributed
+from passl_mixer.gradients import apply, norm_gradients
 
 EPSILON = 1e-5
 
@@ -34,13 +35,20 @@ def _affine(x, scale, shift, data_format: str):
     return F.batch_norm(x, none, one, scale * (1.0 + EPSILON) ** 0.5, shift, epsilon=EPSILON, data_format=data_format)
 
 
+def _around_channels(x, data_format: str) -> tuple:
+    """``(axes, shape)``: all axes but the channels', and the shape with which [C] is broadcast to that of ``x``."""
+    channel_axis = 1 if data_format[1] == "C" else x.ndim - 1
+    return ([axis for axis in range(x.ndim) if axis != channel_axis],
+            [-1 if axis == channel_axis else 1 for axis in range(x.ndim)])
+
+
 def _sums(x, data_format: str):
     """Sum over all but the channels, [C], float32; by products with ones on a CPU, where Paddle's sums are slow."""
-    channel_axis = 1 if data_format[1] == "C" else len(x.shape) - 1
+    axes, _ = _around_channels(x, data_format)
     if not x.place.is_cpu_place():
-        return paddle.sum(x, [axis for axis in range(len(x.shape)) if axis != channel_axis], dtype="float32")
-    channels = x.shape[channel_axis]
-    if channel_axis == 1 and len(x.shape) > 2:
+        return paddle.sum(x, axes, dtype="float32")
+    channels = x.shape[1] if data_format[1] == "C" else x.shape[-1]
+    if data_format[1] == "C" and x.ndim > 2:
         x = x.reshape([x.shape[0] * channels, -1])
         x = paddle.matmul(x, paddle.ones([x.shape[1], 1]))
     x = x.reshape([-1, channels])
@@ -60,33 +68,43 @@ def _moments(x, data_format: str):
     return mean, variances.mean(0) + (means - mean).square().mean(0)
 
 
-class _Normalise(paddle.autograd.PyLayer):
+class _Normalise:
     """``(x - mean) / std * weight + bias`` with the moments of ``x`` over all processes; dx is the textbook's:
 
     weight / std * (dy - mean of dy - normalised x * mean of (dy * normalised x)), those means over all processes too.
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, mean, std, data_format):
-        ctx.save_for_backward(x, weight, mean, std)
-        ctx.data_format = data_format
-        ctx.wanted = [not tensor.stop_gradient for tensor in (x, weight, bias)]
+    def forward(ctx, x, weight, bias, mean, std, data_format, epsilon):
+        ctx.x, ctx.weight, ctx.mean, ctx.std, ctx.data_format, ctx.epsilon = x, weight, mean, std, data_format, epsilon
         return _affine(x, weight / std, bias - mean * weight / std, data_format)
 
     @staticmethod
-    def backward(ctx, dy):
-        x, weight, mean, std = ctx.saved_tensor()
-        normalised = _affine(x, 1.0 / std, -mean / std, ctx.data_format)
-        dbias, dweight = (_sums(t, ctx.data_format) for t in (dy, dy * normalised))
-        dx = None
-        if ctx.wanted[0]:
+    def gradients(ctx, dy):
+        x, mean, std, data_format = ctx.x, ctx.mean, ctx.std, ctx.data_format
+        normalised = _affine(x, 1.0 / std, -mean / std, data_format)
+        dbias, dweight = (_sums(t, data_format) for t in (dy, dy * normalised))
+
+        def input_gradient():
             sums = distributed.all_gather_no_grad(paddle.stack([dbias, dweight]).unsqueeze(0)).sum(0)
             means = sums * (mean.size / (distributed.world_size() * x.size))
-            scale = weight / std
-            dx = _affine(dy, scale, -scale * means[0], ctx.data_format) \
-                + _affine(normalised, -scale * means[1], paddle.zeros_like(scale), ctx.data_format)
-        _, wants_weight, wants_bias = ctx.wanted
-        return dx, dweight if wants_weight else None, dbias if wants_bias else None, None, None
+            scale = ctx.weight / std
+            return _affine(dy, scale, -scale * means[0], data_format) \
+                + _affine(normalised, -scale * means[1], paddle.zeros_like(scale), data_format)
+
+        # copies, since the gradient of x may be taken later: Paddle adds into the gradients it is given
+        return input_gradient, dweight.clone(), dbias.clone()
+
+    @staticmethod
+    def plain_gradients(ctx, dy):
+        x, dy = ctx.x.astype("float32"), dy.astype("float32")
+        axes, shape = _around_channels(x, ctx.data_format)
+
+        def mean_of(t):
+            return distributed.all_gather(t.mean(axes, keepdim=True).unsqueeze(0)).mean(0)
+
+        dx, dweight, dbias = norm_gradients(x, ctx.weight.reshape(shape), dy, axes, axes, ctx.epsilon, mean_of)
+        return lambda: dx().astype(ctx.x.dtype), dweight, dbias
 
 
 class SyncBatchNorm(nn.layer.norm._BatchNormBase):
@@ -113,6 +131,10 @@ class SyncBatchNorm(nn.layer.norm._BatchNormBase):
         return y if self.after is None else self.activate(y, self.after)
 
     def _normalised(self, x, data_format: str):
+        if not self.training and paddle.is_grad_enabled() and self.weight is not None and self.bias is not None:
+            # of Paddle's own, the scale's gradient is None unless the shift's is asked for too
+            scale, (_, shape) = self.weight * (self._variance + self._epsilon).rsqrt(), _around_channels(x, data_format)
+            return (x * scale.reshape(shape) + (self.bias - self._mean * scale).reshape(shape)).astype(x.dtype)
         if not self.training:
             return F.batch_norm(x, self._mean, self._variance, self.weight, self.bias, epsilon=self._epsilon,
                                 data_format=data_format)
@@ -123,4 +145,5 @@ class SyncBatchNorm(nn.layer.norm._BatchNormBase):
                     running.scale_(self._momentum).add_(batch * (1.0 - self._momentum))
             weight = paddle.ones_like(mean) if self.weight is None else self.weight
             bias = paddle.zeros_like(mean) if self.bias is None else self.bias
-            return _Normalise.apply(x, weight, bias, mean, (variance + self._epsilon).sqrt(), data_format)
+            return apply(_Normalise, [x, weight, bias], mean, (variance + self._epsilon).sqrt(), data_format,
+                         self._epsilon)

@@ -2,6 +2,8 @@
 import paddle
 import paddle.distributed as dist
 
+from passl_mixer.gradients import apply
+
 
 def init() -> None:
     """Join the group that ``paddle.distributed.launch`` described; nothing when there is one process."""
@@ -19,20 +21,35 @@ def world_size() -> int:
     return dist.get_world_size()
 
 
-class _AllGather(paddle.autograd.PyLayer):
+class _AllGather:
     """Gather forward; backward, every process sends the others the gradients of their rows."""
 
     @staticmethod
     def forward(ctx, x):
-        ctx.rows = x.shape[0]
         return all_gather_no_grad(x)
 
     @staticmethod
-    def backward(ctx, grad):
-        grad = grad.clone()
-        dist.all_reduce(grad)
-        start = rank() * ctx.rows
-        return grad[start:start + ctx.rows]
+    def gradients(ctx, dy):
+        return [apply(_OwnRows, [dy])]
+
+    plain_gradients = gradients
+
+
+class _OwnRows:
+    """The sum of all processes' tensors, and of that the rows of this process; its gradient is gathered."""
+
+    @staticmethod
+    def forward(ctx, dy):
+        total = dy.clone()
+        dist.all_reduce(total)
+        rows = dy.shape[0] // world_size()
+        return total[rank() * rows:(rank() + 1) * rows].clone()
+
+    @staticmethod
+    def gradients(ctx, ddx):
+        return [all_gather(ddx)]
+
+    plain_gradients = gradients
 
 
 def all_gather(x):
@@ -47,7 +64,7 @@ def all_gather(x):
     Returns:
         [world_size * B, ...].
     """
-    return _AllGather.apply(x) if world_size() > 1 else x
+    return apply(_AllGather, [x]) if world_size() > 1 else x
 
 
 def all_gather_no_grad(x):

@@ -64,12 +64,15 @@ def linear_probe(train, train_labels, test, test_labels, *, epochs: int, lr: flo
                  weight_decay: float = 0.0, seed: int = 0) -> float:
     """Accuracy of a linear classifier trained on cached features by SGD (momentum 0.9, cosine to 0).
 
-    Features are standardised with the training features' mean and deviation. Protocol: linear evaluation as in Chen et
-    al. 2020, arXiv:2002.05709, appendix B.8, without augmentation.
+    Features are standardised with the training features' mean and deviation, then divided by the square root of their
+    width, so that rows have length 1 on average. Protocol: linear evaluation as in Chen et al. 2020,
+    arXiv:2002.05709, appendix B.6, without augmentation and without Nesterov's form.
 
     Args:
         train, test: features [N, D], [M, D]. train_labels, test_labels: int64.
-        epochs: passes over the training features. lr: for batches of 256, scaled linearly.
+        epochs: passes over the training features.
+        lr: of the first step, for batches of 256; scaled linearly with the batch. It is for rows of length 1: larger
+            than the rates of published linear evaluations, which are for features as a network gives them.
         batch_size: features per step. weight_decay: L2 factor on the weights.
         seed: of the order of batches.
     Returns:
@@ -82,7 +85,7 @@ def linear_probe(train, train_labels, test, test_labels, *, epochs: int, lr: flo
     classes = int(max(train_labels.max(), test_labels.max())) + 1
     batch_size = min(batch_size, len(train))
     steps = epochs * (len(train) // batch_size)
-    peak = 10.0 * lr * batch_size / 256
+    peak = lr * batch_size / 256
     w = paddle.zeros([train.shape[1] + 1, classes])
     velocity = paddle.zeros_like(w)
     rng = np.random.default_rng(seed)

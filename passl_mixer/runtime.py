@@ -228,13 +228,15 @@ def versions() -> dict:
     import cv2
     import numpy
     import paddle
+    import PIL
 
     import passl_mixer
     from passl_mixer import native
 
     return {"passl_mixer": passl_mixer.__version__, "git_commit": _git_commit(), "python": platform.python_version(),
             "paddle": paddle.__version__, "numpy": numpy.__version__, "opencv": cv2.__version__,
-            "platform": platform.platform(), "cpu_tuning": tune_cpu(), "native_kernels": native.status()}
+            "pillow": PIL.__version__, "platform": platform.platform(), "cpu_tuning": tune_cpu(),
+            "native_kernels": native.status()}
 
 
 def _git_commit() -> Optional[str]:

@@ -46,7 +46,7 @@ SCHEMA = {
         "batch_size": (int, 256, ABOVE_0),
         "knn": {"k": (int, 20, ABOVE_0), "temperature": (float, 0.1, ABOVE_0),
                 "bank_images": (Optional[int], None, ABOVE_0)},
-        "linear": {"epochs": (int, 100, ABOVE_0), "lr": (float, 0.1, ABOVE_0), "batch_size": (int, 512, ABOVE_0),
+        "linear": {"epochs": (int, 100, ABOVE_0), "lr": (float, 1.0, ABOVE_0), "batch_size": (int, 512, ABOVE_0),
                    "weight_decay": (float, 0.0, FROM_0)},
         "few_labels": {"draws": (int, 20, ABOVE_0), "l2": (float, 0.01, ABOVE_0)},
     },

@@ -50,6 +50,14 @@ for name, norm, shape in LAYERS:
         out[name + "." + key] = value.numpy()
         if value.grad is not None:
             out[name + ".grad." + key] = whole(value.grad.unsqueeze(0)).sum(0)
+    # the gradients of a gradient penalty, of Paddle's own norm on one process
+    x, scales = paddle.to_tensor(images[mine], stop_gradient=False), [p for p in holder.parameters() if p.trainable]
+    y = holder(x)
+    (slope,) = paddle.grad((y * y * paddle.to_tensor(weights[mine])).sum(), x, create_graph=True)
+    found = paddle.grad((slope * slope * paddle.to_tensor(weights[mine])).sum(), [x, *scales], allow_unused=True)
+    out[name + ".twice.dx"] = whole(found[0])
+    if scales:
+        out[name + ".twice.scale"] = whole(found[1].unsqueeze(0)).sum(0)
     holder.eval()
     out[name + ".eval"] = whole(holder(x))
 
@@ -138,9 +146,8 @@ def test_two_processes_normalise_as_one(tmp_path, tiny):
     tiny()          # writes the configuration
     script = WORKER.format(runs=RUNS, moco=MOCO, compiled=[CONV, "train.compile=true"])
     first, second, whole = arrays_of_two_and_one(script, tmp_path)
-    assert {"bare.dx", "scale.grad.0.weight", "NHWC.grad.0.weight", "simclr.loss", "simclr.grad.head.mlp.4.weight",
-            "byol.after.target_backbone.tokenizer.1._mean"} <= \
-        set(whole.files)
+    assert {"bare.dx", "scale.grad.0.weight", "NHWC.twice.scale", "NHWC.grad.0.weight", "simclr.loss",
+            "simclr.grad.head.mlp.4.weight", "byol.after.target_backbone.tokenizer.1._mean"} <= set(whole.files)
     assert set(first.files) == set(whole.files)         # no name of a state dictionary is new
     largest, worst = {}, {}
     for name in whole.files:        # some gradients are 0 but for rounding: a norm takes their shift away again

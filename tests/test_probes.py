@@ -47,11 +47,43 @@ def test_knn_needs_enough_neighbours():
 def test_linear_probe_finds_what_is_linear_and_only_that():
     train, labels = blobs(400, spread=0.2)
     test, truth = blobs(200, spread=0.2, seed=1)
-    settings = {"epochs": 20, "lr": 0.1, "batch_size": 64}
+    settings = {"epochs": 20, "lr": 1.0, "batch_size": 64}
     assert linear_probe(train, labels, test, truth, **settings) > 0.95
     shuffled = RNG.permutation(labels)
     assert linear_probe(train, shuffled, test, truth, **settings) < 0.5
     assert linear_probe(1000 * train + 5, labels, 1000 * test + 5, truth, **settings) > 0.95, "scale must not matter"
+
+
+def probe_in_numpy(train, labels, test, truth, *, epochs, lr, batch_size):
+    """Stochastic gradient descent from 0 with momentum 0.9; the rate falls from lr * batch / 256 to 0 by a cosine."""
+    mean, deviation = train.mean(axis=0), train.std(axis=0) + 1e-6
+    x, z = ((part - mean) / deviation / np.sqrt(train.shape[1]) for part in (train, test))
+    x, z = (np.hstack([part, np.ones((len(part), 1))]) for part in (x, z))
+    w = velocity = np.zeros((x.shape[1], labels.max() + 1))
+    rng, steps, step = np.random.default_rng(0), epochs * (len(x) // batch_size), 0
+    for _ in range(epochs):
+        order = rng.permutation(len(x))
+        for start in range(0, len(x) - batch_size + 1, batch_size):
+            rows = order[start:start + batch_size]
+            p = np.exp(x[rows] @ w)
+            p /= p.sum(axis=1, keepdims=True)
+            velocity = 0.9 * velocity + x[rows].T @ (p - np.eye(w.shape[1])[labels[rows]]) / batch_size
+            w = w - lr * batch_size / 256 * 0.5 * (1 + np.cos(np.pi * step / steps)) * velocity
+            step += 1
+    return float(((z @ w).argmax(axis=1) == truth).mean())
+
+
+def test_linear_probe_takes_the_rate_as_it_is_given():
+    """On overlapping classes, where few steps at another rate end elsewhere: a tenth, and ten times as much."""
+    rng = np.random.default_rng(2)
+    labels, truth = rng.integers(0, 4, 300), rng.integers(0, 4, 2000)
+    centres = rng.standard_normal((4, 12))
+    train, test = ((centres[y] + 3 * rng.standard_normal((len(y), 12))).astype(np.float32) for y in (labels, truth))
+    found = {lr: linear_probe(train, labels, test, truth, epochs=3, lr=lr, batch_size=64) for lr in (0.1, 1.0, 10.0)}
+    assert len(set(found.values())) == 3
+    for lr, accuracy in found.items():
+        assert accuracy == pytest.approx(
+            probe_in_numpy(train, labels, test, truth, epochs=3, lr=lr, batch_size=64), abs=1.1 / len(truth))
 
 
 def test_few_labels_agrees_with_a_separate_solver():

@@ -13,7 +13,6 @@ from typing import Sequence
 
 import paddle
 from paddle import nn
-from paddle.autograd import PyLayer
 
 from passl_mixer.backbones import ops, shift_ops
 from passl_mixer.backbones.as_program import with_flat_sums
@@ -24,6 +23,7 @@ from passl_mixer.backbones.program_ops import pad_axis
 from passl_mixer.backbones.stages import four_neighbours, stage_outputs
 from passl_mixer.backbones.torch_layers import torch_conv, torch_pointwise
 from passl_mixer.errors import BadInput
+from passl_mixer.gradients import apply
 
 
 def _move_groups(x_bhwc, axis: int, offsets: Sequence[int]):
@@ -38,21 +38,19 @@ def _move_groups(x_bhwc, axis: int, offsets: Sequence[int]):
                           for start, offset in zip(range(0, width, size), offsets)], -1)
 
 
-class _MoveGroups(PyLayer):
+class _MoveGroups:
     """The gradient of a move is the move back, which costs less than Paddle's gradients of the slices."""
 
     @staticmethod
     def forward(ctx, x_bhwc, axis, offsets):
         ctx.axis, ctx.offsets = axis, offsets
-        return _moved(x_bhwc, axis, offsets)
+        return _move_groups(x_bhwc, axis, offsets)
 
     @staticmethod
-    def backward(ctx, grad_bhwc):
-        return _moved(grad_bhwc, ctx.axis, [-offset for offset in ctx.offsets])
+    def gradients(ctx, dy_bhwc):
+        return [apply(_MoveGroups, [dy_bhwc], ctx.axis, [-offset for offset in ctx.offsets])]
 
-
-def _moved(x_bhwc, axis: int, offsets: Sequence[int]):
-    return (shift_ops.move_groups if ops.compiled(x_bhwc) else _move_groups)(x_bhwc, axis, offsets)
+    plain_gradients = gradients
 
 
 def axial_shift(x_bhwc, axis: int, shift_size: int):
@@ -68,8 +66,12 @@ def axial_shift(x_bhwc, axis: int, shift_size: int):
     Source: official code, shift_cuda.py (torch_shift is the same in plain operators).
     """
     reach = shift_size // 2
-    move = _MoveGroups.apply if ops.usable(x_bhwc) else _move_groups
-    return move(x_bhwc, axis, list(range(-reach, reach + 1)))
+    offsets = list(range(-reach, reach + 1))
+    if ops.compiled(x_bhwc):
+        return shift_ops.move_groups(x_bhwc, axis, offsets)
+    if ops.usable(x_bhwc):
+        return apply(_MoveGroups, [x_bhwc], axis, offsets)
+    return _move_groups(x_bhwc, axis, offsets)
 
 
 class AxialShift(nn.Layer):

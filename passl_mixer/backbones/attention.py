@@ -8,6 +8,7 @@ import paddle
 from paddle import nn
 
 from passl_mixer.backbones.layers import Linear, permute
+from passl_mixer.backbones.twice import softmax
 from passl_mixer.errors import BadInput
 
 
@@ -26,7 +27,7 @@ class Attend(nn.Layer):
         scores = paddle.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k, transpose_y=True)
         if bias is not None:
             scores = scores + bias.astype(scores.dtype)  # autocast lowers the product
-        return paddle.matmul(nn.functional.softmax(scores, axis=-1).astype(v.dtype), v)
+        return paddle.matmul(softmax(scores, -1).astype(v.dtype), v)
 
 
 class SelfAttention(nn.Layer):

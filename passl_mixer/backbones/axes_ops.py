@@ -1,14 +1,14 @@
 """Axes in another order on a CPU, by a compiled pass: Paddle copies such views element by element on one thread.
 
-For tensors that are ``ops.compiled``; not differentiable twice.
+For tensors that are ``ops.compiled``.
 """
 import ctypes
 import itertools
 
 import paddle
-from paddle.autograd import PyLayer
 
 from passl_mixer.backbones.ops import call, dense
+from passl_mixer.gradients import apply
 
 
 def _permuted(x, axes):
@@ -21,17 +21,19 @@ def _permuted(x, axes):
     return y
 
 
-class _Permute(PyLayer):
+class _Permute:
     @staticmethod
     def forward(ctx, x, axes):
         ctx.axes = axes
         return _permuted(x, axes)
 
     @staticmethod
-    def backward(ctx, grad):
-        return _permuted(grad, sorted(range(len(ctx.axes)), key=ctx.axes.__getitem__))
+    def gradients(ctx, dy):
+        return [permute(dy, sorted(range(len(ctx.axes)), key=ctx.axes.__getitem__))]
+
+    plain_gradients = gradients
 
 
 def permute(x, axes):
     """``x.transpose(axes)`` as a tensor of its own, not a view."""
-    return _Permute.apply(x, list(axes))
+    return apply(_Permute, [x], list(axes))

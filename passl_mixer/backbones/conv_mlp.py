@@ -19,6 +19,7 @@ from passl_mixer.backbones.map_norms import BatchNorm2D
 from passl_mixer.backbones.pooling import MaxPool2D
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.backbones.stages import channels_last, stage_outputs
+from passl_mixer.backbones.twice import flatten
 from passl_mixer.errors import BadInput
 
 # stem_stride: (stride of the first convolution, stride of the max-pool or None)
@@ -62,9 +63,9 @@ class ConvMlpBlock(nn.Layer):
     def forward(self, x_bhwc):
         # Sums are on rows: exported, a map that is used twice would be copied to be seen as rows.
         shape = [-1, *x_bhwc.shape[1:]]
-        x_bsc = x_bhwc.flatten(1, 2)
+        x_bsc = flatten(x_bhwc, 1, 2)
         x_bsc = x_bsc + self.drop_path(self.channel_mlp1(self.norm1(x_bsc)))
-        x_bsc = self.connect(self.connect_norm(x_bsc).reshape(shape), channels_last=True).flatten(1, 2)
+        x_bsc = flatten(self.connect(self.connect_norm(x_bsc).reshape(shape), channels_last=True), 1, 2)
         return (x_bsc + self.drop_path(self.channel_mlp2(self.norm2(x_bsc)))).reshape(shape)
 
 
@@ -132,7 +133,7 @@ class ConvMLP(nn.Layer):
 
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""
-        return self.norm(self._maps(images)[-1].flatten(1, 2)).mean(axis=1)
+        return self.norm(flatten(self._maps(images)[-1], 1, 2)).mean(axis=1)
 
     def feature_maps(self, images) -> list:
         """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""

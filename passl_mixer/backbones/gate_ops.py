@@ -1,13 +1,13 @@
 """What gMLP's gate does on a CPU by compiled passes: halves of the channels, and the product of two tensors.
 
-Paddle splits, joins and multiplies on one thread. For tensors that are ``ops.compiled``; not differentiable twice.
+Paddle splits, joins and multiplies on one thread. For tensors that are ``ops.compiled``.
 """
 import math
 
 import paddle
-from paddle.autograd import PyLayer
 
-from passl_mixer.backbones.ops import call, dense, note_wanted, wanted
+from passl_mixer.backbones.ops import call, dense
+from passl_mixer.gradients import apply
 
 
 def _rows(shape) -> tuple:
@@ -15,43 +15,57 @@ def _rows(shape) -> tuple:
     return math.prod(shape[:-1]), shape[-1] // 2
 
 
-class _Halves(PyLayer):
+class _Halves:
     @staticmethod
     def forward(ctx, x):
-        ctx.shape = x.shape
-        halves = [paddle.empty([*x.shape[:-1], x.shape[-1] // 2]) for _ in range(2)]
-        call("split_halves", dense(x), *halves, *_rows(x.shape))
-        return tuple(halves)
+        parts = [paddle.empty([*x.shape[:-1], x.shape[-1] // 2]) for _ in range(2)]
+        call("split_halves", dense(x), *parts, *_rows(x.shape))
+        return tuple(parts)
 
     @staticmethod
-    def backward(ctx, *gradients):
-        dx = paddle.empty(ctx.shape)
-        call("join_halves", *map(dense, gradients), dx, *_rows(ctx.shape))
-        return dx
+    def gradients(ctx, dy):
+        return [apply(_Join, dy)]
+
+    plain_gradients = gradients
+
+
+class _Join:
+    @staticmethod
+    def forward(ctx, *parts):
+        y = paddle.empty([*parts[0].shape[:-1], 2 * parts[0].shape[-1]])
+        call("join_halves", *map(dense, parts), y, *_rows(y.shape))
+        return y
+
+    @staticmethod
+    def gradients(ctx, dy):
+        return halves(dy)
+
+    plain_gradients = gradients
 
 
 def halves(x):
     """The first and the second half of the last axis, which is even, each a tensor of its own."""
-    return _Halves.apply(x)
+    return apply(_Halves, [x])
 
 
-class _Product(PyLayer):
+class _Product:
     @staticmethod
     def forward(ctx, a, b):
-        note_wanted(ctx, a, b)
-        a, b, y = dense(a), dense(b), paddle.empty(a.shape)
-        ctx.save_for_backward(a, b)
-        call("product", a, b, y, math.prod(a.shape))
+        ctx.a, ctx.b, y = a, b, paddle.empty(a.shape)
+        call("product", dense(a), dense(b), y, math.prod(a.shape))
         return y
 
     @staticmethod
-    def backward(ctx, grad):
-        a, b = ctx.saved_tensor()
-        found = [paddle.empty(a.shape) for _ in range(2)]
-        call("product_gradient", a, b, dense(grad), *found, math.prod(a.shape))
-        return wanted(ctx, *((lambda f=f: f) for f in found))
+    def gradients(ctx, dy):
+        found = [paddle.empty(dy.shape) for _ in range(2)]
+        call("product_gradient", dense(ctx.a), dense(ctx.b), dense(dy), *found, math.prod(dy.shape))
+        return found
+
+    @staticmethod
+    def plain_gradients(ctx, dy):
+        return lambda: dy * ctx.b, lambda: dy * ctx.a
 
 
 def product(a, b):
     """``a * b`` of two tensors of one shape."""
-    return _Product.apply(a, b)
+    return apply(_Product, [a, b])

@@ -26,6 +26,7 @@ from passl_mixer.backbones.convolution import Conv2D
 from passl_mixer.backbones.layers import Linear, attr, linear_rates, permute
 from passl_mixer.backbones.map_norms import BatchNorm2D, MapNorm
 from passl_mixer.backbones.stages import STEMS, ResidualBlock, check_stages, conv_stage_outputs, weigh_branches
+from passl_mixer.backbones.twice import roll
 from passl_mixer.errors import BadInput
 
 
@@ -104,14 +105,14 @@ class RegionMlp(nn.Layer):
         if quick:               # the turn and the positions that fill the last region up, in one copy
             x_bhwc = shift_ops.take(x_bhwc, [(i - self.shift) % length for i in range(rounded)], self.axis)
         elif self.shift:
-            x_bhwc = paddle.roll(x_bhwc, self.shift, axis=self.axis)
+            x_bhwc = roll(x_bhwc, [self.shift], [self.axis])
         regions = to_regions(x_bhwc, self.size, self.axis)
         regions = self.fc2(self.norm(self.fc1(regions)))
         if quick:
             y_bhwc = from_regions(regions, self.size, self.axis, rounded)
             return shift_ops.take(y_bhwc, [(i + self.shift) % length for i in range(length)], self.axis)
         y_bhwc = from_regions(regions, self.size, self.axis, length)
-        return paddle.roll(y_bhwc, -self.shift, axis=self.axis) if self.shift else y_bhwc
+        return roll(y_bhwc, [-self.shift], [self.axis]) if self.shift else y_bhwc
 
 
 class HireMixer(nn.Layer):

@@ -16,6 +16,7 @@ from paddle import nn
 from passl_mixer.backbones import axes_ops, gpu_ops, ops, product_ops, program_ops
 from passl_mixer.backbones.checks import check_act, check_images
 from passl_mixer.backbones.recompute import apply_block
+from passl_mixer.backbones.twice import flatten, gelu
 from passl_mixer.errors import BadInput
 
 
@@ -30,6 +31,8 @@ def linear(x, weight, bias=None, act: Optional[str] = None):
         y = product_ops.linear(rows, weight, bias)
     elif bias is not None and gpu_ops.on_gpu(x):
         y = gpu_ops.fused_linear()(rows, weight, bias)
+    elif ops.usable(x) and x.ndim > 2:      # of more axes, Paddle 2.6 gives second derivatives of another shape
+        y = F.linear(x.reshape([-1, x.shape[-1]]), weight).reshape([*x.shape[:-1], weight.shape[1]])
     else:
         y = F.linear(rows, weight, bias)
     y = activate(y, act)
@@ -66,7 +69,7 @@ def activate(x, act: Optional[str]):
         return x * F.sigmoid(1.702 * x)
     if ops.compiled(x):
         return ops.gelu(x, act)
-    return F.gelu(x, approximate=act == "gelu_tanh")
+    return gelu(x, act)
 
 
 def attr(init: Optional[Callable]):
@@ -210,7 +213,7 @@ def mixed_tokens(backbone, images):
         [B, S, C], row-major over the patches.
     """
     check_images(images, backbone.in_chans, backbone.img_size)
-    x_bsc = permute(backbone.stem(images).flatten(2), [0, 2, 1])
+    x_bsc = permute(flatten(backbone.stem(images), 2, 3), [0, 2, 1])
     for block in backbone.blocks:
         x_bsc = apply_block(block, x_bsc)
     return backbone.norm(x_bsc)

@@ -8,6 +8,7 @@ import paddle
 
 from passl_mixer.backbones import ops, program_ops
 from passl_mixer.backbones.layers import permute
+from passl_mixer.backbones.twice import flatten
 
 
 def turn_channels_last(model) -> None:
@@ -45,4 +46,4 @@ def mean_of(x, channels_last: bool):
     if channels_last:
         return program_ops.map_mean(x)
     places = x.shape[2] * x.shape[3]
-    return paddle.matmul(x.flatten(2), paddle.full([places, 1], 1.0 / places)).squeeze(2)
+    return paddle.matmul(flatten(x, 2, 3), paddle.full([places, 1], 1.0 / places)).squeeze(2)

@@ -11,8 +11,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from passl_mixer.backbones import norm_ops, ops, program_ops
-from passl_mixer.backbones.layers import activate, layer_norm
+from passl_mixer.backbones import affine_ops, norm_ops, ops, program_ops
+from passl_mixer.backbones.layers import activate, layer_norm, permute
+from passl_mixer.backbones.twice import flatten
 
 
 class BatchNorm2D(nn.BatchNorm2D):
@@ -47,10 +48,23 @@ class BatchNorm2D(nn.BatchNorm2D):
                                     relu_before=relus[0], relu_after=relus[1], other=plus)
             return y if relus[1] else activate(y, self.after)
         shape, x = x.shape, activate(x, self.before)
-        y = F.batch_norm(x.flatten(0, 2) if channels_last else x, self._mean, self._variance, self.weight, self.bias,
+        if all(map(ops.compiled, inputs)):
+            y = self._fixed(x, channels_last)
+            return activate(y if plus is None else y + plus, self.after)
+        y = F.batch_norm(flatten(x, 0, 2) if channels_last else x, self._mean, self._variance, self.weight, self.bias,
                          training=self.training, momentum=self._momentum, epsilon=self._epsilon)
         y = y.reshape([-1, *shape[1:]]) if channels_last else y
         return activate(y if plus is None else y + plus, self.after)
+
+    def _fixed(self, x, channels_last: bool):
+        """Normalised by the running statistics, differentiable: of Paddle's, the scale's gradient is None unless the
+        shift's is asked for too (3.3.1, 2.6.2), and there is no second derivative.
+        """
+        scale = self.weight * paddle.rsqrt(self._variance + self._epsilon)
+        shift = self.bias - self._mean * scale
+        if channels_last:
+            return affine_ops.affine(x, scale, shift)
+        return permute(affine_ops.affine(permute(x, [0, 2, 3, 1]), scale, shift), [0, 3, 1, 2])
 
 
 class MapNorm(BatchNorm2D):

@@ -7,16 +7,18 @@ which MKL runs on all cores, and GELU is Paddle's. Same formulas, so the results
 hold both ways to it).
 
 Used on the CPU in dynamic mode only; on other devices, and in exported programs, callers take Paddle's operators.
-Not differentiable twice. Shapes: x [..., C].
+Every operator is a class as ``passl_mixer.gradients`` wants it, with its gradients twice: quick, and by Paddle's
+differentiable operators for gradients of gradients, which Paddle's own GELU and LayerNorm do not have.
+Shapes: x [..., C].
 """
 import ctypes
 import math
 
 import paddle
 import paddle.nn.functional as F
-from paddle.autograd import PyLayer
 
 from passl_mixer import native
+from passl_mixer.gradients import apply, norm_gradients
 
 GELUS = {"gelu": "erf", "gelu_tanh": "tanh"}      # act -> name of the compiled functions
 
@@ -67,80 +69,85 @@ def _row_means(x_nc):
     return paddle.matmul(x_nc, paddle.full([width, 1], 1.0 / width))
 
 
-def wanted(ctx, *gradients):
-    """Evaluate the gradient functions of the inputs that need one; Paddle insists on None for the others."""
-    return tuple(gradient() if needed else None for gradient, needed in zip(gradients, ctx.wanted))
+def gelu_slope(x, gelu: str):
+    """The slope of GELU by differentiable operators."""
+    near = x.clip(-20.0, 20.0)              # beyond, the second summand is 0 in float32; infinities would be NaN
+    if gelu == "erf":
+        bell = paddle.exp(-0.5 * near * near) / math.sqrt(2 * math.pi)
+        return 0.5 + 0.5 * paddle.erf(x / math.sqrt(2)) + near * bell
+    twice_u = 2 * math.sqrt(2 / math.pi) * (near + 0.044715 * near ** 3)
+    slope_of_u = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * near * near)
+    gate = F.sigmoid(twice_u)
+    return gate + 2 * near * gate * F.sigmoid(-twice_u) * slope_of_u
 
 
-def note_wanted(ctx, *inputs) -> None:
-    ctx.wanted = [not t.stop_gradient for t in inputs]
-
-
-class _Gelu(PyLayer):
+class _Gelu:
     @staticmethod
     def forward(ctx, x, gelu):
-        x = dense(x)
-        y = paddle.empty_like(x)
-        ctx.gelu = gelu
-        ctx.save_for_backward(x)
-        call(f"gelu_{gelu}_forward", x, y, math.prod(x.shape))
+        ctx.x, ctx.gelu = x, gelu
+        y = paddle.empty(x.shape)
+        call(f"gelu_{gelu}_forward", dense(x), y, math.prod(x.shape))
         return y
 
     @staticmethod
-    def backward(ctx, grad):
-        (x,) = ctx.saved_tensor()
-        dx = paddle.empty_like(x)
-        call(f"gelu_{ctx.gelu}_gradient", x, dense(grad), dx, math.prod(x.shape))
-        return dx
+    def gradients(ctx, dy):
+        dx = paddle.empty(dy.shape)
+        call(f"gelu_{ctx.gelu}_gradient", dense(ctx.x), dense(dy), dx, math.prod(dy.shape))
+        return [dx]
+
+    @staticmethod
+    def plain_gradients(ctx, dy):
+        return [dy * gelu_slope(ctx.x, ctx.gelu)]
 
 
 def gelu(x, act: str):
     """GELU, act "gelu" (erf) or "gelu_tanh"; wants ``compiled(x)``."""
-    return _Gelu.apply(x, GELUS[act])
+    return apply(_Gelu, [x], GELUS[act])
 
 
-class _LayerNorm(PyLayer):
+class _LayerNorm:
     @staticmethod
     def forward(ctx, x, weight, bias, epsilon):
-        note_wanted(ctx, x, weight, bias)
-        ctx.epsilon = epsilon
+        ctx.x, ctx.weight, ctx.epsilon = x, weight, epsilon
         if native.load() is None:
-            ctx.save_for_backward(x, weight)
             return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
-        x = dense(x)
-        y, mean, scale = paddle.empty_like(x), paddle.empty(x.shape[:-1]), paddle.empty(x.shape[:-1])
-        call("layer_norm", x, weight, bias, y, mean, scale, *rows_of(x, 0)[:2], epsilon)
-        ctx.save_for_backward(x, weight, mean, scale)
+        y, ctx.mean, ctx.rstd = paddle.empty(x.shape), paddle.empty(x.shape[:-1]), paddle.empty(x.shape[:-1])
+        call("layer_norm", dense(x), weight, bias, y, ctx.mean, ctx.rstd, *rows_of(x, 0)[:2], epsilon)
         return y
 
     @staticmethod
-    def backward(ctx, grad):
+    def gradients(ctx, dy):
+        x, weight = ctx.x, ctx.weight
         if native.load() is None:
-            return _layer_norm_gradient(ctx, grad)
-        x, weight, mean, scale = ctx.saved_tensor()
-        dx, dweight, dbias = paddle.empty_like(x), paddle.empty_like(weight), paddle.empty_like(weight)
-        call("layer_norm_gradient", x, weight, mean, scale, dense(grad), dx, dweight, dbias, *rows_of(x, 0)[:2])
-        return wanted(ctx, lambda: dx, lambda: dweight, lambda: dbias)
+            return _layer_norm_gradients(x, weight, ctx.epsilon, dy)
+        dx, dweight, dbias = paddle.empty(x.shape), paddle.empty(weight.shape), paddle.empty(weight.shape)
+        call("layer_norm_gradient", dense(x), weight, ctx.mean, ctx.rstd, dense(dy), dx, dweight, dbias,
+            *rows_of(x, 0)[:2])
+        return dx, dweight, dbias
+
+    @staticmethod
+    def plain_gradients(ctx, dy):
+        rest = list(range(dy.ndim - 1))
+        return norm_gradients(ctx.x, ctx.weight, dy, [-1], rest, ctx.epsilon)
 
 
-def _layer_norm_gradient(ctx, grad):
-    x, weight = ctx.saved_tensor()
+def _layer_norm_gradients(x, weight, epsilon: float, dy):
     shape = x.shape
-    x, grad = x.reshape([-1, shape[-1]]), grad.reshape([-1, shape[-1]])
+    x, dy = x.reshape([-1, shape[-1]]), dy.reshape([-1, shape[-1]])
     normed = x - _row_means(x)
-    scale = paddle.rsqrt(_row_means(normed * normed) + ctx.epsilon)       # 1 / deviation, [N, 1]
-    normed.multiply_(scale)
-    weighted = grad * normed
+    rstd = paddle.rsqrt(_row_means(normed * normed) + epsilon)       # 1 / deviation, [N, 1]
+    normed.multiply_(rstd)
+    weighted = dy * normed
 
     def input_gradient():
-        # scale * (g w - mean(g w) - normed * mean(g w normed)); the means are products with w / C
+        # rstd * (g w - mean(g w) - normed * mean(g w normed)); the means are products with w / C
         mean_w = (weight / shape[-1]).unsqueeze(-1)
-        mean_g, mean_gn = paddle.matmul(grad, mean_w), paddle.matmul(weighted, mean_w)
-        return (grad * weight).subtract_(normed * mean_gn).subtract_(mean_g).multiply_(scale).reshape(shape)
+        mean_g, mean_gn = paddle.matmul(dy, mean_w), paddle.matmul(weighted, mean_w)
+        return (dy * weight).subtract_(normed * mean_gn).subtract_(mean_g).multiply_(rstd).reshape(shape)
 
-    return wanted(ctx, input_gradient, lambda: row_sums(weighted), lambda: row_sums(grad))
+    return input_gradient, lambda: row_sums(weighted), lambda: row_sums(dy)
 
 
 def layer_norm(x, weight, bias, epsilon: float):
     """LayerNorm over the last axis."""
-    return _LayerNorm.apply(x, weight, bias, epsilon)
+    return apply(_LayerNorm, [x, weight, bias], epsilon)

@@ -1,34 +1,54 @@
 """Max-pooling of maps: Paddle's layer, and on a CPU a compiled pass that uses every core.
 
-Not differentiable twice. Shapes: B images, C channels, H x W positions.
+Shapes: B images, C channels, H x W positions.
 """
 import ctypes
 
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
-from paddle.autograd import PyLayer
 
 from passl_mixer.backbones import ops
+from passl_mixer.gradients import apply
 
 LARGEST = 15        # kernel of the compiled pass, which keeps places in windows as bytes
 
 
-class _MaxPool(PyLayer):
+class _MaxPool:
     @staticmethod
     def forward(ctx, x, shape, sizes):
-        x, y, ctx.sizes, ctx.shape = ops.dense(x), paddle.empty(shape), sizes, x.shape
-        places = paddle.empty(shape, "uint8")
-        ops.call("max_pool", x, y, places, sizes)
-        ctx.save_for_backward(places)
+        y, ctx.places, ctx.shape, ctx.sizes = paddle.empty(shape), paddle.empty(shape, "uint8"), x.shape, sizes
+        ops.call("max_pool", ops.dense(x), y, ctx.places, sizes)
         return y
 
     @staticmethod
-    def backward(ctx, grad):
-        (places,) = ctx.saved_tensor()
-        dx = paddle.empty(ctx.shape)
-        ops.call("max_pool_gradient", ops.dense(grad), places, dx, ctx.sizes)
+    def gradients(ctx, dy):
+        return [apply(_Unpool, [dy], ctx.places, ctx.shape, ctx.sizes)]
+
+    plain_gradients = gradients
+
+
+class _Unpool:
+    """Numbers laid at the places that the largest came from; its gradient takes what lies there."""
+
+    @staticmethod
+    def forward(ctx, dy, places, shape, sizes):
+        ctx.places, ctx.sizes, dx = places, sizes, paddle.empty(shape)
+        ops.call("max_pool_gradient", ops.dense(dy), places, dx, sizes)
         return dx
+
+    @staticmethod
+    def gradients(ctx, ddx):
+        outer, height, width, channels, kernel, stride, padding = ctx.sizes
+        sides = [(side + 2 * padding - kernel) // stride + 1 for side in (height, width)]
+        place = ctx.places.astype("int64").reshape([outer, *sides, channels])
+        image, row, column, channel = paddle.meshgrid(*(paddle.arange(size) for size in place.shape))
+        row = row * stride - padding + place // kernel
+        column = column * stride - padding + place % kernel
+        flat = ((image * height + row) * width + column) * channels + channel
+        return [paddle.gather(ddx.reshape([-1]), flat.reshape([-1])).reshape(ctx.places.shape)]
+
+    plain_gradients = gradients
 
 
 class MaxPool2D(nn.MaxPool2D):
@@ -55,4 +75,4 @@ class MaxPool2D(nn.MaxPool2D):
         outer, channels = (x.shape[0], x.shape[3]) if self.on_bhwc else (x.shape[0] * x.shape[1], 1)
         sides = [(side + 2 * self.padding - self.kernel) // self.stride + 1 for side in (height, width)]
         sizes = (ctypes.c_int64 * 7)(outer, height, width, channels, self.kernel, self.stride, self.padding)
-        return _MaxPool.apply(x, [*x.shape[:first], *sides, *x.shape[first + 2:]], sizes)
+        return apply(_MaxPool, [x], [*x.shape[:first], *sides, *x.shape[first + 2:]], sizes)

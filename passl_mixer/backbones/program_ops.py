@@ -10,6 +10,8 @@ Shapes: maps [B, H, W, C]; H, W and C known when the program is traced, B perhap
 import paddle
 import paddle.nn.functional as F
 
+from passl_mixer.backbones.twice import flatten
+
 
 def in_cpu_program() -> bool:
     """Whether a static program is being traced for the CPU."""
@@ -20,7 +22,7 @@ def map_mean(x_bhwc):
     """Mean over positions, [B, C]."""
     _, height, width, _ = x_bhwc.shape
     share = paddle.full([1, height * width], 1.0 / (height * width), x_bhwc.dtype)
-    return paddle.matmul(share, x_bhwc.flatten(1, 2)).squeeze(1)
+    return paddle.matmul(share, flatten(x_bhwc, 1, 2)).squeeze(1)
 
 
 def pad_axis(x, axis: int, before: int, after: int):

@@ -11,7 +11,9 @@ import contextlib
 
 import paddle
 from paddle import nn
-from paddle.autograd import PyLayer
+
+from passl_mixer.errors import BadInput
+from passl_mixer.gradients import apply
 
 
 def set_recompute(backbone, on: bool) -> None:
@@ -42,35 +44,56 @@ def apply_block(block, x, *options):
     parameters = [p for p in block.parameters() if not p.stop_gradient]
     if x.stop_gradient and not parameters:
         return block(x, *options)
-    return _Recompute.apply(x, *parameters, block, options)
+    return apply(_Recompute, [x, *parameters], block, options)
 
 
-class _Recompute(PyLayer):
+class _Recompute:
     """The parameters are inputs too: their gradients go the way of all others, also where ``x`` needs none."""
 
     @staticmethod
     def forward(ctx, x, *parameters_and_block):
-        *parameters, ctx.block, ctx.options = parameters_and_block
-        ctx.wanted = [not x.stop_gradient, *(True for _ in parameters)]
-        ctx.save_for_backward(x, *parameters)
-        ctx.random, ctx.autocast = paddle.get_rng_state(), _autocast_now()
-        return ctx.block(x, *ctx.options)         # Paddle calls this without recording
+        *ctx.parameters, ctx.block, ctx.options = parameters_and_block
+        ctx.x, ctx.random, ctx.autocast = x, paddle.get_rng_state(), _autocast_now()
+        return ctx.block(x, *ctx.options)
 
     @staticmethod
-    def backward(ctx, grad):
-        kept, *parameters = ctx.saved_tensor()
-        x = kept.detach()
-        x.stop_gradient = not ctx.wanted[0]
+    def gradients(ctx, dy):
+        """By ``backward`` on tensors of their own: ``paddle.grad`` cannot run inside of another one."""
+        x, *copies = copies_of_all = [t.detach() for t in (ctx.x, *ctx.parameters)]
+        for t, wanted in zip(copies_of_all, ctx.wanted):
+            t.stop_gradient = not wanted
         after = paddle.get_rng_state()
         paddle.set_rng_state(ctx.random)
         try:
-            with paddle.enable_grad(), _autocast_as(ctx.autocast), _still_statistics(ctx.block):
+            with paddle.enable_grad(), _autocast_as(ctx.autocast), _still_statistics(ctx.block), \
+                    _in_place_of(ctx.block, ctx.parameters, copies):
                 y = ctx.block(x, *ctx.options)
         finally:
             paddle.set_rng_state(after)
-        inputs = [t for t, wanted in zip((x, *parameters), ctx.wanted) if wanted]
-        found = iter(paddle.grad([y], inputs, grad_outputs=[grad], allow_unused=True))
-        return tuple(next(found) if wanted else None for wanted in ctx.wanted)
+        paddle.autograd.backward([y], [dy])
+        # a parameter that the block does not use has none
+        return [paddle.zeros_like(t) if t.grad is None else t.grad for t in copies_of_all]
+
+    @staticmethod
+    def plain_gradients(ctx, dy):
+        raise BadInput("a gradient of gradients (create_graph=True) was asked of a backbone whose blocks are computed "
+                       "again, which have first derivatives only; call set_recompute(backbone, False), or set "
+                       "train.recompute=false")
+
+
+@contextlib.contextmanager
+def _in_place_of(block, parameters, copies):
+    """The block computes with copies of its parameters, which share their memory and collect gradients apart."""
+    places = {id(parameter): copy for parameter, copy in zip(parameters, copies)}
+    replaced = [(layer._parameters, name, parameter) for layer in block.sublayers(include_self=True)
+                for name, parameter in layer._parameters.items() if id(parameter) in places]
+    for holder, name, parameter in replaced:
+        holder[name] = places[id(parameter)]
+    try:
+        yield
+    finally:
+        for holder, name, parameter in replaced:
+            holder[name] = parameter
 
 
 def _autocast_now():

@@ -28,6 +28,7 @@ from passl_mixer.backbones.s2_mlp_v1 import (
 )
 from passl_mixer.backbones.stages import ResidualBlock
 from passl_mixer.backbones.torch_layers import torch_conv
+from passl_mixer.backbones.twice import flatten, softmax
 
 
 class SplitAttention(nn.Layer):
@@ -54,9 +55,9 @@ class SplitAttention(nn.Layer):
             sum_bc = (a_bhwc + b_bhwc + c_bhwc).sum(axis=[1, 2])
         # The channel is the fastest index of the 3 C scores.
         scores = self.fc2(activate(self.fc1(sum_bc), "gelu")).reshape([-1, 3, 1, 1, self.width])
-        shares = nn.functional.softmax(scores, axis=1).astype(a_bhwc.dtype).unbind(axis=1)
+        shares = softmax(scores, 1).astype(a_bhwc.dtype).unbind(axis=1)
         if quick:
-            return map_ops.weigh_branches([a_bhwc, b_bhwc, c_bhwc], [share.flatten(1) for share in shares])
+            return map_ops.weigh_branches([a_bhwc, b_bhwc, c_bhwc], [flatten(share, 1, 3) for share in shares])
         return a_bhwc * shares[0] + b_bhwc * shares[1] + c_bhwc * shares[2]
 
 

@@ -6,7 +6,6 @@ Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is 
 from typing import Callable
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
 from passl_mixer.backbones import map_ops, ops, program_ops
@@ -14,6 +13,7 @@ from passl_mixer.backbones.checks import check_images, check_positive, check_sam
 from passl_mixer.backbones.convolution import Conv2D
 from passl_mixer.backbones.layers import DropPath, LayerNorm, Mlp, activate, permute
 from passl_mixer.backbones.recompute import apply_block
+from passl_mixer.backbones.twice import softmax
 from passl_mixer.errors import BadInput
 
 # stem_stride: (kernel, padding) of the stem convolution; 7 x 7 with padding 2 is published.
@@ -123,7 +123,7 @@ def branch_shares(mean_bc, reduce, score, count: int, dtype):
         count: number of branches.
     """
     scores = score(activate(reduce(mean_bc), "gelu"))
-    shares = F.softmax(scores.reshape([-1, mean_bc.shape[-1], count]), axis=-1).astype(dtype)
+    shares = softmax(scores.reshape([-1, mean_bc.shape[-1], count]), -1).astype(dtype)
     # The branch in front: to part the last axis takes Paddle's CPU programs six times as long (0.54 ms, 8 x 512 x 3).
     return shares.transpose([2, 0, 1]).unbind(axis=0)
 

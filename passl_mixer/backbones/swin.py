@@ -23,6 +23,7 @@ from passl_mixer.backbones.layers import DropPath, LayerNorm, Linear, Mlp, attr,
 from passl_mixer.backbones.program_ops import pad_axis
 from passl_mixer.backbones.stages import four_neighbours, stage_outputs
 from passl_mixer.backbones.torch_layers import torch_conv
+from passl_mixer.backbones.twice import roll
 from passl_mixer.errors import BadInput
 
 MASKED = -1e4  # exp() of it is 0 in float32, and float16 can hold it
@@ -141,11 +142,11 @@ class WindowAttention(nn.Layer):
         x_bhwc = pad_to_multiple(x_bhwc, self.side)
         height, width = x_bhwc.shape[1:3]
         if any(shifts):
-            x_bhwc = paddle.roll(x_bhwc, [-shift for shift in shifts], axis=[1, 2])
+            x_bhwc = roll(x_bhwc, [-shift for shift in shifts], [1, 2])
         y_bwnc = self.attention(to_windows(x_bhwc, self.side), self._bias(mask))
         y_bhwc = from_windows(y_bwnc, height, width, self.side)
         if any(shifts):
-            y_bhwc = paddle.roll(y_bhwc, shifts, axis=[1, 2])
+            y_bhwc = roll(y_bhwc, shifts, [1, 2])
         return y_bhwc[:, :size[0], :size[1]]
 
 

@@ -24,6 +24,7 @@ from passl_mixer.backbones.layers import DropPath, LayerNorm, Mlp, attr, linear_
 from passl_mixer.backbones.program_ops import pad_axis
 from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.backbones.torch_layers import torch_conv
+from passl_mixer.backbones.twice import flatten
 from passl_mixer.errors import BadInput, nearest
 
 POOLS = ("token", "mean")
@@ -93,7 +94,7 @@ class ViT(nn.Layer):
     def tokens(self, images):
         """Normalised tokens of the last block, class token first, [B, 1 + S, C], from [B, in_chans, H, W]."""
         check_images(images, self.in_chans, self.img_size)
-        patches_bsc = permute(self.stem(images).flatten(2), [0, 2, 1])
+        patches_bsc = permute(flatten(self.stem(images), 2, 3), [0, 2, 1])
         # A row of zeros in front makes room for the class token: one sum adds it and the positions to every image.
         x_bnc = pad_axis(patches_bsc, 1, 1, 0)
         added = paddle.concat([self.class_token + self.position[:, :1], self.position[:, 1:]], axis=1)

@@ -1,66 +1,77 @@
 """What Wave-MLP does on a CPU by the compiled passes of ``passl_mixer.native``: the wave of a phase, and its mixing.
 
-They want ``ops.compiled(x)``; callers take Paddle's operators elsewhere. Not differentiable twice.
+They want ``ops.compiled(x)``; callers take Paddle's operators elsewhere.
 Shapes: maps [B, H, W, C]; a wave [B, H, W, 2 C].
 """
 import paddle
-from paddle.autograd import PyLayer
 
-from passl_mixer.backbones.ops import call, dense, note_wanted, rows_of, wanted
+from passl_mixer.backbones.map_ops import conv_gradients
+from passl_mixer.backbones.ops import call, dense, rows_of
+from passl_mixer.gradients import apply
 
 
-class _UnfoldWave(PyLayer):
+class _UnfoldWave:
     @staticmethod
     def forward(ctx, amplitude_bhwc, phase_bhwc):
-        note_wanted(ctx, amplitude_bhwc, phase_bhwc)
-        amplitude_bhwc, phase_bhwc = dense(amplitude_bhwc), dense(phase_bhwc)
-        cosine, sine = paddle.cos(phase_bhwc), paddle.sin(phase_bhwc)
+        ctx.amplitude, ctx.phase = amplitude_bhwc, phase_bhwc
+        ctx.cosine, ctx.sine = paddle.cos(dense(phase_bhwc)), paddle.sin(dense(phase_bhwc))
         wave_bhwc = paddle.empty([*amplitude_bhwc.shape[:-1], 2 * amplitude_bhwc.shape[-1]])
-        call("unfold_wave", amplitude_bhwc, cosine, sine, wave_bhwc, *rows_of(amplitude_bhwc, 0)[:2])
-        ctx.save_for_backward(cosine, sine, wave_bhwc)
+        call("unfold_wave", dense(amplitude_bhwc), ctx.cosine, ctx.sine, wave_bhwc, *rows_of(amplitude_bhwc, 0)[:2])
+        ctx.wave = wave_bhwc.detach()
         return wave_bhwc
 
     @staticmethod
-    def backward(ctx, grad):
-        cosine, sine, wave_bhwc = ctx.saved_tensor()
-        found = [paddle.empty_like(cosine), paddle.empty_like(cosine)]
-        call("unfold_wave_gradient", cosine, sine, wave_bhwc, dense(grad), *found, *rows_of(cosine, 0)[:2])
-        return wanted(ctx, *((lambda f=f: f) for f in found))
+    def gradients(ctx, dy):
+        found = [paddle.empty(ctx.cosine.shape) for _ in range(2)]
+        call("unfold_wave_gradient", ctx.cosine, ctx.sine, ctx.wave, dense(dy), *found, *rows_of(ctx.cosine, 0)[:2])
+        return found
+
+    @staticmethod
+    def plain_gradients(ctx, dy):
+        real, imaginary = dy.chunk(2, axis=-1)
+        cosine, sine = paddle.cos(ctx.phase), paddle.sin(ctx.phase)
+        return (lambda: real * cosine + imaginary * sine,
+                lambda: ctx.amplitude * (imaginary * cosine - real * sine))
 
 
 def unfold_wave(amplitude_bhwc, phase_bhwc):
     """``[amplitude cos(phase), amplitude sin(phase)]``, [B, H, W, 2 C]."""
-    return _UnfoldWave.apply(amplitude_bhwc, phase_bhwc)
+    return apply(_UnfoldWave, [amplitude_bhwc, phase_bhwc])
 
 
-class _PairMix(PyLayer):
+class _PairMix:
     @staticmethod
     def forward(ctx, x_bhwc, weight):
-        note_wanted(ctx, x_bhwc, weight)
-        x_bhwc = dense(x_bhwc)
-        ctx.save_for_backward(x_bhwc, weight)
         channels, _, height, width = weight.shape
+        ctx.x, ctx.weight = x_bhwc, weight
         ctx.sizes = (*x_bhwc.shape[:3], channels, height * width, 1 if width == 1 else 2)
         y_bhwc = paddle.empty([*x_bhwc.shape[:3], channels])
-        call("pair_mix", x_bhwc, weight, y_bhwc, *ctx.sizes)
+        call("pair_mix", dense(x_bhwc), weight, y_bhwc, *ctx.sizes)
         return y_bhwc
 
     @staticmethod
-    def backward(ctx, grad):
-        x_bhwc, weight = ctx.saved_tensor()
-        grad = dense(grad)
+    def gradients(ctx, dy):
+        dy = dense(dy)
 
         def input_gradient():
-            dx_bhwc = paddle.empty_like(x_bhwc)
-            call("pair_mix_gradient", grad, weight, dx_bhwc, *ctx.sizes)
+            dx_bhwc = paddle.empty(ctx.x.shape)
+            call("pair_mix_gradient", dy, ctx.weight, dx_bhwc, *ctx.sizes)
             return dx_bhwc
 
         def weight_gradient():
-            dweight = paddle.empty_like(weight)
-            call("pair_mix_weight_gradient", x_bhwc, grad, dweight, *ctx.sizes)
+            dweight = paddle.empty(ctx.weight.shape)
+            call("pair_mix_weight_gradient", dense(ctx.x), dy, dweight, *ctx.sizes)
             return dweight
 
-        return wanted(ctx, input_gradient, weight_gradient)
+        return input_gradient, weight_gradient
+
+    @staticmethod
+    def plain_gradients(ctx, dy):
+        channels, _, height, width = ctx.weight.shape
+        input_gradient, weight_gradient = conv_gradients(
+            ctx.x.transpose([0, 3, 1, 2]), ctx.weight, dy.transpose([0, 3, 1, 2]), stride=1,
+            padding=[height // 2, width // 2], groups=channels)
+        return lambda: input_gradient().transpose([0, 2, 3, 1]), weight_gradient
 
 
 def pair_mix(x_bhwc, weight):
@@ -73,4 +84,4 @@ def pair_mix(x_bhwc, weight):
     Returns:
         [B, H, W, C].
     """
-    return _PairMix.apply(x_bhwc, weight)
+    return apply(_PairMix, [x_bhwc, weight])

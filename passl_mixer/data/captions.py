@@ -3,6 +3,7 @@
 Readers are generators of ``(image path, caption, line)``; nothing here opens an image. Text is UTF-8, a byte order mark
 is left out. What cannot be read is said with its file and line.
 """
+import contextlib
 import csv
 import json
 import os
@@ -65,7 +66,12 @@ def read_table(path: Path, image_column: str, caption_column: str, delimiter: st
     Raises:
         BadInput: no such column, a row of another length, a quote that does not close, an empty caption.
     """
-    reader = csv.reader(lines_of(path), delimiter=delimiter, strict=True)
+    with contextlib.closing(lines_of(path)) as lines:   # the file is closed before an error is shown
+        yield from _table_rows(lines, path, image_column, caption_column, delimiter)
+
+
+def _table_rows(lines, path, image_column, caption_column, delimiter):
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])
         for option, name in (("image_column", image_column), ("caption_column", caption_column)):

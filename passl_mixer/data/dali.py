@@ -64,7 +64,7 @@ class DaliLoader:
             of threads that read files, and of DALI's own.
         device_id: number of the GPU that decodes and augments, whose views are ``OnGpu``; None: the CPU does.
     Raises:
-        BadInput: DALI is missing; a dataset other than ``image_folder``; views that make no plans.
+        BadInput: DALI is missing; a dataset other than ``image_folder``; views that make no plans, or TensorFlow's.
     """
 
     def __init__(self, loader: Loader, *, device_id: Optional[int] = None):
@@ -75,7 +75,11 @@ class DaliLoader:
                            "expected -o data.dataset.name=image_folder, or use -o data.loader=threads")
         if not isinstance(self.views, Recipe):
             raise BadInput(f"data.loader 'dali' makes views from plans, and {self._recipe} has none; expected "
-                           "data.train_views of inception, simclr, moco_v1, moco_v2 or byol, or -o data.loader=threads")
+                           "data.train_views of inception, simclr, moco_v1, moco_v2, byol or moco_v3, or "
+                           "-o data.loader=threads")
+        if not self.views.antialiased:
+            raise BadInput(f"data.loader 'dali' makes torchvision's form of views, and {self._recipe} has style "
+                           "'tensorflow'; use -o data.train_views.style=torchvision, or -o data.loader=threads")
         self._loader, self._device_id, self._graph = loader, device_id, _pipelines()
 
     def __len__(self) -> int:
@@ -111,7 +115,8 @@ class DaliLoader:
         try:
             pipeline = self._graph.build_pipeline(
                 self._inputs(pool, batches, epoch), batch_size=max(map(len, batches)), num_views=self.views.num_views,
-                bicubic=self.views.bicubic, num_threads=workers, device_id=self._device_id)
+                size=self.views.img_size, bicubic=self.views.bicubic, num_threads=workers,
+                device_id=self._device_id)
             for indices in batches:
                 views = [OnGpu(made) for made in pipeline.run()]
                 # copied, because DALI uses the memory of its outputs again

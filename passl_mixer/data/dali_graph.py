@@ -1,12 +1,11 @@
 """The views of ``plans.py`` as an NVIDIA DALI pipeline; imported only where DALI is. Not run on a GPU yet.
 
 Each operation is the one of ``transforms.py``, composed of DALI's operators where there is none like it: hue in HSV
-(DALI's own turns YIQ), contrast around the gray mean, the mean over an area. Which colour steps an image gets, and in
-which order, is decided per image by conditions on its row of ``dali_plans.py``.
+(DALI's own turns YIQ), contrast around the gray mean. Which colour steps an image gets, and in which order, is decided
+per image by conditions on its row of ``dali_plans.py``.
 
-Deviations, measured in docs/data.md: cubic sampling has the coefficient -0.5 where OpenCV has -0.75; hue and
-saturation are not rounded to 8 bits on the way; areas of a fraction of a pixel are weighted by linear sampling; a GPU
-decodes JPEGs by nvJPEG.
+Deviations, measured in docs/data.md: crops are not rounded to 8 bits between the passes of a resize; hue and
+saturation are not rounded on the way; a GPU decodes JPEGs by nvJPEG.
 
 Shapes: x is one image, uint8 [H, W, 3]; row is float32 [NUM_COLUMNS], on the host.
 """
@@ -20,8 +19,8 @@ from passl_mixer.data import dali_plans as columns
 from passl_mixer.data import transforms
 
 
-def build_pipeline(source: Iterable, *, batch_size: int, num_views: int, bicubic: bool, num_threads: int,
-                   device_id: Optional[int]):
+def build_pipeline(source: Iterable, *, batch_size: int, num_views: int, size: int, bicubic: bool,
+                   num_threads: int, device_id: Optional[int]):
     """A pipeline from encoded files and rows to views.
 
     Args:
@@ -29,7 +28,8 @@ def build_pipeline(source: Iterable, *, batch_size: int, num_views: int, bicubic
             [B, NUM_COLUMNS] per view.
         batch_size: images per batch, at most.
         num_views: views of an image.
-        bicubic: how crops are sampled that do not shrink to half; otherwise linearly.
+        size: side of the views, pixels.
+        bicubic: whether crops are resized by a cubic filter; otherwise by a linear one.
         num_threads: of DALI.
         device_id: number of the GPU; None: everything on the CPU.
     Returns:
@@ -44,13 +44,18 @@ def build_pipeline(source: Iterable, *, batch_size: int, num_views: int, bicubic
     def pipeline():
         files, *rows = fn.external_source(source=source, num_outputs=1 + num_views)
         image = fn.decoders.image(files, device=decoder, output_type=types.RGB, jpeg_fancy_upsampling=True)
-        return tuple(_view(image, row, sampling) for row in rows)
+        return tuple(_view(_cut(image, row, size, sampling), row) for row in rows)
 
     return pipeline()
 
 
-def _view(image, row, sampling):
-    x = _cut(image, row, sampling)
+def _cut(image, row, size, sampling):
+    box = _whole(row[columns.BOX])
+    x = fn.slice(image, start=box[0:2], shape=box[2:4], axes=[0, 1])
+    return fn.resize(x, size=[size, size], interp_type=sampling, antialias=True)
+
+
+def _view(x, row):
     x = fn.flip(x, horizontal=_whole(row[columns.FLIP]))
     for position in range(columns.NUM_COLORS):
         x = _color(x, row[columns.KINDS.start + position], row[columns.AMOUNTS.start + position])
@@ -63,21 +68,6 @@ def _view(image, row, sampling):
 
 def _whole(number):
     return fn.cast(number, dtype=types.INT32)
-
-
-def _cut(image, row, sampling):
-    box = _whole(row[columns.BOX])
-    x = fn.slice(image, start=box[0:2], shape=box[2:4], axes=[0, 1])
-    halvings, first = row[columns.HALVINGS], columns.SIZES.start
-    if halvings > 0:
-        x = fn.resize(x, size=row[first:first + 2], antialias=False, interp_type=types.INTERP_LINEAR)
-        for done in range(1, columns.MOST_HALVINGS + 1):
-            if halvings >= done:
-                x = fn.resize(x, size=row[first + 2 * done:first + 2 * done + 2], antialias=False,
-                              interp_type=types.INTERP_LINEAR)
-    else:
-        x = fn.resize(x, size=row[first:first + 2], antialias=False, interp_type=sampling)
-    return x
 
 
 def _color(x, kind, amount):

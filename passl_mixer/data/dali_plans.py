@@ -1,21 +1,18 @@
 """One view's plan (``plans.py``) as a row of numbers, which is how it travels into a DALI pipeline.
 
-Columns: ``BOX`` top, left, height, width of the crop in pixels; ``HALVINGS`` how many times the first size is halved,
-0 where the box shrinks to less than half; ``SIZES`` pairs (height, width): the first size, then the one after each
-halving, the earliest first; ``FLIP`` 1 to mirror; ``KINDS`` and ``AMOUNTS`` of the colour steps in their order;
-``WINDOW`` (1: none) and ``SIGMA`` of the blur; ``SOLARIZE`` 1 to solarise. All fit a float32 exactly or nearly.
+Columns: ``BOX`` top, left, height, width of the crop in pixels; ``FLIP`` 1 to mirror; ``KINDS`` and ``AMOUNTS`` of the
+colour steps in their order; ``WINDOW`` (1: none) and ``SIGMA`` of the blur; ``SOLARIZE`` 1 to solarise. All fit a
+float32 exactly or nearly.
 """
-import math
-
 import numpy as np
 
 from passl_mixer.data import transforms
 from passl_mixer.errors import BadInput
 
 NOTHING, BRIGHTNESS, CONTRAST, SATURATION, HUE = range(5)
-NUM_COLORS, MOST_HALVINGS = 5, 3  # the jitter's four and gray; crops of 11 times the view and less sample every pixel
-BOX, HALVINGS, SIZES, FLIP = slice(0, 4), 4, slice(5, 13), 13
-KINDS, AMOUNTS = slice(14, 14 + NUM_COLORS), slice(14 + NUM_COLORS, 14 + 2 * NUM_COLORS)
+NUM_COLORS = 5  # the jitter's four and gray
+BOX, FLIP = slice(0, 4), 4
+KINDS, AMOUNTS = slice(5, 5 + NUM_COLORS), slice(5 + NUM_COLORS, 5 + 2 * NUM_COLORS)
 WINDOW, SIGMA, SOLARIZE = (AMOUNTS.stop + k for k in range(3))
 NUM_COLUMNS = SOLARIZE + 1
 
@@ -37,8 +34,6 @@ def to_row(plan: tuple, size: int, recipe: str) -> np.ndarray:
     (top, left, height, width), steps = plan
     row = np.zeros(NUM_COLUMNS, np.float32)
     row[BOX], row[WINDOW], row[SIGMA] = (top, left, height, width), 1, 1.0
-    halvings, sizes = _sizes(height, width, size)
-    row[HALVINGS], row[SIZES] = halvings, sizes
     colors = []
     for transform, *amounts in steps:
         if transform is transforms.flip:
@@ -56,19 +51,6 @@ def to_row(plan: tuple, size: int, recipe: str) -> np.ndarray:
     for position, (kind, amount) in enumerate(colors):
         row[KINDS.start + position], row[AMOUNTS.start + position] = kind, amount
     return row
-
-
-def _sizes(height: int, width: int, size: int) -> tuple:
-    """``(halvings, sizes)``: the way to ``size`` by linear sampling near the box's own resolution, then halvings, each
-    the mean of two by two pixels. Together they are the mean over an area, which DALI's resize has no filter for."""
-    if height < 2 * size or width < 2 * size:
-        return 0, (size,) * 8
-    down, right = (min(MOST_HALVINGS, round(math.log2(side / size))) for side in (height, width))
-    halvings = max(down, right)
-    sizes = []
-    for left in range(halvings, halvings - MOST_HALVINGS - 1, -1):
-        sizes += [size << max(0, min(left, down)), size << max(0, min(left, right))]
-    return halvings, sizes
 
 
 def _color(transform, amounts, recipe: str) -> tuple:

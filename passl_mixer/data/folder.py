@@ -87,8 +87,8 @@ class ImageFolder:
         extensions: endings of image files, upper or lower case.
         max_bad_images: how many unreadable files are skipped before the run ends with an error.
         decode_reduced: whether JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where each crop of the training views
-            keeps as many pixels as the view has: up to twice as fast on photographs from a camera, and about two levels
-            of 255 away from the views of the whole image (measured in docs/data.md).
+            keeps 2.5 times the view's side: up to twice as fast on photographs from a camera, nearly as sharp, and
+            about a third of a level of 255 away from the views of the whole image (measured in docs/data.md).
         split: "train" or "test".
     """
 

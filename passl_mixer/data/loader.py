@@ -4,7 +4,7 @@ Image ``index`` is augmented in ``epoch`` with ``rng(seed, epoch, index)`` and n
 of an epoch is a function of ``(seed, epoch)``. A run resumed at batch k asks for ``epoch(e,
 start_batch=k)``.
 
-Workers are threads: OpenCV releases the interpreter lock while it decodes and resizes, nothing is copied
+Workers are threads: OpenCV and Pillow release the interpreter lock while they decode and resize, nothing is copied
 between processes, and no process is forked after Paddle has started its own threads. OpenCV's own threads
 are turned off (``cv2.setNumThreads(0)``, a setting of the whole process): with several workers they would
 only compete with each other and with Paddle's mathematics.

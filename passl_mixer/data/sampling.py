@@ -8,7 +8,7 @@ import math
 
 from passl_mixer.data import transforms
 
-_ORDERS = tuple(itertools.permutations(range(4)))
+ORDERS = tuple(itertools.permutations(range(4)))
 _FACTORS = (transforms.brightness, transforms.contrast, transforms.saturation)
 RATIO_MAX = 4.0 / 3.0
 _BLOCK = 32  # numbers; two views take about 24
@@ -69,7 +69,7 @@ def color_jitter(strengths, rng) -> list:
     """
     order, draws = rng.random(), (rng.random(), rng.random(), rng.random(), rng.random())
     steps = []
-    for which in _ORDERS[int(order * len(_ORDERS))]:
+    for which in ORDERS[int(order * len(ORDERS))]:
         strength = strengths[which]
         if strength == 0:
             continue
@@ -84,3 +84,32 @@ def color_jitter(strengths, rng) -> list:
 def blur(rng) -> tuple:
     """Gaussian blur with sigma uniform in [0.1, 2] pixels (SimCLR, appendix A; MoCo v2; BYOL), as a step."""
     return transforms.gaussian_blur, 0.1 + 1.9 * rng.random()
+
+
+def crop_flip(height: int, width: int, rng, crop_min: float, flip_p: float, ratio_max: float = RATIO_MAX) -> tuple:
+    """(box, steps): where a plan in torchvision's form starts."""
+    box = crop_box(height, width, crop_min, rng, ratio_max)
+    return box, [(transforms.flip,)] if rng.random() < flip_p else []
+
+
+def crop_flip_distort(height: int, width: int, rng, *, crop, jitter, jitter_p: float, gray_p: float,
+                      blur_p: float) -> tuple:
+    """A plan of the steps that SimCLR, MoCo v2, BYOL and MoCo v3 have in common: crop, flip, jitter, gray, blur.
+
+    Args:
+        height: of the image, pixels.
+        width: of the image, pixels.
+        rng: has ``random()``.
+        crop: (crop_min, flip_p).
+        jitter: four strengths.
+    Returns:
+        (box, steps).
+    """
+    box, steps = crop_flip(height, width, rng, *crop)
+    if rng.random() < jitter_p:
+        steps += color_jitter(jitter, rng)
+    if rng.random() < gray_p:
+        steps.append((transforms.grayscale,))
+    if rng.random() < blur_p:
+        steps.append(blur(rng))
+    return box, steps

@@ -1,51 +1,66 @@
 """Image operations on uint8 [H, W, 3] RGB arrays, each a function of its arguments alone.
 
-Definitions are torchvision's for 8-bit images, computed by OpenCV with saturating integer results. The
-differences are small: results are rounded to the nearest integer where PIL truncates; the mean in
-``contrast`` is not rounded; hue is shifted in OpenCV's 8-bit HSV, 256 steps per turn as in PIL, with
-OpenCV's rounding; ``resized_crop`` averages areas when it halves both sides or more, where plain sampling
-would alias, and samples otherwise (PIL always widens its filter when it reduces).
+Definitions are torchvision's for 8-bit images. Crops are resized by Pillow (``resampling.py``), as torchvision resizes
+PIL images. The other operations are OpenCV's, with saturating integer results. Their differences are small: results are
+rounded to the nearest integer where PIL truncates; the mean in ``contrast`` is not rounded; hue is shifted in OpenCV's
+8-bit HSV, 256 steps per turn as in PIL, with OpenCV's rounding.
 
-Speed: each is one to three passes of OpenCV over bytes. The blur leaves out weights that cannot change a level.
+Speed: colours, flip and blur are one to three passes of OpenCV over bytes. The blur leaves out weights that cannot
+change a level.
 """
 import math
 
 import cv2
 import numpy as np
 
+from passl_mixer.data.resampling import RESAMPLERS, resize_part
+
 GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma of R, G, B
 _NO_BLUR = 0.25  # sigma, pixels: under it the neighbours' weights add up to less than half of one level in 255
 
 
-def resized_crop(image, box, size: int, interpolation: int, reduction: int = 1) -> np.ndarray:
-    """Cut a box and resize it to a square, in one step.
+def resized_crop(image, box, size: int, interpolation: str, reduction: int = 1) -> np.ndarray:
+    """Cut a box and resize it to a square; the filter sees no pixel outside of the box.
 
     Args:
         image: uint8 [H, W, 3].
         box: (top, left, height, width) in pixels of the whole image, inside it.
         size: side of the result in pixels.
-        interpolation: an OpenCV flag, e.g. ``cv2.INTER_CUBIC``; unused when both sides of the box shrink to half.
-        reduction: how many times smaller per side ``image`` is than the whole image; the box's edges are multiples
-            of it or the image's edges.
+        interpolation: a name of ``RESAMPLERS``.
+        reduction: how many times smaller per side ``image`` is than the whole image; above 1, ``interpolation`` is one
+            of ``ANTIALIASED``, and edges of the box between two pixels of ``image`` stay where they are.
     Returns:
-        uint8 [size, size, 3].
+        uint8 [size, size, 3]. Without a reduction, the pixels of torchvision's ``resized_crop`` of a PIL image.
     """
     top, left, height, width = box
-    bottom, right = top + height, left + width
-    if reduction > 1:
-        top, left, bottom, right = top // reduction, left // reduction, -(-bottom // reduction), -(-right // reduction)
-    if height >= 2 * size and width >= 2 * size:
-        interpolation = cv2.INTER_AREA
-    return cv2.resize(image[top:bottom, left:right], (size, size), interpolation=interpolation)
+    if reduction == 1:
+        return RESAMPLERS[interpolation](image[top:top + height, left:left + width], size)
+    edges = tuple(edge / reduction for edge in (top, left, top + height, left + width))
+    return resize_part(image, edges, size, interpolation)
 
 
-def center_crop(image, size: int, resize: int) -> np.ndarray:
-    """Scale the short side to ``resize`` pixels, then cut the central square of ``size <= resize`` pixels."""
+def center_crop(image, size: int, resize: int, interpolation: str = "bicubic") -> np.ndarray:
+    """Scale the short side to ``resize`` pixels, then cut the central square of ``size <= resize`` pixels.
+
+    Args:
+        image: uint8 [H, W, 3].
+        size: side of the result, pixels.
+        resize: length of the short side first, pixels; the long side is rounded down.
+        interpolation: one of ``ANTIALIASED``.
+    Returns:
+        uint8 [size, size, 3]: torchvision's ``Resize(resize)`` and ``CenterCrop(size)`` of a PIL image. Only the
+        square's pixels are computed, so a number close to a half may be rounded the other way (mean difference under
+        0.05 levels), and the order of Pillow's passes may be another on very tall images (0.25).
+    """
     height, width = image.shape[:2]
-    # Cut first, then resize: the same part of the image, and nothing is computed to be thrown away.
-    cut = max(1, round(min(height, width) * size / resize))
-    box = (round((height - cut) / 2), round((width - cut) / 2), cut, cut)
-    return resized_crop(image, box, size, cv2.INTER_CUBIC)
+    short = min(height, width)
+    rows, columns = resize * height // short, resize * width // short
+    top, left = round((rows - size) / 2), round((columns - size) / 2)
+    if (rows, columns) == (height, width):
+        return image[top:top + size, left:left + size]
+    down, across = height / rows, width / columns
+    edges = (top * down, left * across, (top + size) * down, (left + size) * across)
+    return resize_part(image, edges, size, interpolation, beyond=True)
 
 
 def flip(image) -> np.ndarray:

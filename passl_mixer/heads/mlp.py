@@ -16,6 +16,10 @@ The published heads, as configuration entries (``name: mlp`` beside each):
 | ... ViT | layers: 3 (projector), 2 (predictor) |
 | ... ResNet | layers: 2 (both); predictor last_norm: false, last_bias: false in place of the last norm |
 
+MoCo, SimSiam and MoCo v3 start from PyTorch's default, which is ours; BYOL from Haiku's truncated normal of
+deviation 1 / sqrt(inputs) and zero biases, which no option gives. SimSiam's projector for CIFAR-10 has layers: 2
+(appendix D).
+
 Sources: SimCLR arXiv:2002.05709 and google-research/simclr ``model_util.py``; MoCo arXiv:1911.05722,
 2003.04297 and facebookresearch/moco ``builder.py``; BYOL arXiv:2006.07733 and deepmind-research
 ``byol/utils/networks.py``; SimSiam arXiv:2011.10566 and facebookresearch/simsiam ``builder.py``; MoCo v3

@@ -24,6 +24,13 @@ def _square(keys: Keys) -> tuple:
     return size, two
 
 
+def _interpolation(keys: Keys) -> str:
+    kind = keys.take("interpolation", str, "bilinear")
+    if kind not in ("bilinear", "bicubic"):
+        raise keys.refusal("interpolation", kind, "bilinear and bicubic are there")
+    return kind
+
+
 def _crop(keys: Keys, notes: list) -> list:
     low, high = (keys.take("scale", list, [CROP_MIN, 1.0]) + [None, None])[:2]
     if high != 1.0 or not isinstance(low, (int, float)):
@@ -31,9 +38,7 @@ def _crop(keys: Keys, notes: list) -> list:
     narrow, wide = (keys.take("ratio", list, [1 / CROP_RATIO, CROP_RATIO]) + [0, 0])[:2]
     if not (wide >= 1 and abs(narrow * wide - 1) < 0.01):
         raise keys.refusal("ratio", [narrow, wide], "the range of ratios is 1/r to r here, e.g. [0.75, 1.3333]")
-    kind = keys.take("interpolation", str, "bilinear")
-    if kind not in ("bilinear", "bicubic"):
-        raise keys.refusal("interpolation", kind, "bilinear and bicubic are there")
+    kind = _interpolation(keys)
     wide = CROP_RATIO if abs(wide - CROP_RATIO) < 0.01 else float(wide)
     return [("crop", {"size": _square(keys)[0], "low": low, "ratio": wide, "kind": kind})]
 
@@ -80,9 +85,8 @@ def _solarize(keys: Keys, notes: list) -> list:
 
 
 def _resize(keys: Keys, notes: list) -> list:
-    keys.take("interpolation", str, "bilinear")
     size, two = _square(keys)
-    return [("resize", {"size": size, "exact": two})]
+    return [("resize", {"size": size, "exact": two, "kind": _interpolation(keys)})]
 
 
 def _clip(keys: Keys, notes: list) -> list:
@@ -194,14 +198,13 @@ def two_views(first: list, second: list, path: str, notes: list) -> dict:
     if crop["size"] // 10 // 2 * 2 + 1 != 23:
         notes.append("GaussianBlur: PASSL's kernel has 23 pixels at every size, ours a tenth of img_size "
                      f"{crop['size']}")
+    style = {"style": "torchvision"}  # PASSL's transforms are Paddle's, which are torchvision's
     if a == b and "solarize" not in a:
-        return {"name": "simclr" if bicubic else "moco_v2", **entry, "blur_p": a.get("blur", 0.0), **_shared(a)}
-    if not bicubic:
-        raise BadInput(f"'{path}': views that differ in blur or solarisation are the recipe byol here, which is "
-                       "bicubic; "
-                       "give RandomResizedCrop interpolation: bicubic")
+        name = {"name": "simclr", **style} if bicubic else {"name": "moco_v2"}
+        return {**name, **entry, "blur_p": a.get("blur", 0.0), **_shared(a)}
     pairs = {f"{k}_p": [v.get(k, 0.0) for v in (a, b)] for k in ("blur", "solarize")}
-    return {"name": "byol", **entry, **pairs, **_shared(a)}
+    entry.update({} if bicubic else {"interpolation": crop["kind"]})
+    return {"name": "byol", **style, **entry, **pairs, **_shared(a)}
 
 
 def eval_view(found: list, path: str) -> dict:
@@ -211,4 +214,6 @@ def eval_view(found: list, path: str) -> dict:
         raise BadInput(f"'{path}' has {', '.join(k for k, _ in found)}; evaluation here is Resize (one number: the "
                        "short "
                        "side), CenterCrop and a normalisation")
-    return {"name": "center_crop", "img_size": facts["center"], "resize": facts["resize"]["size"], **_shared(facts)}
+    resize = facts["resize"]
+    return {"name": "center_crop", "img_size": facts["center"], "resize": resize["size"],
+            "interpolation": resize["kind"], **_shared(facts)}

@@ -5,12 +5,14 @@ import subprocess
 import sys
 import tarfile
 import threading
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from passl_mixer.data import Loader, build_dataset, build_views, check_dataset
+from passl_mixer.data.captions import read_table
 from passl_mixer.data.embedded_captions import MERGES, make_caption
 from passl_mixer.data.shards import expand
 from passl_mixer.data.vocabulary import build_tokenizer, captions_at
@@ -252,6 +254,16 @@ def test_tables_that_are_not_tables(tmp_path, text, words):
 def test_lines_that_are_not_pairs(tmp_path, text, words):
     (tmp_path / "a.jsonl").write_text(text)
     assert words in message({"name": "image_text_jsonl", "file": str(tmp_path / "a.jsonl")})
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_table_is_closed_when_its_error_is_shown(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("image,caption\na,b,c\n")
+    with pytest.raises(BadInput) as error:
+        list(read_table(path, "image", "caption", ","))
+    opened = [link.resolve() for link in Path("/proc/self/fd").iterdir()]
+    assert path not in opened, f"{error.value}, and the file is still open"
 
 
 def test_a_tar_cut_anywhere_is_refused(tmp_path):

@@ -75,26 +75,32 @@ def test_solarize_inverts_128_and_above_and_flip_mirrors(image):
     assert np.array_equal(transforms.flip(image), image[:, ::-1])
 
 
-def test_resized_crop_cuts_the_box_and_averages_on_large_reductions():
+def test_resized_crop_cuts_the_box_and_averages_where_it_shrinks():
     image = np.zeros((40, 40, 3), np.uint8)
     image[10:30, 4:24] = rng(0, 0, 1).integers(0, 256, (20, 20, 3))
     cut = image[10:30, 4:24]
-    assert np.array_equal(transforms.resized_crop(image, (10, 4, 20, 20), 20, cv2.INTER_CUBIC), cut)
-    means = cut.reshape(5, 4, 5, 4, 3).mean(axis=(1, 3))
-    assert_near(transforms.resized_crop(image, (10, 4, 20, 20), 5, cv2.INTER_CUBIC), means)
+    for interpolation in ("bilinear", "bicubic"):
+        assert np.array_equal(transforms.resized_crop(image, (10, 4, 20, 20), 20, interpolation), cut)
+        shrunk = transforms.resized_crop(image, (10, 4, 20, 20), 2, interpolation)
+        middles = cut.reshape(2, 10, 2, 10, 3).mean(axis=(1, 3))
+        assert np.abs(shrunk - middles).max() < 12      # single pixels are tens of levels away
+    box = np.zeros((40, 40, 3), np.uint8)
+    box[10:30, 4:24] = 200
+    assert (transforms.resized_crop(box, (10, 4, 20, 20), 7, "bicubic") == 200).all()   # nothing of the black around it
 
 
 def test_resized_crop_of_an_image_decoded_smaller_cuts_the_same_part():
-    small = rng(0, 0, 1).integers(0, 256, (10, 9, 3), dtype=np.uint8)
-    whole = np.repeat(np.repeat(small, 4, axis=0), 4, axis=1)[:38, :35]    # 38 / 4 and 35 / 4, rounded up
-    for box in ((4, 8, 16, 24), (24, 20, 14, 15), (0, 0, 38, 35)):
-        top, left, height, width = box
-        cut = small[top // 4:-(-(top + height) // 4), left // 4:-(-(left + width) // 4)]
-        assert np.array_equal(transforms.resized_crop(small, box, 3, cv2.INTER_CUBIC, 4),
-                              cv2.resize(cut, (3, 3), interpolation=cv2.INTER_AREA))
-        if not (height % 4 or width % 4):
-            assert_near(transforms.resized_crop(small, box, 4, cv2.INTER_CUBIC, 4),
-                        transforms.resized_crop(whole, box, 4, cv2.INTER_CUBIC))
+    coarse = rng(0, 0, 1).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    whole = cv2.resize(coarse, (140, 152), interpolation=cv2.INTER_CUBIC)
+    small = cv2.resize(whole, (35, 38), interpolation=cv2.INTER_AREA)
+    for box in ((16, 32, 64, 96), (17, 33, 66, 91), (90, 71, 62, 69), (0, 0, 152, 140)):
+        for interpolation in ("bilinear", "bicubic"):
+            got = transforms.resized_crop(small, box, 6, interpolation, 4).astype(int)
+            assert np.abs(got - transforms.resized_crop(whole, box, 6, interpolation)).mean() < 1.2
+            for step in (2, -2):    # half a pixel of the small image further would be seen
+                moved = (min(box[0] + step, 152 - box[2]), min(box[1] + step, 140 - box[3]), *box[2:])
+                if min(moved) >= 0 and moved != box:
+                    assert np.abs(got - transforms.resized_crop(whole, moved, 6, interpolation)).mean() > 2
 
 
 def test_center_crop_keeps_the_middle():

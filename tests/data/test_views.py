@@ -10,7 +10,7 @@ IMAGENET = (0.485, 0.456, 0.406)
 #        name          views  mean
 TABLE = [("center_crop", 1, (0.5, 0.5, 0.5)), ("inception", 1, (0.5, 0.5, 0.5)),
          ("simclr", 2, (0.0, 0.0, 0.0)), ("moco_v1", 2, IMAGENET), ("moco_v2", 2, IMAGENET),
-         ("byol", 2, IMAGENET)]
+         ("byol", 2, IMAGENET), ("moco_v3", 2, IMAGENET)]
 STILL = {"crop_min": 1.0, "flip_p": 0, "jitter_p": 0, "gray_p": 0, "blur_p": 0}
 
 
@@ -71,17 +71,18 @@ def test_probabilities_of_each_step():
     assert np.allclose(flipped, 0.5, atol=0.09)
     gray = {"crop_min": 0.3, "jitter_p": 0, "blur_p": 0}
     assert np.allclose(share({"name": "simclr", **gray}, is_gray), 0.2, atol=0.05)
-    blurred = share(still(name="simclr", blur_p=0.5), lambda a, v: v.std() < 0.97 * a.std())
+    blurred = share(still(name="simclr", style="torchvision", blur_p=0.5), lambda a, v: v.std() < 0.97 * a.std())
     assert np.all((blurred > 0.25) & (blurred < 0.55))  # a sigma under about 0.3 changes next to nothing
-    jittered = share(still(name="simclr", jitter_p=0.8), differs)
+    jittered = share(still(name="simclr", style="torchvision", jitter_p=0.8), differs)
     assert np.allclose(jittered, 0.8, atol=0.07)
 
 
-def test_byol_views_differ_in_blur_and_solarisation():
-    solarised = share(still(name="byol", blur_p=0, solarize_p=[0.0, 0.2]), lambda a, v: v.max() < 128)
+@pytest.mark.parametrize("recipe", [{"name": "byol", "style": "torchvision"}, {"name": "moco_v3"}])
+def test_byol_and_moco_v3_views_differ_in_blur_and_solarisation(recipe):
+    solarised = share(still(blur_p=0, solarize_p=[0.0, 0.2], **recipe), lambda a, v: v.max() < 128)
     assert solarised[0] == 0
     assert abs(solarised[1] - 0.2) < 0.05
-    smooth = share(still(name="byol", blur_p=[1.0, 0.1], solarize_p=0), differs)
+    smooth = share(still(blur_p=[1.0, 0.1], solarize_p=0, **recipe), differs)
     assert smooth[0] > 0.8
     assert smooth[1] < 0.25
 

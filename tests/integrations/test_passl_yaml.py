@@ -112,6 +112,7 @@ def test_the_recipe_of_moco_v1(write, tmp_path):
     ("moco_v2", "data.train_views.name", "moco_v2"), ("moco_v2", "data.train_views.jitter_p", 0.8),
     ("moco_v2", "data.train_views.blur_p", 0.5), ("moco_v2", "model.head.hidden", 16),
     ("simclr", "data.train_views.name", "simclr"), ("simclr", "data.train_views.jitter", [0.4, 0.4, 0.4, 0.1]),
+    ("simclr", "data.train_views.style", "torchvision"), ("byol", "data.train_views.style", "torchvision"),
     ("simclr", "model.backbone.stem", "no_pool"), ("simclr", "optim.lr", pytest.approx(32 ** 0.5)),
     ("simclr", "optim.base_batch_size", 32), ("simclr", "schedule.warmup_epochs", 1),
     ("simclr", "evaluate.batch_size", 8),
@@ -126,6 +127,7 @@ def test_the_recipe_of_moco_v1(write, tmp_path):
     ("mixer", "data.train_views.crop_ratio", 1.0), ("mixer", "data.train_views.interpolation", "bicubic"),
     ("moco_clas", "model.method.freeze_backbone", True), ("moco_clas", "evaluate.at_end", ["classifier"]),
     ("moco_clas", "optim.lr", 30.0), ("moco_clas", "data.eval_views.resize", 36),
+    ("moco_clas", "data.eval_views.interpolation", "bilinear"),
     ("byol_clas", "optim.nesterov", True), ("byol_clas", "optim.base_batch_size", 1024),
     ("byol_clas", "data.train_views.mean", [0.485, 0.456, 0.406]),
     ("clip", "model.method.text.width", 32), ("clip", "model.backbone.stem_bias", False), ("clip", "optim.eps", 1e-8),
@@ -229,6 +231,15 @@ def test_what_cannot_be_honoured_is_named_with_the_way_out(kind, old, new, words
     assert str(error.value).startswith(f"{path}, a file of PASSL v1.1: ")
     assert "\n" not in str(error.value)
     assert main(["train", "-c", str(path)]) == 2
+
+
+def test_filters_of_crops_and_evaluation_are_the_files(write):
+    views = get_config(write("byol", FILES["byol"].replace("interpolation: bicubic", "interpolation: bilinear"))).data
+    assert (views.train_views.name, views.train_views.interpolation) == ("byol", "bilinear")
+    text = FILES["moco_clas"].replace("size: 36\n", "size: 36\n          interpolation: bicubic\n", 1)
+    assert get_config(write("moco_clas", text)).data.eval_views.interpolation == "bicubic"
+    with pytest.raises(BadInput, match=r"interpolation: lanczos' .*bilinear and bicubic are there"):
+        get_config(write("moco_clas", text.replace("interpolation: bicubic", "interpolation: lanczos")))
 
 
 @pytest.mark.parametrize("kind", ["moco_v1", "mixer"])

@@ -1,5 +1,4 @@
 """What PASSL's files need of the backbone and the views: its ResNets' stems and starts, square and bicubic crops."""
-import cv2
 import numpy as np
 import paddle
 import pytest
@@ -39,10 +38,10 @@ def test_square_crops_are_square_and_fall_back_to_a_square():
 
 def test_inception_interpolates_as_asked():
     image = rng(5, 0, 0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
-    for name, flag in (("bilinear", cv2.INTER_LINEAR), ("bicubic", cv2.INTER_CUBIC)):
+    for name in ("bilinear", "bicubic"):
         recipe = build_views({"name": "inception", "img_size": 20, "crop_min": 1.0, "flip_p": 0.0, "crop_ratio": 1.0,
                               "interpolation": name})
-        expected = transforms.resized_crop(image, (0, 0, 24, 24), 20, flag)
+        expected = transforms.resized_crop(image, (0, 0, 24, 24), 20, name)
         np.testing.assert_array_equal(recipe(image, rng(0, 0, 0))[0], expected)
 
 

@@ -103,7 +103,7 @@ def lightly(settings: Settings):
         common = {"pictures": str(file), "batch": batch, "workers": WORKERS, "min_seconds": 2 * settings.min_seconds}
         model = {"backbone": {"name": "mlp_mixer_nano"}, "method": {"name": "simclr", "temperature": TEMPERATURE},
                  "head": {"name": "mlp", "layers": 2, "hidden": HIDDEN, "out": OUT, "norm": "bn"}}
-        views = {"name": "simclr", "img_size": size, "jitter_strength": STRENGTH, "blur_p": 0.0}
+        views = {"name": "simclr", "style": "torchvision", "img_size": size, "jitter_strength": STRENGTH, "blur_p": 0.0}
         other = {"mixer": NANO, "hidden": HIDDEN, "out": OUT, "temperature": TEMPERATURE, "jitter_strength": STRENGTH,
                  "size": size, "threads": settings.threads}
         with ours(settings, {"kind": "simclr", "model": model, "views": views, **common}) as mine, \
@@ -119,7 +119,8 @@ def torchvision(settings: Settings, recipes: Sequence[str] = ("simclr", "moco_v2
     with jpegs() as (folder, files):
         for recipe in recipes:
             setup = {"recipe": recipe, "files": files, "size": 224, "images": JPEGS_A_STEP}
-            with views_child(settings, folder, recipe) as mine, \
+            style = {"style": "torchvision"} if recipe in ("simclr", "byol") else {}
+            with views_child(settings, folder, {"name": recipe, **style}) as mine, \
                     Child(PEERS / "torchvision_views.py", setup, python=_python(settings)) as peer:
                 rows = take_turns([mine.step, lambda p=peer: {"images": JPEGS_A_STEP, **p.step()}], settings.repeats)
             yield record("torchvision", f"{recipe}, 500x375 JPEG to 224 px, one thread", rows,

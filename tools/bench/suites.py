@@ -11,7 +11,7 @@ from passl_mixer.runtime import available_cores
 
 BACKBONES = ("mlp_mixer_b16", "conv_mlp_s", "cycle_mlp_b1", "mlp_mixer_nano@32")
 METHODS = ("simclr", "moco", "byol", "simsiam", "moco_v3")
-RECIPES = ("simclr", "moco_v1", "moco_v2", "byol", "inception", "center_crop")
+RECIPES = ("simclr", "moco_v1", "moco_v2", "byol", "moco_v3", "inception", "center_crop")
 JPEGS, JPEGS_A_STEP = 64, 16
 
 
@@ -139,9 +139,9 @@ def jpegs(count: int = JPEGS):
         yield folder, pictures.write_jpegs(Path(folder), count)
 
 
-def views_child(settings: Settings, folder: str, recipe: str) -> Child:
+def views_child(settings: Settings, folder: str, recipe: dict) -> Child:
     """A process that makes views on one thread."""
-    setup = {"kind": "views", "folder": folder, "views": {"name": recipe, "img_size": 224}, "images": JPEGS_A_STEP}
+    setup = {"kind": "views", "folder": folder, "views": {**recipe, "img_size": 224}, "images": JPEGS_A_STEP}
     return ours(settings, {**setup, "min_seconds": 0.0, "device": "cpu"}, threads=1)
 
 
@@ -149,6 +149,6 @@ def views(settings: Settings):
     """Images a second of every recipe, one thread, from JPEG files to float32 tensors at 224 px."""
     with jpegs() as (folder, _):
         for recipe in settings.recipes:
-            with views_child(settings, folder, recipe) as child:
+            with views_child(settings, folder, {"name": recipe}) as child:
                 rows = in_one_process(settings, child, ["step"])
             yield record("views", f"{recipe}, 500x375 JPEG to 224 px, one thread", rows)

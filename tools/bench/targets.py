@@ -61,6 +61,7 @@ RUNS = {
     "scaling": _for(systems.scaling, "mlp_mixer_b16"),
 }
 _B16, _JPEG = "mlp_mixer_b16, {}, batch {}, 224 px", "{}, 500x375 JPEG to 224 px, one thread"
+_PIL = "torchvision v2 on PIL, same filter"
 _PEAK = "measured peak, same process"
 TARGETS = {
     "mixer_inference": Target("Mixer-B/16 inference, batch 8, 224 px", "timm on PyTorch, eager", ">=", 1.3, "timm",
@@ -83,9 +84,9 @@ TARGETS = {
                            "backbones", _B16.format("inference", 8), "share of peak"),
     "peak_training": Target("share of the matrix-product peak, Mixer-B/16 training step", _PEAK, ">=", 0.6, "peak",
                             "backbones", _B16.format("training step", 8), "share of peak"),
-    "views_simclr": Target("simclr views at 224 px from 500x375 JPEG, per core", "torchvision v2 on PIL", ">=", 3.0,
+    "views_simclr": Target("simclr views at 224 px from 500x375 JPEG, per core", _PIL, ">=", 3.0,
                            "views", "torchvision", _JPEG.format("simclr")),
-    "views_moco_v2": Target("moco_v2 views at 224 px from 500x375 JPEG, per core", "torchvision v2 on PIL", ">=", 3.0,
+    "views_moco_v2": Target("moco_v2 views at 224 px from 500x375 JPEG, per core", _PIL, ">=", 3.0,
                             "views", "torchvision", _JPEG.format("moco_v2")),
     "after_step": Target("EMA and queue (after_step), B/16, batch 32", "the whole MoCo step", "<=", 0.03, "after_step",
                          "methods", _B16.format("moco step", 32), "share of after_step"),

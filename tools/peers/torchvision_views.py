@@ -13,6 +13,7 @@ size], scaled to 0..1 and, for the recipes that do so, normalised: what a user o
 
 ``blur``: torchvision's ``GaussianBlur``, or Pillow's ``ImageFilter.GaussianBlur`` (three box filters, much cheaper),
 which the reference code of MoCo v2 uses. Ranges and probabilities are the papers' (see ``passl_mixer/data/views.py``).
+Filters are the ones that our recipes take by default, antialiased, as torchvision always is on PIL images.
 """
 import io
 import json
@@ -56,7 +57,7 @@ def build(recipe: str, size: int, blur: str) -> list:
     blurring = v2.GaussianBlur(2 * (size // 10 // 2) + 1, (0.1, 2.0)) if blur == "torchvision" else v2.Lambda(pil_blur)
     views = []
     for blur_p, solarize_p in pair:
-        steps = [v2.RandomResizedCrop(size, scale=(crop_min, 1.0), interpolation=interpolation),
+        steps = [v2.RandomResizedCrop(size, scale=(crop_min, 1.0), interpolation=interpolation, antialias=True),
                  v2.RandomHorizontalFlip(),
                  v2.RandomApply([v2.ColorJitter(*jitter)], p=0.8),
                  v2.RandomGrayscale(p=0.2),

@@ -1,0 +1,67 @@
+"""Resizing by Pillow's filters, which widen where an image shrinks, so that nothing aliases (antialiasing).
+
+Pillow, because torchvision's transforms and the evaluation of published weights take its pixels: views are made of the
+same ones. Pillow rounds to 8 bits between its two passes, one along rows and one along columns, of which newer versions
+take that first which costs less, and lets go of the interpreter lock.
+
+Source: Pillow, ``src/libImaging/Resample.c``; bicubic is Keys 1981 with a = -0.5.
+"""
+import functools
+import math
+from typing import Optional
+
+import numpy as np
+from PIL import Image
+
+from passl_mixer.data.tensorflow_resize import resize_bicubic
+from passl_mixer.errors import BadInput, nearest
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_SUPPORTS = {"bilinear": 1, "bicubic": 2}  # reach of the filter, pixels of the smaller of the two images
+
+
+def _resize(image, height: int, width: int, name: str, box: Optional[tuple] = None) -> np.ndarray:
+    """``image``, or its part ``box`` (left, top, right, bottom; floats), as uint8 [height, width, 3]."""
+    source = Image.frombytes("RGB", image.shape[1::-1], image.tobytes())
+    made = source.resize((width, height), _FILTERS[name], box)
+    return np.frombuffer(made.tobytes(), np.uint8).reshape(height, width, 3).copy()  # Pillow's bytes are read-only
+
+
+def _to_square(crop, size: int, name: str) -> np.ndarray:
+    return _resize(crop, size, size, name)
+
+
+# name -> function(crop uint8 [h, w, 3], side) -> [side, side, 3]: uint8, or float32 0..1 and beyond of "tf_bicubic"
+RESAMPLERS = {name: functools.partial(_to_square, name=name) for name in _FILTERS}
+RESAMPLERS["tf_bicubic"] = resize_bicubic
+ANTIALIASED = frozenset(_FILTERS)  # the others look at single pixels and must have the whole image
+
+
+def antialiased(interpolation: str) -> str:
+    """The same name, if it is one of ``ANTIALIASED``; ``BadInput`` otherwise."""
+    if interpolation not in ANTIALIASED:
+        raise BadInput(f"views option 'interpolation' is {interpolation!r}{nearest(interpolation, ANTIALIASED)}")
+    return interpolation
+
+
+def resize_part(image, edges: tuple, size: int, name: str, *, beyond: bool = False) -> np.ndarray:
+    """Resize a part of an image whose edges lie between pixels.
+
+    Args:
+        image: uint8 [H, W, 3].
+        edges: (top, left, bottom, right) in pixels of ``image``, floats inside it.
+        size: side of the result, pixels.
+        name: one of ``ANTIALIASED``.
+        beyond: whether the filter sees the pixels outside of the part, as where the whole image is resized and then
+            cut; otherwise it sees those that the part touches.
+    Returns:
+        uint8 [size, size, 3].
+    """
+    top, left, bottom, right = edges
+    down = across = 0
+    if beyond:
+        reach = _SUPPORTS[name]
+        down, across = (1 + math.ceil(reach * max(1.0, side / size)) for side in (bottom - top, right - left))
+    first, start = max(0, math.floor(top) - down), max(0, math.floor(left) - across)
+    part = image[first:math.ceil(bottom) + down, start:math.ceil(right) + across]
+    return _resize(part, size, size, name, (left - start, top - first, right - start, bottom - first))

@@ -1,0 +1,95 @@
+"""Image operations as TensorFlow computes them, on float32 [H, W, 3] RGB arrays of about 0..1.
+
+The official SimCLR and BYOL are made of these: google-research/simclr ``tf2/data_util.py``, google-deepmind/
+deepmind-research ``byol/utils/augmentations.py`` and ``dataset.py``, and the operators of TensorFlow below them. A view
+begins with ``tensorflow_resize.py``, bytes to floats, and ends with ``to_bytes``, the only rounding.
+
+Each is a function of its arguments alone: TensorFlow's values within 1e-5, after a clip where they leave 0..1. Speed:
+one to six passes of OpenCV.
+"""
+import math
+
+import cv2
+import numpy as np
+
+from passl_mixer.data.transforms import blur_kernel_size
+
+GRAY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # of tf.image.rgb_to_grayscale, and of BYOL
+_GRAY = np.float32([GRAY_WEIGHTS] * 3)
+_NO_BLUR = 0.2  # sigma, pixels: under it a neighbour's weight is under 4e-6
+
+
+def clip(image) -> np.ndarray:
+    """Values under 0 become 0, over 1 become 1."""
+    return np.clip(image, 0.0, 1.0)
+
+
+def multiply(image, factor: float) -> np.ndarray:
+    """SimCLR's brightness: ``factor * image``, clipped."""
+    return clip(image * np.float32(factor))
+
+
+def add(image, delta: float) -> np.ndarray:
+    """BYOL's brightness, TensorFlow's ``adjust_brightness``: ``image + delta``, clipped."""
+    return clip(image + np.float32(delta))
+
+
+def contrast(image, factor: float) -> np.ndarray:
+    """``factor * image + (1 - factor) * mean of the channel``, clipped: TensorFlow's ``adjust_contrast``."""
+    red, green, blue, _ = cv2.mean(image)
+    rest = 1.0 - factor
+    matrix = [(factor, 0.0, 0.0, rest * red), (0.0, factor, 0.0, rest * green), (0.0, 0.0, factor, rest * blue)]
+    return clip(cv2.transform(image, np.array(matrix, np.float32)))
+
+
+def saturation(image, factor: float) -> np.ndarray:
+    """Saturation in HSV times ``factor``, at most 1: TensorFlow's ``adjust_saturation``. 0..1 stays 0..1."""
+    hsv = _to_hsv(image)
+    channel = hsv[..., 1]
+    channel *= np.float32(factor)
+    np.minimum(channel, 1.0, out=channel)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+
+def hue(image, turns: float) -> np.ndarray:
+    """Hue in HSV moved by ``turns`` (-0.5..0.5) of the circle: TensorFlow's ``adjust_hue``. 0..1 stays 0..1."""
+    hsv = _to_hsv(image)
+    channel = hsv[..., 0]
+    channel += np.float32(360.0 * (turns % 1.0))  # OpenCV goes on with the circle upwards only
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+
+def _to_hsv(image) -> np.ndarray:
+    """Hue in degrees, saturation, value. A value under 0, which a clip makes black in the end, is black already:
+    OpenCV's way back would not keep its sign."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    value = hsv[..., 2]
+    np.maximum(value, 0.0, out=value)
+    return hsv
+
+
+def grayscale(image) -> np.ndarray:
+    """Luma in all three channels."""
+    return cv2.transform(image, _GRAY)
+
+
+def gaussian_blur(image, sigma: float) -> np.ndarray:
+    """Gaussian blur, kernel a tenth of the image side, zeros beyond the border; ``sigma`` in pixels.
+
+    The kernel ends at four sigma where a tenth of the side is more, as in ``transforms.gaussian_blur``.
+    """
+    if sigma < _NO_BLUR:
+        return image
+    window = min(blur_kernel_size(image.shape[0]), 2 * math.ceil(4 * sigma) + 1)
+    kernel = cv2.getGaussianKernel(window, sigma, cv2.CV_32F)
+    return cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
+
+
+def solarize(image) -> np.ndarray:
+    """Invert the values of 0.5 and above."""
+    return cv2.min(image, np.float32(1.0) - image)
+
+
+def to_bytes(image) -> np.ndarray:
+    """float32 0..1 to uint8, to the nearest level; beyond 0..1 the nearest end."""
+    return cv2.addWeighted(image, 255.0, image, 0.0, 0.0, dtype=cv2.CV_8U)

@@ -45,7 +45,7 @@ def learning_rate(step: int, *, base: float, total_steps: int, warmup_steps: int
         decay_steps: in place of both, the steps from which on the rate is multiplied by ``decay_factor``.
         decay_factor: > 0.
     Returns:
-        The learning rate of this step.
+        The learning rate of this step. (The code of MoCo and SimSiam changes its cosine once an epoch.)
     Source: cosine: arXiv:1608.03983, one period; warm-up: google-research/simclr ``model_util.py``, deepmind-research
         ``byol/utils/schedules.py``, facebookresearch/moco-v3 ``main_moco.py``; warm-up and line:
         google-research/big_vision ``utils.py``.

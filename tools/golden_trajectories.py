@@ -47,7 +47,7 @@ TRAJECTORIES = {
                 {"name": "simsiam", "predictor": {"layers": 2, "hidden": 8, "out": 16}},
                 {**SGD, "lr": 0.03, "fixed_lr": ["predictor.*"]}, {}),
     "clip": (MIXER, {"name": "mlp", "layers": 1, "hidden": 16, "out": 8, "norm": None, "last_bias": False},
-             {"name": "clip", "temperature_init": 0.2, "max_scale": 5.01,
+             {"name": "clip", "temperature_init": 1.0, "max_scale": 1.01,
               "text": {"vocab_size": WORDS + 2, "context_length": LENGTH, "width": 16, "num_layers": 2,
                        "num_heads": 2}},
              {**ADAMW, "lr": 2e-3, "weight_decay": 0.2, "beta2": 0.98, "eps": 1e-6}, {}),

@@ -1,7 +1,9 @@
 """SimCLR (arXiv:2002.05709; google-research/simclr ``objective.py``).
 
 The loss is the mean over 2B rows, as in the paper's equation and in most ports; the official code sums the
-means of two halves, twice this value. Both views pass the network in one batch of 2B, as there, so that
+means of two halves, twice this value. So with the official learning rate half its step reaches what LARS does not
+adapt, biases and norms, and in the gradient of a matrix the decay weighs twice as much; with SGD every step is half.
+Both views pass the network in one batch of 2B, as there, so that
 BatchNorm sees both.
 """
 from typing import Optional

@@ -64,6 +64,7 @@ def _value(gradient):
     return gradient if paddle.is_tensor(gradient) else gradient()
 
 
+@paddle.jit.not_to_static               # runs as it stands where a traced network is called eagerly
 def apply(operator, inputs: Sequence, *options):
     """The output of an operator, differentiable in each of its inputs.
 

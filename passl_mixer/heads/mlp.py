@@ -27,7 +27,6 @@ arXiv:2104.02057 and facebookresearch/moco-v3 ``builder.py``.
 """
 from typing import Optional
 
-import paddle
 import paddle.nn.functional as F
 from paddle import nn
 

@@ -14,7 +14,7 @@ STEPS = 20
 # paths alone).
 RATES = {"mlp_mixer_nano": 5e-4, "conv_mlp_nano": 1e-4, "cycle_mlp_nano": 5e-4, "as_mlp_nano": 1e-4}
 SLOW_RATES = {"resmlp_nano": 5e-4, "vip_nano": 1e-4, "s2_mlp_v2_nano": 1e-4, "swin_nano": 5e-4, "vit_nano": 5e-4,
-              "gmlp_nano": 5e-4, "hire_mlp_nano": 1e-4, "wave_mlp_nano": 1e-4, "conv_mixer_nano": 1e-4}
+              "gmlp_nano": 5e-4, "hire_mlp_nano": 1e-4, "wave_mlp_nano": 5e-5, "conv_mixer_nano": 1e-4}
 SMALL = ["data.batch_size=16", f"train.max_steps={STEPS}", "train.log_every_steps=1",
          "evaluate.every_epochs=0", "evaluate.at_end=[]", "train.checkpoint_every_epochs=0", "data.num_workers=0"]
 

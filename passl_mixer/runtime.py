@@ -42,8 +42,7 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("
             quotas.append(_folder_quota(folder))
             if folder in (base, root):
                 break
-    found = [q for q in quotas if q]
-    return min(found) if found else None
+    return min(filter(None, quotas), default=None)
 
 
 def _folder_quota(folder: Path) -> Optional[float]:
@@ -233,9 +232,9 @@ def versions() -> dict:
     import passl_mixer
     from passl_mixer import native
 
-    return {"passl_mixer": passl_mixer.__version__, "git_commit": _git_commit(), "python": platform.python_version(),
-            "paddle": paddle.__version__, "numpy": numpy.__version__, "opencv": cv2.__version__,
-            "pillow": PIL.__version__, "platform": platform.platform(), "cpu_tuning": tune_cpu(),
+    modules = {"passl_mixer": passl_mixer, "paddle": paddle, "numpy": numpy, "opencv": cv2, "pillow": PIL}
+    return {**{name: module.__version__ for name, module in modules.items()}, "git_commit": _git_commit(),
+            "python": platform.python_version(), "platform": platform.platform(), "cpu_tuning": tune_cpu(),
             "native_kernels": native.status()}
 
 

@@ -97,20 +97,20 @@ def maximum(numbers: list) -> list:
     Args:
         numbers: floats, as many on every process; float32 on the way.
     """
-    if world_size() == 1:
-        return numbers
-    largest = paddle.to_tensor(numbers, dtype="float32")
-    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-    return largest.tolist()
+    return _reduced(numbers, dist.ReduceOp.MAX)
 
 
 def mean(numbers: list) -> list:
     """The mean of each number over processes; as ``maximum`` otherwise."""
+    return [total / world_size() for total in _reduced(numbers, dist.ReduceOp.SUM)]
+
+
+def _reduced(numbers: list, op) -> list:
     if world_size() == 1:
         return numbers
-    total = paddle.to_tensor(numbers, dtype="float32")
-    dist.all_reduce(total)
-    return (total / world_size()).tolist()
+    found = paddle.to_tensor(numbers, dtype="float32")
+    dist.all_reduce(found, op=op)
+    return found.tolist()
 
 
 BUCKET = 8 * 2 ** 20      # numbers that travel together: 32 MiB of float32

@@ -18,7 +18,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.9",
     packages=find_packages(include=["passl_mixer", "passl_mixer.*"]),
-    package_data={"passl_mixer.data": ["assets/*"], "passl_mixer.native": ["*.c", "*.h"]},
+    package_data={"passl_mixer.data": ["assets/*"], "passl_mixer.ops.native": ["*.c", "*.h"]},
     install_requires=["numpy>=1.23", "pyyaml>=5.4", "opencv-python-headless>=4.6", "pillow>=9.1", "safetensors>=0.4"],
     extras_require={
         "cpu": ["paddlepaddle>=3.0"],

@@ -16,7 +16,7 @@ runtime.tune_cpu()
 
 _BUILDERS = {"build_backbone": "backbones", "list_backbones": "backbones",
              "build_head": "heads", "build_method": "methods",
-             "resize_tokens": "resolution", "Pyramid": "pyramid", "to_conv": "conv_form"}
+             "resize_tokens": "surgery.resolution", "Pyramid": "surgery.pyramid", "to_conv": "surgery.conv_form"}
 
 
 def __getattr__(name):

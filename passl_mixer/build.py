@@ -6,22 +6,22 @@ from typing import Optional
 import paddle
 
 from passl_mixer import checkpoint, distributed, runtime
-from passl_mixer.backbones.layout import turn_channels_last
-from passl_mixer.backbones.recompute import set_recompute
-from passl_mixer.batch_norm import synchronise
 from passl_mixer.config import Config
-from passl_mixer.cuda_graph import GraphedPass
 from passl_mixer.data import build_dataset, build_views, check_dataset
 from passl_mixer.data.dali import DaliLoader
 from passl_mixer.data.loader import Loader
 from passl_mixer.data.vocabulary import build_tokenizer, has_vocabulary
 from passl_mixer.errors import BadInput
+from passl_mixer.layers.layout import turn_channels_last
+from passl_mixer.layers.recompute import set_recompute
+from passl_mixer.layers.sync_batch_norm import synchronise
 from passl_mixer.methods import build_method
 from passl_mixer.methods.moco import has_batch_norm
-from passl_mixer.optim import build_optimizer, scaled_lr
-from passl_mixer.precision import Precision
 from passl_mixer.registry import BACKBONES, DATASETS
-from passl_mixer.static_graph import compile_backbone
+from passl_mixer.training.cuda_graph import GraphedPass
+from passl_mixer.training.optim import build_optimizer, scaled_lr
+from passl_mixer.training.precision import Precision
+from passl_mixer.training.static_graph import compile_backbone
 
 
 @dataclass

@@ -38,7 +38,7 @@ def _dump(arguments, config, notes) -> int:
 def _train(arguments) -> int:
     config, notes = read_config(arguments.config, arguments.override)
     if notes is not None and os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
-        from passl_mixer.integrations.passl_yaml import report
+        from passl_mixer.passl_yaml.translate import report
         print(report(arguments.config, plain(config), notes), flush=True)
     if arguments.dump:
         return _dump(arguments, config, notes)
@@ -47,7 +47,7 @@ def _train(arguments) -> int:
     if config.data.eval_dataset:
         check_dataset(config.data.eval_dataset, "test")
     _require_paddle()
-    from passl_mixer.trainer import train
+    from passl_mixer.training.trainer import train
     summary = train(config, resume=arguments.resume)
     return 130 if summary.get("interrupted") else 0
 
@@ -64,10 +64,10 @@ def _eval(arguments) -> int:
         lines = read_prompts(prompts)
     _require_paddle()
     if prompts:
-        from passl_mixer.zero_shot import evaluate_zero_shot
+        from passl_mixer.evaluation.zero_shot import evaluate_zero_shot
         evaluate_zero_shot(config, path, lines, prompts)
     if items or not prompts:
-        from passl_mixer.evaluate import evaluate_checkpoint
+        from passl_mixer.evaluation.evaluate import evaluate_checkpoint
         evaluate_checkpoint(config, path, items or config.evaluate.at_end or ["knn"],
                             baselines=not arguments.no_baselines)
     return 0
@@ -76,7 +76,7 @@ def _eval(arguments) -> int:
 def _list(arguments) -> int:
     _require_paddle()
     from passl_mixer import list_backbones
-    from passl_mixer.macs import summary
+    from passl_mixer.surgery.macs import summary
     names = list_backbones(arguments.pattern)
     if not names:
         raise BadInput(f"no backbone matches {arguments.pattern!r}{nearest(arguments.pattern, list_backbones())}")
@@ -92,7 +92,7 @@ def _list(arguments) -> int:
 
 
 def _convert(arguments) -> int:
-    from passl_mixer.convert import export_file, import_file
+    from passl_mixer.weights.convert import export_file, import_file
     if arguments.to is None:
         said = import_file(arguments.input, arguments.output, family=arguments.family, source=arguments.source,
                            allow=arguments.allow)
@@ -127,7 +127,7 @@ def _weights(arguments) -> int:
 def _export(arguments) -> int:
     config = get_config(arguments.config, arguments.override)
     _require_paddle()
-    from passl_mixer.export import batch_of, export_checkpoint
+    from passl_mixer.deploy.export import batch_of, export_checkpoint
     print(export_checkpoint(config, arguments.checkpoint, arguments.output, what=arguments.what, batch=batch_of(
         arguments.batch), img_size=arguments.img_size, onednn=not arguments.no_onednn))
     return 0

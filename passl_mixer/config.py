@@ -10,7 +10,7 @@ from typing import Sequence
 import yaml
 
 from passl_mixer.errors import BadInput, nearest
-from passl_mixer.integrations import passl_yaml
+from passl_mixer.passl_yaml import translate as passl_yaml
 from passl_mixer.registry import matches, type_words
 from passl_mixer.schema import DECAYS, ENTRY, ENTRY_OR_NULL, FROM_0, ITEMS, LOADERS, OPTIM, REQUIRED, SCHEMA
 from passl_mixer.yaml_text import parse, read

@@ -2,7 +2,7 @@
 import paddle
 import paddle.distributed as dist
 
-from passl_mixer.gradients import apply
+from passl_mixer.ops.gradients import apply
 
 
 def init() -> None:

@@ -229,12 +229,12 @@ def versions() -> dict:
     import paddle
     import PIL
 
-    import passl_mixer.native
+    import passl_mixer.ops.native
 
     modules = {"passl_mixer": passl_mixer, "paddle": paddle, "numpy": numpy, "opencv": cv2, "pillow": PIL}
     return {**{name: module.__version__ for name, module in modules.items()}, "git_commit": _git_commit(),
             "python": platform.python_version(), "platform": platform.platform(), "cpu_tuning": tune_cpu(),
-            "native_kernels": passl_mixer.native.status()}
+            "native_kernels": passl_mixer.ops.native.status()}
 
 
 def _git_commit() -> Optional[str]:

@@ -16,7 +16,8 @@ import paddle
 from paddle import _C_ops
 from paddle.base import core
 
-from passl_mixer.backbones import gpu_ops, ops
+from passl_mixer.ops import cpu as ops
+from passl_mixer.ops import gpu_ops
 
 LOW, FULL = paddle.float64, paddle.float32
 NORMS = ("batch_norm", "batch_norm_", "layer_norm")

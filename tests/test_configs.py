@@ -6,7 +6,7 @@ import pytest
 
 from passl_mixer.build import build, resolve
 from passl_mixer.config import get_config
-from passl_mixer.step import train_step
+from passl_mixer.training.step import train_step
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))

@@ -18,16 +18,16 @@ import pytest
 from small_backbones import SMALL
 
 from passl_mixer import build_backbone, runtime
-from passl_mixer.adamw import FusedAdamW
-from passl_mixer.backbones import gpu_ops
-from passl_mixer.backbones.layout import turn_channels_last
 from passl_mixer.build import build, resolve
-from passl_mixer.cuda_graph import WARM_UP
 from passl_mixer.data import Loader, build_dataset, build_views
 from passl_mixer.data.dali import DaliLoader
 from passl_mixer.errors import BadInput
-from passl_mixer.prefetch import SideStream, ahead, mover
-from passl_mixer.step import train_step
+from passl_mixer.layers.layout import turn_channels_last
+from passl_mixer.ops import gpu_ops
+from passl_mixer.training.adamw import FusedAdamW
+from passl_mixer.training.cuda_graph import WARM_UP
+from passl_mixer.training.prefetch import SideStream, ahead, mover
+from passl_mixer.training.step import train_step
 
 HAS_CUDA = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
 HAS_PLUGIN = plugin_device.NAME in (paddle.device.get_available_custom_device() or ())

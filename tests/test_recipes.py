@@ -6,8 +6,8 @@ import pytest
 
 from passl_mixer.build import build, resolve
 from passl_mixer.config import get_config
-from passl_mixer.optim import OPTIONS
 from passl_mixer.registry import BACKBONES, HEADS, METHODS, VIEWS
+from passl_mixer.training.optim import OPTIONS
 from passl_mixer.yaml_text import parse
 from tests.test_configs import CONFIGS, shrunk
 

@@ -17,8 +17,8 @@ import paddle
 
 from passl_mixer import build_backbone, build_head, build_method, resize_tokens
 from passl_mixer.data import Loader, build_dataset, build_views
-from passl_mixer.evaluate import extract, to_images
-from passl_mixer.optim import build_optimizer, learning_rate
+from passl_mixer.evaluation.evaluate import extract, to_images
+from passl_mixer.training.optim import build_optimizer, learning_rate
 
 SIZE, BATCH = 28, 100
 CASES = [(SIZE, "interpolate"), (32, "interpolate"), (56, "interpolate"), (56, "blocks")]

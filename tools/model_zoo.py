@@ -12,8 +12,8 @@ os.environ.setdefault("GLOG_minloglevel", "2")
 
 from passl_mixer import list_backbones  # noqa: E402
 from passl_mixer.backbones.published import PUBLISHED_TOP1  # noqa: E402
-from passl_mixer.macs import summary  # noqa: E402
 from passl_mixer.registry import BACKBONES  # noqa: E402
+from passl_mixer.surgery.macs import summary  # noqa: E402
 
 PAGE = ROOT / "docs" / "model_zoo.md"
 HEADER = """# Backbones

@@ -14,16 +14,17 @@ from typing import Sequence
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones import ops, shift_ops
 from passl_mixer.backbones.as_program import with_flat_sums
-from passl_mixer.backbones.checks import check_images, check_positive
-from passl_mixer.backbones.layers import DropPath, activate, linear_rates, permute
-from passl_mixer.backbones.map_norms import ImageNorm
-from passl_mixer.backbones.program_ops import pad_axis
-from passl_mixer.backbones.stages import four_neighbours, stage_outputs
-from passl_mixer.backbones.torch_layers import torch_conv, torch_pointwise
 from passl_mixer.errors import BadInput
-from passl_mixer.gradients import apply
+from passl_mixer.layers.basic import DropPath, activate, linear_rates, permute
+from passl_mixer.layers.checks import check_images, check_positive
+from passl_mixer.layers.map_norms import ImageNorm
+from passl_mixer.layers.stages import four_neighbours, stage_outputs
+from passl_mixer.layers.torch_layers import torch_conv, torch_pointwise
+from passl_mixer.ops import cpu as ops
+from passl_mixer.ops import shift_ops
+from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.program_ops import pad_axis
 
 
 def _move_groups(x_bhwc, axis: int, offsets: Sequence[int]):

@@ -10,14 +10,14 @@ compiled passes, and once ``layout.py`` has turned the network.
 """
 from paddle import nn
 
-from passl_mixer.backbones import ops
-from passl_mixer.backbones.checks import check_act, check_images, check_positive
-from passl_mixer.backbones.layers import permute
-from passl_mixer.backbones.layout import images_in, map_out, mean_of
-from passl_mixer.backbones.map_norms import BatchNorm2D
-from passl_mixer.backbones.recompute import apply_block
-from passl_mixer.backbones.torch_layers import torch_conv
 from passl_mixer.errors import BadInput
+from passl_mixer.layers.basic import permute
+from passl_mixer.layers.checks import check_act, check_images, check_positive
+from passl_mixer.layers.layout import images_in, map_out, mean_of
+from passl_mixer.layers.map_norms import BatchNorm2D
+from passl_mixer.layers.recompute import apply_block
+from passl_mixer.layers.torch_layers import torch_conv
+from passl_mixer.ops import cpu as ops
 
 
 class ConvMixerBlock(nn.Layer):

@@ -11,16 +11,16 @@ from typing import Sequence
 
 from paddle import nn
 
-from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
-from passl_mixer.backbones.convolution import Conv2D
-from passl_mixer.backbones.layers import DropPath, LayerNorm, Mlp, attr, linear_rates, permute, torch_uniform
-from passl_mixer.backbones.layout import images_in, map_out
-from passl_mixer.backbones.map_norms import BatchNorm2D
-from passl_mixer.backbones.pooling import MaxPool2D
-from passl_mixer.backbones.recompute import apply_block
-from passl_mixer.backbones.stages import channels_last, stage_outputs
-from passl_mixer.backbones.twice import flatten
 from passl_mixer.errors import BadInput
+from passl_mixer.layers.basic import DropPath, LayerNorm, Mlp, attr, linear_rates, permute, torch_uniform
+from passl_mixer.layers.checks import check_images, check_positive, check_same_length
+from passl_mixer.layers.convolution import Conv2D
+from passl_mixer.layers.layout import images_in, map_out
+from passl_mixer.layers.map_norms import BatchNorm2D
+from passl_mixer.layers.pooling import MaxPool2D
+from passl_mixer.layers.recompute import apply_block
+from passl_mixer.layers.stages import channels_last, stage_outputs
+from passl_mixer.ops.twice import flatten
 
 # stem_stride: (stride of the first convolution, stride of the max-pool or None)
 STEMS = {4: (2, 2), 2: (2, None), 1: (1, None)}

@@ -12,11 +12,12 @@ from typing import Sequence
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones import map_ops, ops
 from passl_mixer.backbones.cycle_order import SortedCycleMLP
-from passl_mixer.backbones.layers import LayerNorm, Linear, attr, linear, linear_rates, permute
-from passl_mixer.backbones.stages import STEMS, ResidualBlock, check_stages, conv_stage_outputs, weigh_branches
-from passl_mixer.backbones.torch_layers import torch_conv
+from passl_mixer.layers.basic import LayerNorm, Linear, attr, linear, linear_rates, permute
+from passl_mixer.layers.stages import STEMS, ResidualBlock, check_stages, conv_stage_outputs, weigh_branches
+from passl_mixer.layers.torch_layers import torch_conv
+from passl_mixer.ops import cpu as ops
+from passl_mixer.ops import map_ops
 
 
 def cycle_shift(x_bhwc, axis: int):

@@ -12,8 +12,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from passl_mixer.backbones.layers import linear
-from passl_mixer.backbones.stages import weigh_branches
+from passl_mixer.layers.basic import linear
+from passl_mixer.layers.stages import weigh_branches
 
 
 def shift_order(width: int) -> np.ndarray:

@@ -13,10 +13,8 @@ from typing import Sequence, Union
 
 from paddle import nn
 
-from passl_mixer.backbones import gate_ops, ops
-from passl_mixer.backbones.checks import check_act, check_positive, image_pair, patch_grid
-from passl_mixer.backbones.convolution import Conv2D
-from passl_mixer.backbones.layers import (
+from passl_mixer.errors import BadInput
+from passl_mixer.layers.basic import (
     DropPath,
     LayerNorm,
     Linear,
@@ -26,7 +24,10 @@ from passl_mixer.backbones.layers import (
     scaled_truncated_normal,
     token_map,
 )
-from passl_mixer.errors import BadInput
+from passl_mixer.layers.checks import check_act, check_positive, image_pair, patch_grid
+from passl_mixer.layers.convolution import Conv2D
+from passl_mixer.ops import cpu as ops
+from passl_mixer.ops import gate_ops
 
 
 class SpatialGatingUnit(nn.Layer):

@@ -20,14 +20,15 @@ from typing import Sequence
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones import ops, shift_ops
-from passl_mixer.backbones.checks import check_positive, check_same_length
-from passl_mixer.backbones.convolution import Conv2D
-from passl_mixer.backbones.layers import Linear, attr, linear_rates, permute
-from passl_mixer.backbones.map_norms import BatchNorm2D, MapNorm
-from passl_mixer.backbones.stages import STEMS, ResidualBlock, check_stages, conv_stage_outputs, weigh_branches
-from passl_mixer.backbones.twice import roll
 from passl_mixer.errors import BadInput
+from passl_mixer.layers.basic import Linear, attr, linear_rates, permute
+from passl_mixer.layers.checks import check_positive, check_same_length
+from passl_mixer.layers.convolution import Conv2D
+from passl_mixer.layers.map_norms import BatchNorm2D, MapNorm
+from passl_mixer.layers.stages import STEMS, ResidualBlock, check_stages, conv_stage_outputs, weigh_branches
+from passl_mixer.ops import cpu as ops
+from passl_mixer.ops import shift_ops
+from passl_mixer.ops.twice import roll
 
 
 def wrap_to_multiple(x_bhwc, size: int, axis: int):

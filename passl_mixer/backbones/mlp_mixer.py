@@ -15,9 +15,8 @@ from typing import Optional, Sequence, Union
 
 from paddle import nn
 
-from passl_mixer.backbones.checks import check_act, check_positive, image_pair, patch_grid
-from passl_mixer.backbones.convolution import Conv2D
-from passl_mixer.backbones.layers import (
+from passl_mixer.errors import BadInput
+from passl_mixer.layers.basic import (
     DropPath,
     LayerNorm,
     Mlp,
@@ -28,7 +27,8 @@ from passl_mixer.backbones.layers import (
     scaled_truncated_normal,
     token_map,
 )
-from passl_mixer.errors import BadInput
+from passl_mixer.layers.checks import check_act, check_positive, image_pair, patch_grid
+from passl_mixer.layers.convolution import Conv2D
 
 
 class TokenMlp(nn.Layer):

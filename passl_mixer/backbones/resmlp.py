@@ -15,11 +15,11 @@ from typing import Sequence, Union
 
 from paddle import nn
 
-from passl_mixer.backbones.affine_ops import add_scaled, affine
-from passl_mixer.backbones.checks import check_positive, image_pair, patch_grid
-from passl_mixer.backbones.layers import DropPath, Mlp, TokenLinear, attr, mixed_tokens, token_map
-from passl_mixer.backbones.torch_layers import torch_conv
 from passl_mixer.errors import BadInput
+from passl_mixer.layers.basic import DropPath, Mlp, TokenLinear, attr, mixed_tokens, token_map
+from passl_mixer.layers.checks import check_positive, image_pair, patch_grid
+from passl_mixer.layers.torch_layers import torch_conv
+from passl_mixer.ops.affine_ops import add_scaled, affine
 
 
 class Affine(nn.Layer):

@@ -8,13 +8,13 @@ work (PASSL's SimCLR). Weights are random; nothing is downloaded. Initialisation
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones.checks import check_images, check_positive
-from passl_mixer.backbones.convolution import Conv2D
-from passl_mixer.backbones.layout import images_in, map_out, mean_of
-from passl_mixer.backbones.map_norms import BatchNorm2D
-from passl_mixer.backbones.pooling import MaxPool2D
-from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.errors import BadInput, nearest
+from passl_mixer.layers.checks import check_images, check_positive
+from passl_mixer.layers.convolution import Conv2D
+from passl_mixer.layers.layout import images_in, map_out, mean_of
+from passl_mixer.layers.map_norms import BatchNorm2D
+from passl_mixer.layers.pooling import MaxPool2D
+from passl_mixer.layers.recompute import apply_block
 
 STEMS = ("imagenet", "cifar", "no_pool")
 

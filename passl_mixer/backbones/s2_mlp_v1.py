@@ -13,12 +13,13 @@ from typing import Sequence
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones import ops, shift_ops
-from passl_mixer.backbones.checks import check_act, check_images, check_positive
-from passl_mixer.backbones.layers import DropPath, LayerNorm, Linear, Mlp, linear_rates, permute
-from passl_mixer.backbones.recompute import apply_block
-from passl_mixer.backbones.torch_layers import torch_conv
 from passl_mixer.errors import BadInput
+from passl_mixer.layers.basic import DropPath, LayerNorm, Linear, Mlp, linear_rates, permute
+from passl_mixer.layers.checks import check_act, check_images, check_positive
+from passl_mixer.layers.recompute import apply_block
+from passl_mixer.layers.torch_layers import torch_conv
+from passl_mixer.ops import cpu as ops
+from passl_mixer.ops import shift_ops
 
 # Axes of [B, H, W, C] along which the four quarters of the channels move, by +1, -1, +1, -1.
 HEIGHT_FIRST, WIDTH_FIRST = (1, 1, 2, 2), (2, 2, 1, 1)

@@ -14,10 +14,6 @@ from typing import Sequence
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones import map_ops, ops, shift_ops
-from passl_mixer.backbones.checks import check_act, check_images, check_positive, check_same_length
-from passl_mixer.backbones.layers import LayerNorm, Linear, activate, linear_rates, permute
-from passl_mixer.backbones.recompute import apply_block
 from passl_mixer.backbones.s2_mlp_v1 import (
     HEIGHT_FIRST,
     WIDTH_FIRST,
@@ -26,9 +22,14 @@ from passl_mixer.backbones.s2_mlp_v1 import (
     check_quarters,
     spatial_shift,
 )
-from passl_mixer.backbones.stages import ResidualBlock
-from passl_mixer.backbones.torch_layers import torch_conv
-from passl_mixer.backbones.twice import flatten, softmax
+from passl_mixer.layers.basic import LayerNorm, Linear, activate, linear_rates, permute
+from passl_mixer.layers.checks import check_act, check_images, check_positive, check_same_length
+from passl_mixer.layers.recompute import apply_block
+from passl_mixer.layers.stages import ResidualBlock
+from passl_mixer.layers.torch_layers import torch_conv
+from passl_mixer.ops import cpu as ops
+from passl_mixer.ops import map_ops, shift_ops
+from passl_mixer.ops.twice import flatten, softmax
 
 
 class SplitAttention(nn.Layer):

@@ -17,14 +17,14 @@ import numpy
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones.attention import SelfAttention, check_block
-from passl_mixer.backbones.checks import check_images, check_positive, check_same_length
-from passl_mixer.backbones.layers import DropPath, LayerNorm, Linear, Mlp, attr, linear_rates, permute
-from passl_mixer.backbones.program_ops import pad_axis
-from passl_mixer.backbones.stages import four_neighbours, stage_outputs
-from passl_mixer.backbones.torch_layers import torch_conv
-from passl_mixer.backbones.twice import roll
 from passl_mixer.errors import BadInput
+from passl_mixer.layers.attention import SelfAttention, check_block
+from passl_mixer.layers.basic import DropPath, LayerNorm, Linear, Mlp, attr, linear_rates, permute
+from passl_mixer.layers.checks import check_images, check_positive, check_same_length
+from passl_mixer.layers.stages import four_neighbours, stage_outputs
+from passl_mixer.layers.torch_layers import torch_conv
+from passl_mixer.ops.program_ops import pad_axis
+from passl_mixer.ops.twice import roll
 
 MASKED = -1e4  # exp() of it is 0 in float32, and float16 can hold it
 

@@ -21,8 +21,8 @@ from typing import Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from passl_mixer.backbones.checks import image_pair, patch_grid
 from passl_mixer.errors import BadInput, nearest
+from passl_mixer.layers.checks import image_pair, patch_grid
 
 Grid = Tuple[int, int]
 SCHEMES = ("interpolate", "blocks")

@@ -16,11 +16,11 @@ from typing import List, Optional, Sequence, Union
 
 from paddle import nn
 
-from passl_mixer.backbones.checks import check_images, check_positive, check_same_length, image_pair
-from passl_mixer.backbones.layers import LayerNorm, Linear, linear_rates, permute
-from passl_mixer.backbones.stages import ResidualBlock, channels_last, stage_outputs, weigh_branches
-from passl_mixer.backbones.torch_layers import torch_conv
 from passl_mixer.errors import BadInput
+from passl_mixer.layers.basic import LayerNorm, Linear, linear_rates, permute
+from passl_mixer.layers.checks import check_images, check_positive, check_same_length, image_pair
+from passl_mixer.layers.stages import ResidualBlock, channels_last, stage_outputs, weigh_branches
+from passl_mixer.layers.torch_layers import torch_conv
 
 # Axes of [B, row, column, group, channel of the group] after the exchange of rows (1) or columns (2) with groups.
 EXCHANGES = {1: [0, 3, 2, 1, 4], 2: [0, 1, 3, 2, 4]}

@@ -18,14 +18,14 @@ from typing import Sequence, Union
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones.attention import SelfAttention, check_block
-from passl_mixer.backbones.checks import check_images, check_positive, image_pair, patch_grid
-from passl_mixer.backbones.layers import DropPath, LayerNorm, Mlp, attr, linear_rates, permute, token_map
-from passl_mixer.backbones.program_ops import pad_axis
-from passl_mixer.backbones.recompute import apply_block
-from passl_mixer.backbones.torch_layers import torch_conv
-from passl_mixer.backbones.twice import flatten
 from passl_mixer.errors import BadInput, nearest
+from passl_mixer.layers.attention import SelfAttention, check_block
+from passl_mixer.layers.basic import DropPath, LayerNorm, Mlp, attr, linear_rates, permute, token_map
+from passl_mixer.layers.checks import check_images, check_positive, image_pair, patch_grid
+from passl_mixer.layers.recompute import apply_block
+from passl_mixer.layers.torch_layers import torch_conv
+from passl_mixer.ops.program_ops import pad_axis
+from passl_mixer.ops.twice import flatten
 
 POOLS = ("token", "mean")
 

@@ -25,13 +25,14 @@ from typing import Sequence
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones import ops, wave_ops
-from passl_mixer.backbones.layers import DropPath, linear_rates, permute
-from passl_mixer.backbones.map_norms import BatchNorm2D, ImageNorm, MapNorm
-from passl_mixer.backbones.stages import STEMS, check_stages, conv_stage_outputs, weigh_branches
-from passl_mixer.backbones.torch_layers import torch_conv, torch_pointwise
 from passl_mixer.backbones.wave_program import with_planes
 from passl_mixer.errors import BadInput, nearest
+from passl_mixer.layers.basic import DropPath, linear_rates, permute
+from passl_mixer.layers.map_norms import BatchNorm2D, ImageNorm, MapNorm
+from passl_mixer.layers.stages import STEMS, check_stages, conv_stage_outputs, weigh_branches
+from passl_mixer.layers.torch_layers import torch_conv, torch_pointwise
+from passl_mixer.ops import cpu as ops
+from passl_mixer.ops import wave_ops
 
 PHASES = ("fc", "depthwise")
 # "batch": BatchNorm; "group": positions and channels of an image are one group. On [B, H, W, C], on [B, C, H, W].

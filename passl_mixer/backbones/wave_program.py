@@ -13,8 +13,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from passl_mixer.backbones.program_ops import pad_axis
-from passl_mixer.backbones.stages import branch_shares
+from passl_mixer.layers.stages import branch_shares
+from passl_mixer.ops.program_ops import pad_axis
 
 
 def planes(x_bsc, weight):

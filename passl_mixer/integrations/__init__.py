@@ -1,1 +1,1 @@
-"""Other frameworks: our backbones in their trainers, their files here. Importing this imports none."""
+"""Other frameworks: our backbones in their trainers. Importing this imports none."""

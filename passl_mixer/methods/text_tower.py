@@ -9,10 +9,10 @@ Shapes: B captions, N tokens, C = width, h heads.
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones.attention import SelfAttention, check_block
-from passl_mixer.backbones.checks import check_act, check_positive
-from passl_mixer.backbones.layers import LayerNorm, Linear, activate, attr, torch_uniform
 from passl_mixer.errors import BadInput
+from passl_mixer.layers.attention import SelfAttention, check_block
+from passl_mixer.layers.basic import LayerNorm, Linear, activate, attr, torch_uniform
+from passl_mixer.layers.checks import check_act, check_positive
 
 
 def _normal(std: float):

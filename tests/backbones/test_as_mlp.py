@@ -7,10 +7,10 @@ import pytest
 
 from passl_mixer.backbones import build_backbone
 from passl_mixer.backbones.as_mlp import PatchMerging, _move_groups, axial_shift
-from passl_mixer.backbones.layers import DropPath, Linear
-from passl_mixer.backbones.map_norms import ImageNorm
 from passl_mixer.errors import BadInput
-from passl_mixer.macs import count_parameters
+from passl_mixer.layers.basic import DropPath, Linear
+from passl_mixer.layers.map_norms import ImageNorm
+from passl_mixer.surgery.macs import count_parameters
 
 SMALL = {"name": "ASMLP", "patch_size": 2, "embed_dim": 10, "depths": [1, 2], "shift_size": 3, "mlp_ratio": 2}
 

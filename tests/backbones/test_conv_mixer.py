@@ -7,8 +7,8 @@ import pytest
 
 from passl_mixer.backbones import build_backbone
 from passl_mixer.backbones.conv_mixer import ConvMixerBlock
-from passl_mixer.backbones.layers import DropPath
 from passl_mixer.errors import BadInput
+from passl_mixer.layers.basic import DropPath
 
 pytestmark = pytest.mark.filterwarnings("ignore:When training, we now always track")
 

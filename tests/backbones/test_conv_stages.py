@@ -4,9 +4,9 @@ import pytest
 from three_branches import HIRE, WAVE
 
 from passl_mixer.backbones import build_backbone
-from passl_mixer.backbones.layers import DropPath
 from passl_mixer.errors import BadInput
-from passl_mixer.macs import count_parameters
+from passl_mixer.layers.basic import DropPath
+from passl_mixer.surgery.macs import count_parameters
 
 NETWORKS = {"hire": HIRE, "wave": WAVE, "wave, group norms": {**WAVE, "norms": ["group", "group"]}}
 

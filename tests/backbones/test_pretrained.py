@@ -7,10 +7,10 @@ from safetensors.numpy import save_file
 from passl_mixer.backbones import build_backbone
 from passl_mixer.build import build_model, build_untrained
 from passl_mixer.checkpoint import arrays_of, save_checkpoint
-from passl_mixer.convert import import_file
 from passl_mixer.errors import BadInput
-from passl_mixer.resolution import resize_tokens
+from passl_mixer.surgery.resolution import resize_tokens
 from passl_mixer.weights import KEY_MAPS, export_state_dict
+from passl_mixer.weights.convert import import_file
 
 SMALL = {"name": "MlpMixer", "img_size": 8, "patch_size": 4, "embed_dim": 12, "num_blocks": 2}
 

@@ -6,12 +6,12 @@ import paddle
 import pytest
 
 from passl_mixer.backbones import build_backbone
-from passl_mixer.backbones.layers import DropPath, LayerNorm
 from passl_mixer.backbones.s2_mlp_v1 import HEIGHT_FIRST, WIDTH_FIRST, S2Block, shift, spatial_shift
 from passl_mixer.backbones.s2_mlp_v2 import S2Mixer
-from passl_mixer.backbones.stages import ResidualBlock
 from passl_mixer.errors import BadInput
-from passl_mixer.macs import count_parameters
+from passl_mixer.layers.basic import DropPath, LayerNorm
+from passl_mixer.layers.stages import ResidualBlock
+from passl_mixer.surgery.macs import count_parameters
 
 SMALL = {
     "S2MLPv1": {"patch_size": 4, "embed_dim": 8, "num_blocks": 2, "mlp_ratio": 2},

@@ -6,7 +6,6 @@ import paddle
 import pytest
 
 from passl_mixer.backbones import build_backbone
-from passl_mixer.backbones.layers import DropPath, LayerNorm
 from passl_mixer.backbones.swin import (
     MASKED,
     PatchMerging,
@@ -17,7 +16,8 @@ from passl_mixer.backbones.swin import (
     window_regions,
 )
 from passl_mixer.errors import BadInput
-from passl_mixer.macs import count_macs
+from passl_mixer.layers.basic import DropPath, LayerNorm
+from passl_mixer.surgery.macs import count_macs
 
 # Height, width, side of a window, shift: multiples or not, one window or several along an axis.
 CASES = [(4, 8, 4, 0), (8, 8, 4, 2), (6, 9, 3, 1), (5, 7, 4, 2), (3, 9, 4, 2), (2, 3, 4, 2)]

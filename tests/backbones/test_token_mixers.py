@@ -7,8 +7,8 @@ import pytest
 
 from passl_mixer.backbones import build_backbone
 from passl_mixer.backbones.gmlp import SpatialGatingUnit
-from passl_mixer.backbones.layers import DropPath, LayerNorm, TokenLinear
 from passl_mixer.errors import BadInput
+from passl_mixer.layers.basic import DropPath, LayerNorm, TokenLinear
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "num_blocks": 2}
 FAMILIES = ["ResMLP", "GMLP"]

@@ -9,9 +9,10 @@ import pytest
 from paddle import nn
 from small_backbones import SMALL
 
-from passl_mixer import build_backbone, gradients, list_backbones
-from passl_mixer.backbones.recompute import set_recompute
-from passl_mixer.batch_norm import synchronise
+from passl_mixer import build_backbone, list_backbones
+from passl_mixer.layers.recompute import set_recompute
+from passl_mixer.layers.sync_batch_norm import synchronise
+from passl_mixer.ops import gradients
 
 NANO = [name for name in list_backbones() if name.endswith("_nano")]
 CASES = [*((name, {}, 32) for name in NANO), ("ResNet", SMALL["ResNet"], 16)]

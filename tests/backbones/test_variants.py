@@ -7,7 +7,7 @@ from variant_sizes import size_of
 from passl_mixer.backbones import build_backbone, list_backbones
 from passl_mixer.errors import BadInput
 from passl_mixer.heads import build_head
-from passl_mixer.macs import count_macs, count_parameters, shapes_only, summary
+from passl_mixer.surgery.macs import count_macs, count_parameters, shapes_only, summary
 
 pytestmark = pytest.mark.filterwarnings("ignore:When training, we now always track")
 

@@ -6,10 +6,10 @@ import paddle
 import pytest
 
 from passl_mixer.backbones import build_backbone
-from passl_mixer.backbones.layers import DropPath
 from passl_mixer.backbones.vip import PermuteMixer, exchange
 from passl_mixer.errors import BadInput
-from passl_mixer.macs import count_parameters, shapes_only
+from passl_mixer.layers.basic import DropPath
+from passl_mixer.surgery.macs import count_parameters, shapes_only
 
 SMALL = {"name": "ViP", "img_size": 24, "patch_size": 4, "embed_dims": [12, 18], "depths": [1, 2],
          "transitions": [True, False], "mlp_ratios": [3, 2]}

@@ -6,10 +6,10 @@ import paddle
 import pytest
 
 from passl_mixer.backbones import build_backbone
-from passl_mixer.backbones.layers import DropPath
 from passl_mixer.backbones.vit import VitBlock
 from passl_mixer.errors import BadInput
-from passl_mixer.macs import count_macs, count_parameters
+from passl_mixer.layers.basic import DropPath
+from passl_mixer.surgery.macs import count_macs, count_parameters
 
 
 def small(**options):

@@ -4,9 +4,9 @@ import paddle
 import pytest
 
 from passl_mixer.backbones import build_backbone
-from passl_mixer.backbones.layers import LayerNorm, activate
 from passl_mixer.errors import BadInput
-from passl_mixer.macs import count_parameters
+from passl_mixer.layers.basic import LayerNorm, activate
+from passl_mixer.surgery.macs import count_parameters
 
 SMALL = {"name": "ViT", "img_size": 8, "patch_size": 4, "embed_dim": 12, "num_blocks": 2, "num_heads": 3}
 CLIP = {"act": "quick_gelu", "pre_norm": True, "stem_bias": False}

@@ -140,7 +140,7 @@ def test_a_file_that_only_dali_refuses_ends_with_its_reason(tmp_path):
 
 @needs_dali
 def test_training_does_not_know_which_loader_it_has(root, tmp_path, tiny):
-    trainer = pytest.importorskip("passl_mixer.trainer")
+    trainer = pytest.importorskip("passl_mixer.training.trainer")
     data = ["data.dataset={name: image_folder, root: " + str(root) + "}", "data.batch_size=4",
             "data.train_views={name: simclr, img_size: 16, style: torchvision}", "train.checkpoint_every_steps=1"]
 

@@ -13,9 +13,9 @@ from passl_mixer.backbones.shapes import shapes_only
 from passl_mixer.build import build, resolve
 from passl_mixer.errors import BadInput
 from passl_mixer.methods.clip import clip_loss
-from passl_mixer.optim import build_optimizer
 from passl_mixer.text import write_merges
-from passl_mixer.trainer import train
+from passl_mixer.training.optim import build_optimizer
+from passl_mixer.training.trainer import train
 
 BACKBONES = [{"name": "mlp_mixer_nano"}, {"name": "conv_mlp_nano"}, {"name": "cycle_mlp_nano"},
              {"name": "resnet18", "stem": "cifar"}]

@@ -9,7 +9,7 @@ from paddle import nn
 from passl_mixer import build_backbone, build_head, build_method, list_backbones
 from passl_mixer.build import build, resolve
 from passl_mixer.errors import BadInput
-from passl_mixer.step import refuse_without_gradient, train_step
+from passl_mixer.training.step import refuse_without_gradient, train_step
 
 NANO = [{"name": name, **({"img_size": 32} if name == "vip_nano" else {})}
         for name in list_backbones() if name.endswith("_nano")] + [{"name": "resnet18", "stem": "cifar"}]

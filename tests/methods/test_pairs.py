@@ -4,7 +4,7 @@ import paddle
 import pytest
 
 from passl_mixer import build_method
-from passl_mixer.optim import build_optimizer
+from passl_mixer.training.optim import build_optimizer
 
 BACKBONES = [{"name": "mlp_mixer_nano"}, {"name": "conv_mlp_nano"}, {"name": "cycle_mlp_nano"},
              {"name": "resnet18", "stem": "cifar"}]

@@ -11,7 +11,7 @@ from passl_mixer.errors import BadInput
 from passl_mixer.heads import build_head
 from passl_mixer.methods.ema import ema_update, frozen_copy
 from passl_mixer.methods.moco_v3 import patch_projection
-from passl_mixer.optim import build_optimizer
+from passl_mixer.training.optim import build_optimizer
 
 MLP = {"name": "mlp", "hidden": 6, "out": 5}
 

@@ -7,13 +7,7 @@ import pytest
 
 from passl_mixer.backbones import build_backbone
 from passl_mixer.errors import BadInput
-from passl_mixer.weights import (
-    KEY_MAPS,
-    convert_backbone,
-    convert_state_dict,
-    export_state_dict,
-    guess_origin,
-)
+from passl_mixer.weights import KEY_MAPS, convert_backbone, convert_state_dict, export_state_dict, guess_origin
 
 ORIGINS = sorted(KEY_MAPS)
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -4,7 +4,7 @@ import pytest
 
 from passl_mixer.backbones import build_backbone
 from passl_mixer.errors import BadInput
-from passl_mixer.macs import shapes_only
+from passl_mixer.surgery.macs import shapes_only
 from passl_mixer.weights import convert_state_dict
 from passl_mixer.weights.vip import rows
 

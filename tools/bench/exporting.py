@@ -19,7 +19,7 @@ def exported(method, backbone: dict, size: int, classes: int, precision: str):
     Raises:
         RuntimeError: the command failed; its own words are on standard error.
     """
-    from passl_mixer.export import load_exported
+    from passl_mixer.deploy.export import load_exported
 
     with tempfile.TemporaryDirectory(prefix="passl_mixer_benchmark_") as name:
         folder = Path(name)

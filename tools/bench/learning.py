@@ -10,9 +10,9 @@ from peers.protocol import Clock
 from passl_mixer import build_method
 from passl_mixer.data import Loader, build_dataset, build_views
 from passl_mixer.data.loader import PREFETCH_BATCHES
-from passl_mixer.evaluate import to_images
-from passl_mixer.macs import count_parameters
-from passl_mixer.optim import build_optimizer
+from passl_mixer.evaluation.evaluate import to_images
+from passl_mixer.surgery.macs import count_parameters
+from passl_mixer.training.optim import build_optimizer
 
 ROUNDS = 400            # batches in the epoch of a loader: more than a measurement asks for
 

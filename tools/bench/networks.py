@@ -14,13 +14,13 @@ from peers.protocol import Clock
 from bench.variants import replace_cycle_fc
 from passl_mixer import build_backbone, build_head, build_method, distributed
 from passl_mixer.backbones.cycle_mlp import CycleFC
-from passl_mixer.backbones.layers import TokenLinear
-from passl_mixer.backbones.recompute import set_recompute
-from passl_mixer.evaluate import to_images
-from passl_mixer.macs import count_macs, count_parameters
-from passl_mixer.optim import build_optimizer
-from passl_mixer.precision import Precision
+from passl_mixer.evaluation.evaluate import to_images
+from passl_mixer.layers.basic import TokenLinear
+from passl_mixer.layers.recompute import set_recompute
 from passl_mixer.runtime import autocast_dtype
+from passl_mixer.surgery.macs import count_macs, count_parameters
+from passl_mixer.training.optim import build_optimizer
+from passl_mixer.training.precision import Precision
 
 NUM_CLASSES, SQUARE, TRIES = 1000, 2048, 3
 # Multiply-accumulates of a training step over those of its forward pass: every weight takes part in two more products.

@@ -6,9 +6,9 @@ import yaml
 
 from passl_mixer.build import build, resolve
 from passl_mixer.config import get_config
-from passl_mixer.evaluate import as_tensor
-from passl_mixer.macs import count_parameters
-from passl_mixer.step import train_step
+from passl_mixer.evaluation.evaluate import as_tensor
+from passl_mixer.surgery.macs import count_parameters
+from passl_mixer.training.step import train_step
 
 EPOCHS = 10_000         # of the schedule: more steps than are measured
 

@@ -4,8 +4,8 @@ from paddle import nn
 from paddle.vision.ops import deform_conv2d
 
 from passl_mixer.backbones.cycle_mlp import CycleFC
-from passl_mixer.backbones.layers import linear
 from passl_mixer.errors import BadInput, nearest
+from passl_mixer.layers.basic import linear
 
 # Where CycleFC reads channel i from, by i % 3; positions along its axis.
 READS = (0, 1, -1)

@@ -1,0 +1,64 @@
+"""Multi-head self-attention: what ViT and Swin share (Vaswani et al. 2017, arXiv:1706.03762, section 3.2).
+
+Shapes: ... any axes before (images, windows), N tokens, C channels, h heads of d = C / h channels.
+"""
+import math
+
+import paddle
+from paddle import nn
+
+from passl_mixer.errors import BadInput
+from passl_mixer.layers.basic import Linear, permute
+from passl_mixer.ops.twice import softmax
+
+
+class Attend(nn.Layer):
+    """``softmax(q k^T / sqrt(d) + bias) v``: a Layer without weights, so that ``macs.py`` sees its two products."""
+
+    def forward(self, q, k, v, bias=None):
+        """Weighted means of the values, [..., h, N, d].
+
+        Args:
+            q: queries, [..., h, N, d].
+            k: keys, of the same shape.
+            v: values, of the same shape.
+            bias: added to the scores, broadcast to [..., h, N, N]; None for none.
+        """
+        scores = paddle.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k, transpose_y=True)
+        if bias is not None:
+            scores = scores + bias.astype(scores.dtype)  # autocast lowers the product
+        return paddle.matmul(softmax(scores, -1).astype(v.dtype), v)
+
+
+class SelfAttention(nn.Layer):
+    """Queries, keys and values by one linear map with bias, attention per head, a linear map of the heads together.
+
+    Args:
+        width: channels C in and out.
+        num_heads: number of heads h; divides ``width``.
+    """
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = Linear(width, 3 * width)
+        self.attend = Attend()
+        self.proj = Linear(width, width)
+
+    def forward(self, x, bias=None):
+        """Attention over the second-last axis of x [..., N, C], same shape; ``bias`` as in ``Attend``."""
+        lead, (tokens, width) = x.shape[1:-2], x.shape[-2:]
+        # The 3 C channels are q, k, v, each head by head; -1 is the batch, unknown in an exported program.
+        split = self.qkv(x).reshape([-1, *lead, tokens, 3, self.num_heads, width // self.num_heads])
+        first, n = list(range(len(lead) + 1)), len(lead) + 1
+        q, k, v = permute(split, [n + 1, *first, n + 2, n, n + 3]).unbind(axis=0)  # [..., h, N, d] each
+        heads = permute(self.attend(q, k, v, bias), [*first, n + 1, n, n + 2])
+        return self.proj(heads.reshape([-1, *lead, tokens, width]))
+
+
+def check_block(width: int, num_heads: int, mlp_ratio: float) -> None:
+    """Raise ``BadInput`` unless ``num_heads`` divides ``width`` and the MLP has a hidden unit."""
+    if width % num_heads:
+        raise BadInput(f"num_heads {num_heads} does not divide the width {width}; change num_heads or embed_dim")
+    if width * mlp_ratio < 1:
+        raise BadInput(f"mlp_ratio {mlp_ratio} leaves no hidden unit at width {width}; raise one of them")

@@ -1,0 +1,125 @@
+"""Blocks whose activations are computed again in the backward pass instead of being kept (``train.recompute``).
+
+Of every block only its input is kept between forward and backward, so that memory grows with the blocks' inputs and
+not with all that is computed inside of them, for the price of a second forward pass. Loss and gradients are the same
+bit for bit: the second pass draws the same random numbers (drop path) under the same autocast, and leaves the running
+statistics of BatchNorm alone. Autocast exists on GPUs only, where this was not run.
+
+Source: Chen et al. 2016, arXiv:1604.06174, section 4.1.
+"""
+import contextlib
+
+import paddle
+from paddle import nn
+
+from passl_mixer.errors import BadInput
+from passl_mixer.ops.gradients import apply
+
+
+def set_recompute(backbone, on: bool) -> None:
+    """Say whether the blocks of a backbone are computed again in the backward pass.
+
+    Args:
+        backbone: any backbone of this package; ``apply_block`` looks at what is noted here on every layer in it.
+        on: false, as built, keeps every activation.
+    """
+    for layer in backbone.sublayers():
+        layer.recompute = on
+
+
+def apply_block(block, x, *options):
+    """``block(x, *options)``, which every backbone's loop over blocks calls.
+
+    Where ``set_recompute`` turned it on, and the block is training with gradients in dynamic mode, its activations are
+    not kept.
+
+    Args:
+        block: a layer from one tensor to one tensor.
+        x: its input.
+        options: no tensors.
+    """
+    if not (getattr(block, "recompute", False) and block.training and paddle.in_dynamic_mode()
+            and paddle.is_grad_enabled()):
+        return block(x, *options)
+    parameters = [p for p in block.parameters() if not p.stop_gradient]
+    if x.stop_gradient and not parameters:
+        return block(x, *options)
+    return apply(_Recompute, [x, *parameters], block, options)
+
+
+class _Recompute:
+    """The parameters are inputs too: their gradients go the way of all others, also where ``x`` needs none."""
+
+    @staticmethod
+    def forward(ctx, x, *parameters_and_block):
+        *ctx.parameters, ctx.block, ctx.options = parameters_and_block
+        ctx.x, ctx.random, ctx.autocast = x, paddle.get_rng_state(), _autocast_now()
+        return ctx.block(x, *ctx.options)
+
+    @staticmethod
+    def gradients(ctx, dy):
+        """By ``backward`` on tensors of their own: ``paddle.grad`` cannot run inside of another one."""
+        x, *copies = copies_of_all = [t.detach() for t in (ctx.x, *ctx.parameters)]
+        for t, wanted in zip(copies_of_all, ctx.wanted):
+            t.stop_gradient = not wanted
+        after = paddle.get_rng_state()
+        paddle.set_rng_state(ctx.random)
+        try:
+            with paddle.enable_grad(), _autocast_as(ctx.autocast), _still_statistics(ctx.block), \
+                    _in_place_of(ctx.block, ctx.parameters, copies):
+                y = ctx.block(x, *ctx.options)
+        finally:
+            paddle.set_rng_state(after)
+        paddle.autograd.backward([y], [dy])
+        # a parameter that the block does not use has none
+        return [paddle.zeros_like(t) if t.grad is None else t.grad for t in copies_of_all]
+
+    @staticmethod
+    def plain_gradients(ctx, dy):
+        raise BadInput("a gradient of gradients (create_graph=True) was asked of a backbone whose blocks are computed "
+                       "again, which have first derivatives only; call set_recompute(backbone, False), or set "
+                       "train.recompute=false")
+
+
+@contextlib.contextmanager
+def _in_place_of(block, parameters, copies):
+    """The block computes with copies of its parameters, which share their memory and collect gradients apart."""
+    places = {id(parameter): copy for parameter, copy in zip(parameters, copies)}
+    replaced = [(layer._parameters, name, parameter) for layer in block.sublayers(include_self=True)
+                for name, parameter in layer._parameters.items() if id(parameter) in places]
+    for holder, name, parameter in replaced:
+        holder[name] = places[id(parameter)]
+    try:
+        yield
+    finally:
+        for holder, name, parameter in replaced:
+            holder[name] = parameter
+
+
+def _autocast_now():
+    """What ``_autocast_as`` needs to restore the autocast of this moment."""
+    tracer = paddle.base.framework._dygraph_tracer()
+    level = {paddle.base.core.AmpLevel.O1: "O1", paddle.base.core.AmpLevel.O2: "O2"}.get(tracer._amp_level)
+    return level, tracer._amp_dtype
+
+
+def _autocast_as(state):
+    level, dtype = state
+    if level is None:
+        return paddle.amp.auto_cast(enable=False)
+    return paddle.amp.auto_cast(enable=True, level=level, dtype=dtype)
+
+
+@contextlib.contextmanager
+def _still_statistics(block):
+    """The running statistics keep their values: a momentum of 1 is what the first forward pass has left of them."""
+    norms = [layer for layer in block.sublayers(include_self=True)
+             if isinstance(layer, nn.layer.norm._BatchNormBase)]
+    momenta = [norm._momentum for norm in norms]
+    for norm in norms:
+        norm._momentum = 1.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta):
+            norm._momentum = momentum

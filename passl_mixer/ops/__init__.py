@@ -1,0 +1,1 @@
+"""Operators: a reference made of Paddle's, and quicker ones for some devices."""

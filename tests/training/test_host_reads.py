@@ -1,0 +1,107 @@
+"""The host does not wait for the device: no value is read back in a training step, and batches are sent ahead."""
+import numpy as np
+import paddle
+import pytest
+
+from passl_mixer.build import build, resolve
+from passl_mixer.layers.sync_batch_norm import synchronise
+from passl_mixer.training.prefetch import ahead, mover
+from passl_mixer.training.step import train_step
+
+READS = ("numpy", "item", "tolist", "cpu", "__float__", "__bool__", "__int__", "__index__", "__array__")
+PROJECTOR = "model.head.last_norm=true"
+METHODS = {
+    "simclr": [],
+    "moco": ["model.method={name: moco, queue_size: 32}"],
+    "moco_split": ["model.method={name: moco, queue_size: 32, bn_splits: 2}"],
+    "byol": ["model.method={name: byol}"],
+    "simsiam": ["model.method={name: simsiam}", PROJECTOR],
+    "moco_v3": ["model.method={name: moco_v3}"],
+    "supervised": ["model.method={name: supervised, mixup_alpha: 0.5, label_smoothing: 0.1}",
+                   "model.head={name: linear, num_classes: 4}", "data.train_views={name: inception, img_size: 16}",
+                   "model.backbone.drop_path_rate=0.5"],
+    "linear_probe": ["model.method={name: supervised, freeze_backbone: true}",
+                     "model.head={name: linear, num_classes: 4}", "data.train_views={name: inception, img_size: 16}"],
+    "lars_clipped": ["optim={name: lars, lr: 0.1, weight_decay: 1e-4, clip_norm: 1.0}"],
+    "adamw_clipped": ["optim={name: adamw, lr: 0.001, weight_decay: 0.1, clip_norm: 1.0}"],
+    "sgd": ["optim={name: sgd, lr: 0.1, weight_decay: 1e-4}"],
+    "accumulated": ["train.accumulate=2"],
+    "recomputed": ["train.recompute=true"],
+}
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Names of the reads from device to host since the test began."""
+    seen = []
+
+    def counting(name, original):
+        def read(self, *arguments, **options):
+            seen.append(name)
+            return original(self, *arguments, **options)
+        return read
+
+    for name in READS:
+        monkeypatch.setattr(paddle.Tensor, name, counting(name, getattr(paddle.Tensor, name)))
+    return seen
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_reads_nothing_back(tiny, reads, name):
+    run = build(resolve(tiny(*METHODS[name])))
+    batches = list(run.loader.epoch(0))
+    run.device = "gpu:0"        # where the CPU's look at every loss does not happen
+    reads.clear()
+    outputs = [train_step(run, batch, step) for step, batch in enumerate(batches[:3])]
+    assert reads == []
+    assert all(np.isfinite(float(output["loss"])) for output in outputs)
+
+
+@pytest.mark.parametrize("name", [*METHODS, "swin"])
+def test_from_the_second_step_on_nothing_is_copied_from_the_host(tiny, monkeypatch, name):
+    """Such a copy makes the host wait; batches come by ``prefetch``."""
+    swin = ["model.backbone={name: Swin, patch_size: 2, embed_dim: 8, depths: [2], num_heads: [2], window_size: 4}"]
+    run = build(resolve(tiny(*METHODS.get(name, swin))))
+    batches = [([paddle.to_tensor(view) for view in views], paddle.to_tensor(labels))
+               for views, labels in run.loader.epoch(0)]
+    train_step(run, batches[0], 0)
+    copied, original = [], paddle.to_tensor
+    monkeypatch.setattr(paddle, "to_tensor", lambda *given, **named: copied.append(given) or original(*given, **named))
+    train_step(run, batches[1], 1)
+    assert copied == []
+
+
+def test_a_norm_over_all_processes_reads_nothing_back(tiny, reads):
+    run = build(resolve(tiny()))
+    synchronise(run.method)
+    batch = next(iter(run.loader.epoch(0)))
+    run.device = "gpu:0"
+    reads.clear()
+    train_step(run, batch, 0)
+    assert reads == []
+
+
+def test_the_count_sees_the_look_that_the_cpu_takes(tiny, reads):
+    run = build(resolve(tiny()))
+    batch = next(iter(run.loader.epoch(0)))
+    reads.clear()
+    train_step(run, batch, 0)
+    assert reads.count("__float__") >= 2       # the loss and feature_std
+
+
+def test_on_the_cpu_the_batches_are_the_loaders(tiny):
+    run = build(resolve(tiny()))
+    assert mover(run.device) is None
+    for one, other in zip(run.loader.epoch(0), ahead(run.loader.epoch(0), mover("cpu"))):
+        assert all(np.array_equal(a, b) for a, b in zip(one[0], other[0]))
+        assert np.array_equal(one[1], other[1])
+
+
+def test_a_step_takes_a_batch_that_was_moved_already(tiny):
+    """Tensors, as they arrive on a GPU, and arrays, as the loader makes them, train the same."""
+    found = []
+    for move in (lambda array: array, paddle.to_tensor):
+        run = build(resolve(tiny("train.accumulate=2", *METHODS["supervised"])))
+        views, labels = next(iter(run.loader.epoch(0)))
+        found.append(float(train_step(run, ([move(view) for view in views], move(labels)), 0)["loss"]))
+    assert found[0] == found[1]

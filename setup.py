@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "passl_mixer/__init__.py").read_text(encoding="utf-8")).group(1)
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "passl_mixer/version.py").read_text(encoding="utf-8")).group(1)
 CLIP = ["ftfy>=6.0", "regex>=2021.8"]      # captions: the tokenizer
 TEST = [*CLIP, "pytest>=7", "visualdl>=2.5"]
 

@@ -7,10 +7,10 @@ import importlib
 
 from passl_mixer import runtime
 from passl_mixer.config import get_config
+from passl_mixer.version import __version__
 
-__version__ = "0.1.0"
 __all__ = ["Pyramid", "build_backbone", "build_head", "build_method", "get_config", "list_backbones", "resize_tokens",
-           "to_conv"]
+           "to_conv", "__version__"]
 
 runtime.tune_cpu()
 

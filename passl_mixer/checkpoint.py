@@ -4,7 +4,6 @@ A checkpoint is one safetensors file: tensors under ``model/<structured name>`` 
 everything else as JSON text in the file's metadata. A reader sees either the old file or the whole new one.
 """
 import json
-import os
 import re
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.numpy import save
 
 from passl_mixer.config import Config, dump, plain, with_defaults
 from passl_mixer.errors import BadInput
+from passl_mixer.files import write_atomic
 
 _STEP_FILE = re.compile(r"^step_(\d+)\.safetensors$")
 # Keys that may differ between the run that saved and the run that continues: they do not change what is computed.
@@ -23,25 +23,6 @@ _FREE_KEYS = ("output_dir", "train.device", "train.max_steps", "train.log_every_
               "train.checkpoint_every_steps", "train.keep_checkpoints", "train.visualdl", "train.init_from",
               "train.collapse_threshold", "train.recompute", "train.compile", "train.channels_last", "data.num_workers",
               "evaluate", "data.dataset.root", "data.dataset.file", "data.dataset.merges", "data.eval_dataset")
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a crash at any moment leaves the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)                     # the rename itself survives a power cut
-        finally:
-            os.close(folder)
 
 
 def save_checkpoint(path: Path, model: Mapping, optim: Mapping, meta: Mapping) -> None:

@@ -24,7 +24,7 @@ def _require_paddle() -> None:
 
 def _dump(arguments, config, notes) -> int:
     """Write the whole configuration, in our keys, as a file that runs by itself."""
-    from passl_mixer.checkpoint import write_atomic
+    from passl_mixer.files import write_atomic
     target = Path(arguments.dump)
     if target.exists():
         raise BadInput(f"{target} exists; remove it or choose another name for --dump")

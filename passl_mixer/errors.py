@@ -39,3 +39,10 @@ def nearest(name: str, names) -> str:
     if best is not None and score(best) >= 0.6:
         return f"; did you mean '{best}'?"
     return f"; known: {', '.join(sorted(names))}" if names else ""
+
+
+def first_line(error: Exception) -> str:
+    """The last line of an error of Paddle that says something; its first ones are the trace of the C++ stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if "Error" in line.partition(":")[0]]
+    return (said or lines or [type(error).__name__])[-1][:200]

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Optional
 
-from passl_mixer.checkpoint import write_atomic
 from passl_mixer.errors import BadInput
+from passl_mixer.files import write_atomic
 
 
 def duration(seconds: float) -> str:

@@ -229,12 +229,13 @@ def versions() -> dict:
     import paddle
     import PIL
 
-    import passl_mixer.ops.native
+    from passl_mixer.ops import native
+    from passl_mixer.version import __version__
 
-    modules = {"passl_mixer": passl_mixer, "paddle": paddle, "numpy": numpy, "opencv": cv2, "pillow": PIL}
-    return {**{name: module.__version__ for name, module in modules.items()}, "git_commit": _git_commit(),
-            "python": platform.python_version(), "platform": platform.platform(), "cpu_tuning": tune_cpu(),
-            "native_kernels": passl_mixer.ops.native.status()}
+    modules = {"paddle": paddle, "numpy": numpy, "opencv": cv2, "pillow": PIL}
+    return {"passl_mixer": __version__, **{name: module.__version__ for name, module in modules.items()},
+            "git_commit": _git_commit(), "python": platform.python_version(), "platform": platform.platform(),
+            "cpu_tuning": tune_cpu(), "native_kernels": native.status()}
 
 
 def _git_commit() -> Optional[str]:

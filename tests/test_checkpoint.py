@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 from passl_mixer import build_backbone, checkpoint
 from passl_mixer.errors import BadInput
+from passl_mixer.files import write_atomic
 
 TINY = {"name": "MlpMixer", "img_size": 8, "patch_size": 4, "embed_dim": 8, "num_blocks": 1}
 
@@ -33,13 +34,13 @@ def test_round_trip(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
-    checkpoint.write_atomic(path, b"old")
+    write_atomic(path, b"old")
 
     def full_disk(_):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.write_atomic(path, b"new and longer")
+        write_atomic(path, b"new and longer")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

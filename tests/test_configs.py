@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from passl_mixer.build import build, resolve
 from passl_mixer.config import get_config
+from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +46,7 @@ def test_shipped_config_takes_a_step(path):
     if path.parent.name == "clip":
         pytest.importorskip("ftfy")
     # the first step of a warm-up has a rate of 0
-    run = build(resolve(get_config(path, [*shrunk(path), "schedule.warmup_epochs=0", "schedule.warmup_steps=0"])))
+    run = build_run(get_config(path, [*shrunk(path), "schedule.warmup_epochs=0", "schedule.warmup_steps=0"]))
     before = {n: p.numpy() for n, p in run.method.trainable_parameters()}
     outputs = train_step(run, next(iter(run.loader.epoch(0))), 0)
     assert np.isfinite(float(outputs["loss"]))
@@ -70,5 +70,5 @@ def test_output_folders_are_all_different():
 @pytest.mark.parametrize("name", ["conv_mlp_nano", "cycle_mlp_nano", "resnet18", "mlp_mixer_nano"])
 def test_swapping_the_backbone_is_one_override(name):
     path = ROOT / "configs" / "quickstart.yaml"
-    run = build(resolve(get_config(path, [*shrunk(path), f"model.backbone.name={name}"])))
+    run = build_run(get_config(path, [*shrunk(path), f"model.backbone.name={name}"]))
     assert np.isfinite(float(train_step(run, next(iter(run.loader.epoch(0))), 0)["loss"]))

@@ -18,7 +18,6 @@ import pytest
 from small_backbones import SMALL
 
 from passl_mixer import build_backbone, runtime
-from passl_mixer.build import build, resolve
 from passl_mixer.data import Loader, build_dataset, build_views
 from passl_mixer.data.dali import DaliLoader
 from passl_mixer.errors import BadInput
@@ -27,6 +26,7 @@ from passl_mixer.ops import gpu_ops
 from passl_mixer.training.adamw import FusedAdamW
 from passl_mixer.training.cuda_graph import WARM_UP
 from passl_mixer.training.prefetch import SideStream, ahead, mover
+from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
 
 HAS_CUDA = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
@@ -54,7 +54,7 @@ def back_to_the_cpu():
 
 
 def losses(tiny, *overrides, count: int = 8, weights=None):
-    run = build(resolve(tiny("schedule.epochs=9", f"train.device={DEVICE}", *overrides)))
+    run = build_run(tiny("schedule.epochs=9", f"train.device={DEVICE}", *overrides))
     if weights is not None:
         run.method.set_state_dict(weights)
     batches = (batch for epoch in range(9) for batch in run.loader.epoch(epoch))
@@ -96,7 +96,7 @@ def test_every_family_computes_on_a_gpu_what_it_computes_on_the_cpu(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_runs_in_float32_have_the_losses_of_the_cpu(tiny, name):
-    weights = {key: value.numpy() for key, value in build(resolve(tiny(*METHODS[name]))).method.state_dict().items()}
+    weights = {key: value.numpy() for key, value in build_run(tiny(*METHODS[name])).method.state_dict().items()}
     _, expected = losses(tiny, *METHODS[name], "train.device=cpu", weights=weights)
     _, found = losses(tiny, *METHODS[name], weights=weights)
     if HAS_CUDA and name not in DETERMINISTIC:      # a GPU draws other numbers

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from passl_mixer.build import build, resolve
 from passl_mixer.config import get_config
 from passl_mixer.registry import BACKBONES, HEADS, METHODS, VIEWS
 from passl_mixer.training.optim import OPTIONS
+from passl_mixer.training.run import build_run
 from passl_mixer.yaml_text import parse
 from tests.test_configs import CONFIGS, shrunk
 
@@ -78,4 +78,4 @@ def test_headers_offer_options():
 
 @pytest.mark.parametrize(("path", "option"), offers(), ids=lambda v: v if isinstance(v, str) else v.stem)
 def test_what_a_header_offers_builds(path, option):
-    build(resolve(get_config(path, [option, *shrunk(path)])))
+    build_run(get_config(path, [option, *shrunk(path)]))

@@ -17,7 +17,8 @@ import paddle
 
 from passl_mixer import build_backbone, build_head, build_method, resize_tokens
 from passl_mixer.data import Loader, build_dataset, build_views
-from passl_mixer.evaluation.evaluate import extract, to_images
+from passl_mixer.evaluation.features import extract
+from passl_mixer.images import to_images
 from passl_mixer.training.optim import build_optimizer, learning_rate
 
 SIZE, BATCH = 28, 100

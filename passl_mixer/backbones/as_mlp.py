@@ -14,7 +14,6 @@ from typing import Sequence
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones.as_program import with_flat_sums
 from passl_mixer.errors import BadInput
 from passl_mixer.layers.basic import DropPath, activate, linear_rates, permute
 from passl_mixer.layers.checks import check_images, check_positive
@@ -187,10 +186,6 @@ class ASMLP(nn.Layer):
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dim * 2 ** (stages - 1)]."""
         return self.norm(self._stage_outputs(images)[-1]).mean(axis=[1, 2])
-
-    def for_program(self):
-        """A copy that computes the same in forms that a program on a CPU is quick at; for export, not for training."""
-        return with_flat_sums(self)
 
     def feature_maps(self, images) -> list:
         """Output of every stage before merging, not normalised: [B, C_i, H / stride, W / stride]."""

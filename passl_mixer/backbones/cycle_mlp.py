@@ -12,7 +12,6 @@ from typing import Sequence
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones.cycle_order import SortedCycleMLP
 from passl_mixer.layers.basic import LayerNorm, Linear, attr, linear, linear_rates, permute
 from passl_mixer.layers.stages import STEMS, ResidualBlock, check_stages, conv_stage_outputs, weigh_branches
 from passl_mixer.layers.torch_layers import torch_conv
@@ -120,10 +119,6 @@ class CycleMLP(nn.Layer):
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""
         return self.norm(conv_stage_outputs(self, images)[-1]).mean(axis=[1, 2])
-
-    def for_program(self) -> nn.Layer:
-        """The same network in the form that is exported; a copy."""
-        return SortedCycleMLP(self)
 
     def feature_maps(self, images) -> list:
         """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""

@@ -25,7 +25,6 @@ from typing import Sequence
 import paddle
 from paddle import nn
 
-from passl_mixer.backbones.wave_program import with_planes
 from passl_mixer.errors import BadInput, nearest
 from passl_mixer.layers.basic import DropPath, linear_rates, permute
 from passl_mixer.layers.map_norms import BatchNorm2D, ImageNorm, MapNorm
@@ -193,10 +192,6 @@ class WaveMLP(nn.Layer):
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""
         return self.norm(conv_stage_outputs(self, images)[-1]).mean(axis=[1, 2])
-
-    def for_program(self):
-        """A copy that computes the same in forms that a program on a CPU is quick at; for export, not for training."""
-        return with_planes(self)
 
     def feature_maps(self, images) -> list:
         """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""

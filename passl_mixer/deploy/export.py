@@ -20,14 +20,15 @@ from paddle import nn
 
 from passl_mixer import runtime
 from passl_mixer.build import build_untrained, resolve
-from passl_mixer.checkpoint import find_checkpoint, load_arrays, load_encoder, read_checkpoint, write_atomic
+from passl_mixer.checkpoint import find_checkpoint, load_arrays, load_encoder, read_checkpoint
 from passl_mixer.config import Config, plain
 from passl_mixer.data import build_views
+from passl_mixer.deploy.forms import for_program
 from passl_mixer.deploy.predictor import FACTS, OPERATORS, PROGRAMS, load_exported, my_program, open_program
-from passl_mixer.errors import BadInput, nearest
+from passl_mixer.errors import BadInput, first_line, nearest
+from passl_mixer.files import write_atomic
 from passl_mixer.layers.map_norms import ImageNorm
 from passl_mixer.surgery.resolution import resize_tokens
-from passl_mixer.training.static_graph import first_line
 
 __all__ = ["batch_of", "export_checkpoint", "export_network", "load_exported"]
 
@@ -115,9 +116,9 @@ def batch_of(text: str) -> Optional[int]:
 
 
 def _save(network, folder: Path, shape: list, name: str) -> None:
-    backbone = network.backbone.for_program() if hasattr(network.backbone, "for_program") else network.backbone
+    form = _Network(for_program(network.backbone), network.head, network.what)
     try:
-        program = paddle.jit.to_static(_Network(backbone, network.head, network.what), full_graph=True,
+        program = paddle.jit.to_static(form, full_graph=True,
                                        input_spec=[paddle.static.InputSpec(list(shape), "float32", name="images")])
         program.eval()
         paddle.jit.save(program, str(folder / "model"))

@@ -1,115 +1,16 @@
-"""What an encoder's features are worth, beside the same encoder untrained and bare pixels.
-
-Features are computed once and handed to the classifiers of ``probes``. Shapes: N images, D features.
-"""
-import functools
-from typing import Callable, Optional
+"""What an encoder's features are worth, beside the same encoder untrained and bare pixels."""
+from typing import Callable
 
 import numpy as np
-import paddle
 
 from passl_mixer import runtime
 from passl_mixer.build import build_untrained, resolve
 from passl_mixer.checkpoint import load_arrays, load_encoder, read_checkpoint
 from passl_mixer.config import Config, check_items
 from passl_mixer.data import build_dataset, build_views
-from passl_mixer.data.loader import Loader
-from passl_mixer.errors import BadInput
+from passl_mixer.evaluation.features import Subset, encoder_features, extract, raw_pixels
 from passl_mixer.evaluation.probes import few_label_accuracy, knn_accuracy, linear_probe
 from passl_mixer.log import table
-
-
-def as_tensor(array) -> paddle.Tensor:
-    """A NumPy array as a tensor on the current device; a tensor, which was copied ahead, as it is."""
-    return array if paddle.is_tensor(array) else paddle.to_tensor(array)
-
-
-def to_images(views_u8, mean, std) -> paddle.Tensor:
-    """uint8 pictures [B, H, W, 3] as a normalised float32 tensor [B, 3, H, W].
-
-    Args:
-        views_u8: RGB pixels, 0-255; array or tensor.
-        mean, std: per channel, in units where white is 1.
-    """
-    batch, height, width, channels = views_u8.shape
-    scale, shift = _scale_and_shift(tuple(mean), tuple(std), width, paddle.get_device())
-    # one long row per line of pixels: Paddle's CPU kernels broadcast a row fast and [1, 3, 1, 1] slowly
-    rows = as_tensor(views_u8).reshape([batch * height, width * channels]).astype("float32")
-    rows = rows * scale + shift
-    return rows.reshape([batch, height, width, channels]).transpose([0, 3, 1, 2])
-
-
-@functools.lru_cache(maxsize=16)
-def _scale_and_shift(mean: tuple, std: tuple, width: int, _device: str) -> tuple:
-    """What a row of pixels is multiplied by and what is added; kept, so that a GPU gets it once."""
-    scale = np.tile(1.0 / (255.0 * np.asarray(std, np.float32)), width)
-    shift = np.tile(-np.asarray(mean, np.float32) / np.asarray(std, np.float32), width)
-    return paddle.to_tensor(scale), paddle.to_tensor(shift)
-
-
-def extract(encode: Callable, dataset, views, *, batch_size: int, num_workers: int = 2, limit: Optional[int] = None):
-    """Features of a labelled dataset.
-
-    Args:
-        encode: images [B, 3, H, W] -> features [B, D].
-        dataset, views: as built by ``build_dataset`` and ``build_views``; one view per image.
-        batch_size: images per forward pass.
-        num_workers: loader threads.
-        limit: use this many images, drawn evenly over the dataset; None for all.
-    Returns:
-        ``(features float32 [N, D], labels int64 [N])``.
-    Raises:
-        BadInput: the dataset has no labels.
-    """
-    if dataset.labels is not None and dataset.labels.ndim != 1:
-        raise BadInput("evaluation needs classes, but the dataset has captions; name images with classes as "
-                       "data.eval_dataset, or use -o evaluate.every_epochs=0 -o evaluate.at_end=[]")
-    if dataset.labels is None:
-        raise BadInput("evaluation needs labels, but the dataset is a flat folder without classes; "
-                       "use -o evaluate.every_epochs=0 -o evaluate.at_end=[] to train without evaluation")
-    chosen = dataset if limit is None or limit >= len(dataset) else Subset(dataset, limit)
-    loader = Loader(chosen, views, batch_size=batch_size, seed=0, num_workers=num_workers, shuffle=False,
-                    drop_last=False)
-    features, labels = [], []
-    with paddle.no_grad():
-        for (pictures,), batch_labels in loader.epoch(0):
-            features.append(encode(to_images(pictures, views.mean, views.std)).astype("float32").numpy())
-            labels.append(batch_labels)
-    return np.concatenate(features), np.concatenate(labels)
-
-
-class Subset:
-    """Every class in its share: ``limit`` images at even distances of the dataset ordered by class."""
-
-    def __init__(self, dataset, limit: int):
-        order = np.argsort(dataset.labels, kind="stable")
-        self.indices = np.sort(order[np.linspace(0, len(order) - 1, limit).round().astype(int)])
-        self.dataset, self.labels, self.class_names = dataset, dataset.labels[self.indices], dataset.class_names
-
-    def __len__(self):
-        return len(self.indices)
-
-    def image(self, index: int) -> np.ndarray:
-        """Picture ``index`` of the subset, uint8 [H, W, 3]."""
-        return self.dataset.image(int(self.indices[index]))
-
-
-def encoder_features(encoder) -> Callable:
-    """The encoder in evaluation mode as a function for ``extract``; its mode is put back after every call."""
-    def encode(images):
-        was_training = encoder.training
-        encoder.eval()
-        try:
-            return encoder(images)
-        finally:
-            if was_training:
-                encoder.train()
-    return encode
-
-
-def raw_pixels(images: paddle.Tensor) -> paddle.Tensor:
-    """The baseline encoder: the picture's own numbers, flattened to [B, 3HW]."""
-    return images.flatten(1)
 
 
 def measure(encode: Callable, train, test, views, settings, items, *, num_workers: int = 2) -> dict:

@@ -17,7 +17,7 @@ from passl_mixer.config import Config
 from passl_mixer.data import build_dataset, build_views
 from passl_mixer.data.vocabulary import build_tokenizer
 from passl_mixer.errors import BadInput
-from passl_mixer.evaluation.evaluate import extract
+from passl_mixer.evaluation.features import extract
 from passl_mixer.text.prompts import class_prompts
 
 

@@ -9,6 +9,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from passl_mixer.ops import cpu as ops
+from passl_mixer.ops import native
 from passl_mixer.ops.gradients import apply
 
 LARGEST = 15        # kernel of the compiled pass, which keeps places in windows as bytes
@@ -18,7 +19,7 @@ class _MaxPool:
     @staticmethod
     def forward(ctx, x, shape, sizes):
         y, ctx.places, ctx.shape, ctx.sizes = paddle.empty(shape), paddle.empty(shape, "uint8"), x.shape, sizes
-        ops.call("max_pool", ops.dense(x), y, ctx.places, sizes)
+        native.call("max_pool", native.dense(x), y, ctx.places, sizes)
         return y
 
     @staticmethod
@@ -34,7 +35,7 @@ class _Unpool:
     @staticmethod
     def forward(ctx, dy, places, shape, sizes):
         ctx.places, ctx.sizes, dx = places, sizes, paddle.empty(shape)
-        ops.call("max_pool_gradient", ops.dense(dy), places, dx, sizes)
+        native.call("max_pool_gradient", native.dense(dy), places, dx, sizes)
         return dx
 
     @staticmethod

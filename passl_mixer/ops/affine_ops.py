@@ -6,8 +6,9 @@ Shapes: x, residual [..., C], scale, shift [C].
 """
 import paddle
 
-from passl_mixer.ops.cpu import call, compiled, dense, rows_of
+from passl_mixer.ops.cpu import compiled, rows_of
 from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.native import call, dense
 
 
 class _Affine:

@@ -11,7 +11,6 @@ Every operator is a class as ``passl_mixer.ops.gradients`` wants it, with its gr
 differentiable operators for gradients of gradients, which Paddle's own GELU and LayerNorm do not have.
 Shapes: x [..., C].
 """
-import ctypes
 import math
 
 import paddle
@@ -19,6 +18,7 @@ import paddle.nn.functional as F
 
 from passl_mixer.ops import native
 from passl_mixer.ops.gradients import apply, norm_gradients
+from passl_mixer.ops.native import call, dense
 
 GELUS = {"gelu": "erf", "gelu_tanh": "tanh"}      # act -> name of the compiled functions
 
@@ -31,21 +31,6 @@ def usable(x) -> bool:
 def compiled(x) -> bool:
     """Whether ``usable`` and the compiled passes are there."""
     return usable(x) and native.load() is not None
-
-
-def call(name: str, *arguments) -> None:
-    """Run a compiled function: tensors go by address (they must be dense), integers as int64, floats as float."""
-    kinds = {int: ctypes.c_int64, float: ctypes.c_float, type(None): ctypes.c_void_p}
-    failed = getattr(native.load(), name)(*(
-        kinds[type(a)](a) if type(a) in kinds else ctypes.c_void_p(a.data_ptr()) if paddle.is_tensor(a) else a
-        for a in arguments))
-    if failed:
-        raise MemoryError(f"{name}: no memory for its working rows")
-
-
-def dense(x):
-    """``x`` itself, or a copy in row-major order where it is a view with strides."""
-    return x if x.is_contiguous() else x.contiguous()
 
 
 def needs_gradient(*tensors) -> bool:

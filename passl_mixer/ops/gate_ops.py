@@ -6,8 +6,8 @@ import math
 
 import paddle
 
-from passl_mixer.ops.cpu import call, dense
 from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.native import call, dense
 
 
 def _rows(shape) -> tuple:

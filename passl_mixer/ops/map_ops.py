@@ -9,8 +9,9 @@ import paddle
 import paddle.nn.functional as F
 
 from passl_mixer.ops import native
-from passl_mixer.ops.cpu import call, compiled, dense
+from passl_mixer.ops.cpu import compiled
 from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.native import call, dense
 
 
 class _CycleShift:

@@ -8,8 +8,9 @@ Shapes: x [..., I], weight [I, O]; tokens x [B, S, C], token weight [O, S].
 import paddle
 
 from passl_mixer.ops import native
-from passl_mixer.ops.cpu import GELUS, call, dense, gelu_slope, row_sums, rows_of
+from passl_mixer.ops.cpu import GELUS, gelu_slope, row_sums, rows_of
 from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.native import call, dense
 
 
 def _add_bias(z, bias, by_row: int):

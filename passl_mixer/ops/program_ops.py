@@ -3,7 +3,7 @@
 A product of [B, H, W, C] with [B, 1, 1, C] takes Paddle's CPU twenty times as long as one of two whole maps (measured,
 8 x 56 x 56 x 64: 11.4 ms and 0.5 ms, the repetition included), and a mean over positions twelve times as long as a
 product with 1 / (H * W). Eager networks have the compiled passes of ``map_ops`` instead, GPUs no such trouble. The
-shift of CycleMLP has a form of its own (``cycle_order``).
+shift of CycleMLP has a form of its own (``deploy/cycle_mlp.py``).
 
 Shapes: maps [B, H, W, C]; H, W and C known when the program is traced, B perhaps not.
 """

@@ -5,9 +5,10 @@ Shapes: maps [B, H, W, C]; a wave [B, H, W, 2 C].
 """
 import paddle
 
-from passl_mixer.ops.cpu import call, dense, rows_of
+from passl_mixer.ops.cpu import rows_of
 from passl_mixer.ops.gradients import apply
 from passl_mixer.ops.map_ops import conv_gradients
+from passl_mixer.ops.native import call, dense
 
 
 class _UnfoldWave:

@@ -1,1 +1,1 @@
-"""Files of PASSL v1.1 in our keys: a pure reader of mappings, which needs neither Paddle nor the rest of the package."""
+"""Files of PASSL v1.1 in our keys: a pure reader of mappings that needs neither Paddle nor the package around it."""

@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Iterable, Sequence
 
-from passl_mixer.checkpoint import write_atomic
 from passl_mixer.errors import BadInput
+from passl_mixer.files import write_atomic
 from passl_mixer.text.tokenizer import MAX_MERGES, joined
 from passl_mixer.text.words import split_words
 

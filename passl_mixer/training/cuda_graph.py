@@ -12,8 +12,7 @@ from typing import Callable, Sequence
 import paddle
 from paddle.device.cuda.graphs import CUDAGraph
 
-from passl_mixer.errors import BadInput
-from passl_mixer.training.static_graph import first_line
+from passl_mixer.errors import BadInput, first_line
 
 WARM_UP = 3                 # eager passes before: libraries choose their algorithms and working memory in them
 TOLERANCE = 1e-2            # of the comparison, relative; sums in another order differ by much less, wrong ones by more

@@ -6,8 +6,8 @@ from typing import Optional
 import numpy as np
 
 from passl_mixer import checkpoint, distributed
-from passl_mixer.build import Run
 from passl_mixer.errors import NumericalFailure
+from passl_mixer.training.run import Run
 
 
 def restore(run: Run, previous: Optional[Path]) -> tuple:

@@ -7,7 +7,7 @@ was not run.
 """
 import paddle
 
-from passl_mixer.errors import BadInput
+from passl_mixer.errors import BadInput, first_line
 
 
 def compile_backbone(backbone, name: str, img_size: int) -> None:
@@ -31,10 +31,3 @@ def compile_backbone(backbone, name: str, img_size: int) -> None:
         backbone.forward = eager
         raise BadInput(f"backbone {name!r} cannot be compiled by this Paddle ({paddle.__version__}): "
                        f"{first_line(error)}; set train.compile=false") from error
-
-
-def first_line(error: Exception) -> str:
-    """The last line of an error of Paddle that says something; its first ones are the trace of the C++ stack."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if "Error" in line.partition(":")[0]]
-    return (said or lines or [type(error).__name__])[-1][:200]

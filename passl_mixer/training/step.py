@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 
 from passl_mixer import checkpoint, distributed, runtime
-from passl_mixer.build import Run
 from passl_mixer.errors import BadInput, NumericalFailure
-from passl_mixer.evaluation import evaluate
+from passl_mixer.images import as_tensor, to_images
 from passl_mixer.training.optim import learning_rate
+from passl_mixer.training.run import Run
 
 
 def lr_at(run: Run, step: int) -> float:
@@ -74,8 +74,8 @@ def _micro_batches(run: Run, batch):
     size = len(views[0]) // run.config.train.accumulate
     for i in range(run.config.train.accumulate):
         rows = slice(i * size, (i + 1) * size)
-        yield ([evaluate.to_images(v[rows], run.views.mean, run.views.std) for v in views],
-               None if labels is None else evaluate.as_tensor(labels[rows]))
+        yield ([to_images(v[rows], run.views.mean, run.views.std) for v in views],
+               None if labels is None else as_tensor(labels[rows]))
 
 
 def refuse_without_gradient(method) -> None:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Optional
 
 from passl_mixer import checkpoint, distributed, runtime
-from passl_mixer.build import Run, build, resolve
+from passl_mixer.build import resolve
 from passl_mixer.config import Config
 from passl_mixer.data import check_dataset
 from passl_mixer.evaluation import evaluate
+from passl_mixer.evaluation.features import encoder_features
+from passl_mixer.files import write_atomic
 from passl_mixer.log import Rate, RunLog
 from passl_mixer.training.interruption import Interruption, Stopped
 from passl_mixer.training.prefetch import ahead, mover
+from passl_mixer.training.run import Run, build_run
 from passl_mixer.training.saving import restore, save
 from passl_mixer.training.step import lr_at, refuse_not_finite, train_step
 
@@ -37,7 +40,7 @@ def train(config: Config, *, resume: bool = False) -> dict:
     distributed.init()
     config = resolve(config)
     previous = checkpoint.open_run(config, resume)
-    run = build(config)
+    run = build_run(config)
     folder = Path(config.output_dir)
     step, seconds, best = restore(run, previous)
     first = distributed.rank() == 0
@@ -59,7 +62,7 @@ def train(config: Config, *, resume: bool = False) -> dict:
         if first:
             found = _final_evaluation(run, log)
             summary.update(found)
-            checkpoint.write_atomic(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+            write_atomic(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
             _farewell(folder, log, found)
     return summary
 
@@ -154,7 +157,7 @@ def _monitor(run: Run, log: RunLog, interruption, step: int, started: float, bes
 
     After a signal no more features are computed and nothing is recorded.
     """
-    epoch, encode = step // run.steps_per_epoch - 1, evaluate.encoder_features(run.method.encoder)
+    epoch, encode = step // run.steps_per_epoch - 1, encoder_features(run.method.encoder)
     try:
         accuracy = evaluate.evaluation(run.config, interruption.asking(encode), ["knn"])["knn"]
     except Stopped:

@@ -6,8 +6,9 @@ from typing import Optional, Sequence
 import numpy
 from safetensors.numpy import save
 
-from passl_mixer.checkpoint import find_checkpoint, save_checkpoint, write_atomic
+from passl_mixer.checkpoint import find_checkpoint, save_checkpoint
 from passl_mixer.errors import BadInput
+from passl_mixer.files import write_atomic
 from passl_mixer.weights import NEEDS, convert_state_dict, export_state_dict, guess_origin, read_arrays
 from passl_mixer.weights.files import own_facts
 

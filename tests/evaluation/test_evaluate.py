@@ -6,13 +6,15 @@ import pytest
 from passl_mixer.data import build_dataset, build_views
 from passl_mixer.errors import BadInput
 from passl_mixer.evaluation import evaluate
+from passl_mixer.evaluation.features import encoder_features, extract, raw_pixels
+from passl_mixer.images import to_images
 
 
 def test_images_are_normalised_channel_by_channel():
     pictures = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
     expected = ((pictures / 255.0 - mean) / std).transpose(0, 3, 1, 2)
-    found = evaluate.to_images(pictures, mean, std)
+    found = to_images(pictures, mean, std)
     assert found.dtype == paddle.float32
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
 
@@ -25,7 +27,7 @@ def data():
 
 def test_features_are_in_the_order_of_the_dataset(data):
     dataset, views = data
-    features, labels = evaluate.extract(evaluate.raw_pixels, dataset, views, batch_size=7)
+    features, labels = extract(raw_pixels, dataset, views, batch_size=7)
     assert features.shape == (40, 3 * 8 * 8)
     assert np.array_equal(labels, dataset.labels)
     expected = (dataset.image(11) / 127.5 - 1).transpose(2, 0, 1)
@@ -34,7 +36,7 @@ def test_features_are_in_the_order_of_the_dataset(data):
 
 def test_a_limit_keeps_the_share_of_every_class(data):
     dataset, views = data
-    _, labels = evaluate.extract(evaluate.raw_pixels, dataset, views, batch_size=7, limit=20)
+    _, labels = extract(raw_pixels, dataset, views, batch_size=7, limit=20)
     assert len(labels) == 20
     assert np.abs(np.bincount(labels, minlength=4) - np.bincount(dataset.labels, minlength=4) / 2).max() <= 1
 
@@ -44,10 +46,10 @@ def test_the_encoder_is_measured_in_evaluation_mode_and_left_as_it_was(data):
     encoder = paddle.nn.Sequential(paddle.nn.Flatten(), paddle.nn.BatchNorm1D(3 * 8 * 8))
     encoder.train()
     before = {k: v.numpy() for k, v in encoder.state_dict().items()}
-    features, _ = evaluate.extract(evaluate.encoder_features(encoder), dataset, views, batch_size=8)
+    features, _ = extract(encoder_features(encoder), dataset, views, batch_size=8)
     assert encoder.training
     assert all(np.array_equal(v.numpy(), before[k]) for k, v in encoder.state_dict().items())
-    plain, _ = evaluate.extract(evaluate.raw_pixels, dataset, views, batch_size=8)
+    plain, _ = extract(raw_pixels, dataset, views, batch_size=8)
     np.testing.assert_allclose(features, plain, rtol=1e-4, atol=1e-4)      # running statistics are still 0 and 1
 
 
@@ -59,12 +61,12 @@ def test_measure_takes_one_pass_for_all_items(tiny):
 
     def encode(images):
         calls.append(len(images))
-        return evaluate.raw_pixels(images)
+        return raw_pixels(images)
     views = build_views({"name": "center_crop", "img_size": 16})
     found = evaluate.measure(encode, train, test, views, config.evaluate, ["knn", "linear", "labels_1"])
     assert set(found) == {"knn", "linear", "labels_1"}
     assert sum(calls) == len(train) + len(test)
-    alone = evaluate.measure(evaluate.raw_pixels, train, test, views, config.evaluate, ["knn"])
+    alone = evaluate.measure(raw_pixels, train, test, views, config.evaluate, ["knn"])
     assert alone["knn"] == found["knn"], "the bank is the same whether it is cut before or after the features"
 
 
@@ -74,7 +76,7 @@ def test_no_labels_no_evaluation(tmp_path):
     dataset = build_dataset({"name": "image_folder", "root": str(tmp_path)})
     views = build_views({"name": "center_crop", "img_size": 8})
     with pytest.raises(BadInput, match="evaluation needs labels"):
-        evaluate.extract(evaluate.raw_pixels, dataset, views, batch_size=2)
+        extract(raw_pixels, dataset, views, batch_size=2)
 
 
 def test_table():

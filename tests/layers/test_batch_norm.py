@@ -5,10 +5,10 @@ import pytest
 from paddle import nn
 from two_processes import arrays_of_two_and_one
 
-from passl_mixer.build import build, resolve
 from passl_mixer.heads.mlp import BatchNorm1D
 from passl_mixer.layers.sync_batch_norm import SyncBatchNorm, synchronise
 from passl_mixer.methods.moco import has_batch_norm
+from passl_mixer.training.run import build_run
 
 # Every layout, with scale and shift or without, and whole runs built from a configuration.
 WORKER = """
@@ -20,9 +20,9 @@ paddle.set_device("cpu")
 from passl_mixer import distributed, get_config
 from passl_mixer.layers.sync_batch_norm import synchronise
 from passl_mixer.layers.sync_batch_norm import SyncBatchNorm
-from passl_mixer.build import build, resolve
+from passl_mixer.training.run import build_run
 from passl_mixer.errors import BadInput
-from passl_mixer.evaluation.evaluate import to_images
+from passl_mixer.images import to_images
 from passl_mixer.heads.mlp import BatchNorm1D
 from passl_mixer.training.step import train_step
 
@@ -62,7 +62,7 @@ for name, norm, shape in LAYERS:
     out[name + ".eval"] = whole(holder(x))
 
 for name, options in {runs}.items():
-    run = build(resolve(get_config(sys.argv[1] + "tiny.yaml", options)))
+    run = build_run(get_config(sys.argv[1] + "tiny.yaml", options))
     batches = list(run.loader.epoch(0))
     loss = run.method([to_images(view, run.views.mean, run.views.std) for view in batches[0][0]])["loss"]
     loss.backward()
@@ -78,11 +78,11 @@ for name, options in {runs}.items():
         out[name + ".after." + key] = value.numpy()
 
 for options in ([], {moco}, ["train.sync_batch_norm=false"]):
-    method = build(resolve(get_config(sys.argv[1] + "tiny.yaml", options))).method
+    method = build_run(get_config(sys.argv[1] + "tiny.yaml", options)).method
     assert any(isinstance(part, SyncBatchNorm) for part in method.sublayers()) == (size > 1 and not options), options
 if size > 1:
     try:
-        build(resolve(get_config(sys.argv[1] + "tiny.yaml", {compiled})))
+        build_run(get_config(sys.argv[1] + "tiny.yaml", {compiled}))
         raise AssertionError("not refused")
     except BadInput as error:
         assert "set train.sync_batch_norm=false or train.compile=false" in str(error)
@@ -127,7 +127,7 @@ def test_on_one_process_it_is_paddles(kind, options, shape):
 
 
 def test_names_shapes_and_modes_stay(tiny):
-    method = build(resolve(tiny(CONV, "model.method={name: byol}"))).method
+    method = build_run(tiny(CONV, "model.method={name: byol}")).method
     method.backbone.eval()
     before = {name: id(value) for name, value in method.state_dict().items()}
     trained = [name for name, _ in method.trainable_parameters()]

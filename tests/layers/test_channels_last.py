@@ -9,7 +9,6 @@ from paddle import nn
 from small_backbones import SMALL
 
 from passl_mixer import build_backbone, list_backbones
-from passl_mixer.build import build, resolve
 from passl_mixer.checkpoint import arrays_of, load_arrays, read_checkpoint
 from passl_mixer.deploy.export import export_network
 from passl_mixer.deploy.predictor import load_exported
@@ -19,6 +18,7 @@ from passl_mixer.layers.map_norms import BatchNorm2D
 from passl_mixer.layers.recompute import set_recompute
 from passl_mixer.layers.sync_batch_norm import synchronise
 from passl_mixer.registry import BACKBONES
+from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
 from passl_mixer.training.trainer import train
 
@@ -123,7 +123,7 @@ def test_recomputed_blocks_and_norms_that_span_processes_turn_too():
 
 
 def losses(config) -> tuple:
-    run = build(resolve(config))
+    run = build_run(config)
     return run, [float(train_step(run, batch, step)["loss"]) for step, batch in enumerate(run.loader.epoch(0))]
 
 
@@ -145,7 +145,7 @@ def test_a_checkpoint_of_one_is_resumed_in_the_other(tiny, tmp_path, begins):
     common = [SGD, CONV_MLP, BYOL, "schedule.epochs=1"]
 
     def ended(folder):
-        run = build(resolve(tiny(*common)))
+        run = build_run(tiny(*common))
         path = sorted((tmp_path / folder / "checkpoints").glob("step_*"))[-1]
         load_arrays(run.method, read_checkpoint(path)[0], str(path))
         return arrays_of(run.method)

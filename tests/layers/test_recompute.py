@@ -5,8 +5,8 @@ import pytest
 from small_backbones import SMALL
 
 from passl_mixer import build_backbone
-from passl_mixer.build import build, resolve
 from passl_mixer.layers.recompute import set_recompute
+from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
 
 
@@ -74,8 +74,8 @@ def test_blocks_run_twice_only_where_gradients_of_a_training_step_want_it():
 @pytest.mark.parametrize("method", ["{name: simclr}", "{name: moco, queue_size: 32}", "{name: byol}"])
 def test_training_steps_are_the_same(tiny, method):
     def losses(on):
-        run = build(resolve(tiny(f"train.recompute={on}", f"model.method={method}",
-                                 "model.backbone={drop_path_rate: 0.3, num_blocks: 2}")))
+        run = build_run(tiny(f"train.recompute={on}", f"model.method={method}",
+                                 "model.backbone={drop_path_rate: 0.3, num_blocks: 2}"))
         assert run.method.backbone.blocks[0].recompute is (on == "true")
         batches = list(run.loader.epoch(0))
         return [float(train_step(run, batch, step)["loss"]) for step, batch in enumerate(batches)]

@@ -10,11 +10,12 @@ from two_processes import assert_two_are_one
 
 from passl_mixer import build_backbone, build_head, build_method, checkpoint
 from passl_mixer.backbones.shapes import shapes_only
-from passl_mixer.build import build, resolve
+from passl_mixer.build import resolve
 from passl_mixer.errors import BadInput
 from passl_mixer.methods.clip import clip_loss
 from passl_mixer.text import write_merges
 from passl_mixer.training.optim import build_optimizer
+from passl_mixer.training.run import build_run
 from passl_mixer.training.trainer import train
 
 BACKBONES = [{"name": "mlp_mixer_nano"}, {"name": "conv_mlp_nano"}, {"name": "cycle_mlp_nano"},
@@ -248,7 +249,7 @@ def test_the_sizes_of_the_text_tower_follow_the_captions(captioned):
     config = resolve(captioned())
     assert {k: config.model.method.text[k] for k in ("vocab_size", "context_length", "width")} == {
         "vocab_size": 517, "context_length": 9, "width": 16}
-    run = build(config)
+    run = build_run(config)
     assert (run.method.text.vocab_size, run.method.text.context_length) == (517, 9)
     assert resolve(captioned("model.method.text.vocab_size=600")).model.method.text.vocab_size == 600
     assert resolve(config) == config

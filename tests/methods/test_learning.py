@@ -7,8 +7,8 @@ import pytest
 from paddle import nn
 
 from passl_mixer import build_backbone, build_head, build_method, list_backbones
-from passl_mixer.build import build, resolve
 from passl_mixer.errors import BadInput
+from passl_mixer.training.run import build_run
 from passl_mixer.training.step import refuse_without_gradient, train_step
 
 NANO = [{"name": name, **({"img_size": 32} if name == "vip_nano" else {})}
@@ -95,7 +95,7 @@ def test_a_parameter_that_cannot_learn_is_named():
 
 
 def test_a_run_ends_at_its_first_step(tiny):
-    run = build(resolve(tiny()))
+    run = build_run(tiny())
     run.method.head.unused = nn.Linear(2, 2)
     batch = next(iter(run.loader.epoch(0)))
     with pytest.raises(BadInput, match=r"head\.unused\.weight"):

@@ -11,13 +11,13 @@ import pytest
 import yaml
 from paddle import nn
 
-from passl_mixer.build import Run
 from passl_mixer.config import get_config
 from passl_mixer.data import build_views
-from passl_mixer.evaluation.evaluate import to_images
+from passl_mixer.images import to_images
 from passl_mixer.methods import build_method
 from passl_mixer.training.optim import build_optimizer
 from passl_mixer.training.precision import Precision
+from passl_mixer.training.run import Run
 from passl_mixer.training.step import lr_at, train_step
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "trajectories.npz"

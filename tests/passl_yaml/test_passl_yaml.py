@@ -17,13 +17,13 @@ import yaml
 from passl_files import FILES, MERGES
 
 from passl_mixer import build_backbone, build_head, get_config
-from passl_mixer.build import build, resolve
 from passl_mixer.cli import main
 from passl_mixer.config import read_config
 from passl_mixer.data import rng
 from passl_mixer.errors import BadInput
 from passl_mixer.passl_yaml.translate import recognises, translate
 from passl_mixer.training.optim import learning_rate
+from passl_mixer.training.run import build_run
 from passl_mixer.training.step import lr_at
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,7 +148,7 @@ def paddles(kind, lr, epochs, steps):
 
 @pytest.mark.parametrize("kind", ["moco_v1", "moco_v2"])
 def test_the_rate_of_every_step_is_paddles(kind, write, images):
-    run = build(resolve(get_config(write(kind), ["data.batch_size=8", "train.device=cpu"])))
+    run = build_run(get_config(write(kind), ["data.batch_size=8", "train.device=cpu"]))
     theirs = paddles(kind, run.config.optim.lr, run.config.schedule.epochs, run.steps_per_epoch)
     for i in range(run.total_steps):
         assert lr_at(run, i) == pytest.approx(theirs.last_lr * 8 / 32, rel=1e-6), i

@@ -6,8 +6,8 @@ from autocast import FULL, LOW, Autocast, take_branches_of_a_gpu
 from small_backbones import SMALL
 from test_host_reads import METHODS
 
-from passl_mixer.build import build, resolve
 from passl_mixer.training.precision import Precision
+from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
 
 CASES = {**METHODS, **{name: [f"model.backbone={ {'name': name, **SMALL[name]} }".replace("True", "true").replace(
@@ -33,8 +33,8 @@ def types(run) -> dict:
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_trains_in_bfloat16(tiny, monkeypatch, name):
-    full = losses(build(resolve(tiny(*CASES[name]))))
-    run = build(resolve(tiny(*CASES[name])))
+    full = losses(build_run(tiny(*CASES[name])))
+    run = build_run(tiny(*CASES[name]))
     run.precision = Precision("bfloat16")
     before = types(run)
     autocast = Autocast("bfloat16").install(monkeypatch)
@@ -48,8 +48,8 @@ def test_it_trains_in_bfloat16(tiny, monkeypatch, name):
 
 
 def test_the_scale_of_float16_falls_until_gradients_fit(tiny, monkeypatch):
-    full = losses(build(resolve(tiny())))
-    run = build(resolve(tiny()))
+    full = losses(build_run(tiny()))
+    run = build_run(tiny())
     run.precision = Precision("float16", initial_scale=2.0 ** 40)
     Autocast("float16").install(monkeypatch)
     batch = next(iter(run.loader.epoch(0)))

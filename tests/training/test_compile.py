@@ -5,8 +5,8 @@ import pytest
 from small_backbones import SMALL
 
 from passl_mixer import build_backbone
-from passl_mixer.build import build, resolve
 from passl_mixer.errors import BadInput
+from passl_mixer.training.run import build_run
 from passl_mixer.training.static_graph import compile_backbone
 from passl_mixer.training.step import train_step
 from passl_mixer.training.trainer import train
@@ -27,7 +27,7 @@ def losses(run, steps: int) -> list:
      "data.train_views={name: inception, img_size: 16}"]])
 def test_twenty_losses_are_those_of_the_eager_network(tiny, overrides):
     common = [*overrides, "schedule.epochs=10", "schedule.warmup_epochs=0", "optim={name: sgd, lr: 0.01}"]
-    eager, compiled = (losses(build(resolve(tiny(*common, f"train.compile={on}"))), 20) for on in ("false", "true"))
+    eager, compiled = (losses(build_run(tiny(*common, f"train.compile={on}")), 20) for on in ("false", "true"))
     assert len(set(eager)) == 20
     np.testing.assert_allclose(compiled, eager, rtol=1e-5)
 

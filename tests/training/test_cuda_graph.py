@@ -7,10 +7,10 @@ import numpy as np
 import paddle
 import pytest
 
-from passl_mixer.build import build, resolve
 from passl_mixer.errors import BadInput
 from passl_mixer.runtime import seed_step
 from passl_mixer.training.cuda_graph import WARM_UP, GraphedPass
+from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
 
 METHODS = {
@@ -90,7 +90,7 @@ def test_recorded_steps_train_as_eager_ones_do(tiny, name):
     """Losses, and with them parameters, buffers and queue, are those of the run without graphs."""
     sides = []
     for record in (False, True):
-        run = build(resolve(tiny("schedule.epochs=9", "schedule.warmup_epochs=0", *METHODS[name])))
+        run = build_run(tiny("schedule.epochs=9", "schedule.warmup_epochs=0", *METHODS[name]))
         if record:
             run.graphed = graphed(run)
         sides.append(steps(run, WARM_UP + 4))
@@ -100,14 +100,14 @@ def test_recorded_steps_train_as_eager_ones_do(tiny, name):
 
 
 def test_a_graph_that_draws_the_same_numbers_every_time_is_refused(tiny):
-    run = build(resolve(tiny("schedule.epochs=9", *METHODS["supervised"])))
+    run = build_run(tiny("schedule.epochs=9", *METHODS["supervised"]))
     run.graphed = graphed(run, random=False)
     with pytest.raises(BadInput, match=r"computes something else: .* set train.cuda_graphs=false"):
         steps(run, WARM_UP + 1)
 
 
 def test_a_graph_that_keeps_the_first_batch_is_refused(tiny, monkeypatch):
-    run = build(resolve(tiny("schedule.epochs=9")))
+    run = build_run(tiny("schedule.epochs=9"))
     run.graphed = graphed(run)
     replay = Recorded.replay
 
@@ -122,7 +122,7 @@ def test_a_graph_that_keeps_the_first_batch_is_refused(tiny, monkeypatch):
 
 
 def test_a_tensor_that_moves_is_noticed(tiny):
-    run = build(resolve(tiny("schedule.epochs=9", *METHODS["moco"])))
+    run = build_run(tiny("schedule.epochs=9", *METHODS["moco"]))
     run.graphed = graphed(run)
     steps(run, WARM_UP + 1)
     moved = paddle.rand(run.method.queue.shape)
@@ -132,7 +132,7 @@ def test_a_tensor_that_moves_is_noticed(tiny):
 
 
 def test_another_batch_size_is_refused(tiny):
-    run = build(resolve(tiny("schedule.epochs=9")))
+    run = build_run(tiny("schedule.epochs=9"))
     run.graphed = graphed(run)
     steps(run, WARM_UP + 1)
     views, labels = next(iter(run.loader.epoch(0)))
@@ -141,7 +141,7 @@ def test_another_batch_size_is_refused(tiny):
 
 
 def test_what_cannot_be_recorded_says_so(tiny):
-    run = build(resolve(tiny("schedule.epochs=9")))
+    run = build_run(tiny("schedule.epochs=9"))
 
     class Refusing(Recorded):
         def capture_end(self):
@@ -159,7 +159,7 @@ def test_what_cannot_be_recorded_says_so(tiny):
     ("train.recompute=true", "train.recompute is True; expected false")])
 def test_runs_whose_passes_differ_are_refused(tiny, override, words):
     with pytest.raises(BadInput, match=words):
-        build(resolve(tiny("train.cuda_graphs=true", override)))
+        build_run(tiny("train.cuda_graphs=true", override))
 
 
 def test_on_a_cpu_the_run_says_that_it_goes_without(tiny, capsys):

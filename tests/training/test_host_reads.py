@@ -3,9 +3,9 @@ import numpy as np
 import paddle
 import pytest
 
-from passl_mixer.build import build, resolve
 from passl_mixer.layers.sync_batch_norm import synchronise
 from passl_mixer.training.prefetch import ahead, mover
+from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
 
 READS = ("numpy", "item", "tolist", "cpu", "__float__", "__bool__", "__int__", "__index__", "__array__")
@@ -48,7 +48,7 @@ def reads(monkeypatch):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_reads_nothing_back(tiny, reads, name):
-    run = build(resolve(tiny(*METHODS[name])))
+    run = build_run(tiny(*METHODS[name]))
     batches = list(run.loader.epoch(0))
     run.device = "gpu:0"        # where the CPU's look at every loss does not happen
     reads.clear()
@@ -61,7 +61,7 @@ def test_a_step_reads_nothing_back(tiny, reads, name):
 def test_from_the_second_step_on_nothing_is_copied_from_the_host(tiny, monkeypatch, name):
     """Such a copy makes the host wait; batches come by ``prefetch``."""
     swin = ["model.backbone={name: Swin, patch_size: 2, embed_dim: 8, depths: [2], num_heads: [2], window_size: 4}"]
-    run = build(resolve(tiny(*METHODS.get(name, swin))))
+    run = build_run(tiny(*METHODS.get(name, swin)))
     batches = [([paddle.to_tensor(view) for view in views], paddle.to_tensor(labels))
                for views, labels in run.loader.epoch(0)]
     train_step(run, batches[0], 0)
@@ -72,7 +72,7 @@ def test_from_the_second_step_on_nothing_is_copied_from_the_host(tiny, monkeypat
 
 
 def test_a_norm_over_all_processes_reads_nothing_back(tiny, reads):
-    run = build(resolve(tiny()))
+    run = build_run(tiny())
     synchronise(run.method)
     batch = next(iter(run.loader.epoch(0)))
     run.device = "gpu:0"
@@ -82,7 +82,7 @@ def test_a_norm_over_all_processes_reads_nothing_back(tiny, reads):
 
 
 def test_the_count_sees_the_look_that_the_cpu_takes(tiny, reads):
-    run = build(resolve(tiny()))
+    run = build_run(tiny())
     batch = next(iter(run.loader.epoch(0)))
     reads.clear()
     train_step(run, batch, 0)
@@ -90,7 +90,7 @@ def test_the_count_sees_the_look_that_the_cpu_takes(tiny, reads):
 
 
 def test_on_the_cpu_the_batches_are_the_loaders(tiny):
-    run = build(resolve(tiny()))
+    run = build_run(tiny())
     assert mover(run.device) is None
     for one, other in zip(run.loader.epoch(0), ahead(run.loader.epoch(0), mover("cpu"))):
         assert all(np.array_equal(a, b) for a, b in zip(one[0], other[0]))
@@ -101,7 +101,7 @@ def test_a_step_takes_a_batch_that_was_moved_already(tiny):
     """Tensors, as they arrive on a GPU, and arrays, as the loader makes them, train the same."""
     found = []
     for move in (lambda array: array, paddle.to_tensor):
-        run = build(resolve(tiny("train.accumulate=2", *METHODS["supervised"])))
+        run = build_run(tiny("train.accumulate=2", *METHODS["supervised"]))
         views, labels = next(iter(run.loader.epoch(0)))
         found.append(float(train_step(run, ([move(view) for view in views], move(labels)), 0)["loss"]))
     assert found[0] == found[1]

@@ -10,9 +10,9 @@ from run_folders import assert_same_end, evaluated, journal
 from two_processes import start
 
 from passl_mixer import checkpoint
-from passl_mixer.build import build, resolve
 from passl_mixer.log import RunLog
 from passl_mixer.training.interruption import Interruption
+from passl_mixer.training.run import build_run
 from passl_mixer.training.trainer import _loop, train
 
 # Four epochs of four steps
@@ -117,7 +117,7 @@ def test_a_signal_does_not_wait_for_the_knn(tiny, two_runs, capsys, step, option
 
 def test_after_a_signal_no_knn_is_begun(tiny, tmp_path):
     """The signal came during the only step of an epoch."""
-    run = build(resolve(tiny("data.batch_size=32", "evaluate.every_epochs=1")))
+    run = build_run(tiny("data.batch_size=32", "evaluate.every_epochs=1"))
     measured = []
     run.method.encoder.register_forward_post_hook(
         lambda layer, given, features: None if layer.training else measured.append(given))

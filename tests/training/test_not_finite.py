@@ -8,7 +8,7 @@ warnings.simplefilter("ignore")
 import paddle
 paddle.set_device("cpu")
 from passl_mixer import distributed, get_config
-from passl_mixer.build import build, resolve
+from passl_mixer.training.run import build_run
 from passl_mixer.errors import NumericalFailure
 from passl_mixer.training.saving import save
 from passl_mixer.training.step import train_step
@@ -16,7 +16,7 @@ from passl_mixer.training.step import train_step
 distributed.init()
 options = ["model.method={name: simsiam}", "train.sync_batch_norm=false", "train.accumulate=2",
            "output_dir=" + sys.argv[1] + "run"]        # nothing of one process is in the other's loss
-run = build(resolve(get_config(sys.argv[1] + "tiny.yaml", options)))
+run = build_run(get_config(sys.argv[1] + "tiny.yaml", options))
 batches = iter(run.loader.epoch(0))
 train_step(run, next(batches), 0)
 if distributed.rank() == BROKEN:

@@ -47,14 +47,14 @@ def test_warm_up_and_line_are_big_visions():
 
 
 def test_a_run_warms_up_for_the_steps_it_is_given(tiny):
-    from passl_mixer.build import build, resolve
+    from passl_mixer.training.run import build_run
     from passl_mixer.training.step import lr_at
-    run = build(resolve(tiny("schedule.epochs=2", "schedule.warmup_epochs=0", "schedule.warmup_steps=3",
-                             "schedule.decay=linear", "schedule.final_lr=0.0")))
+    run = build_run(tiny("schedule.epochs=2", "schedule.warmup_epochs=0", "schedule.warmup_steps=3",
+                             "schedule.decay=linear", "schedule.final_lr=0.0"))
     assert run.total_steps == 8
     rates = [lr_at(run, i) / run.peak_lr for i in range(8)]
     assert rates == pytest.approx([0, 1 / 3, 2 / 3, 1.0, 0.8, 0.6, 0.4, 0.2])
-    epochs = build(resolve(tiny("schedule.epochs=2", "schedule.warmup_epochs=0.5")))
+    epochs = build_run(tiny("schedule.epochs=2", "schedule.warmup_epochs=0.5"))
     assert [lr_at(epochs, i) / epochs.peak_lr for i in range(3)] == pytest.approx([0, 0.5, 1.0])
 
 
@@ -92,10 +92,10 @@ def test_a_bad_staircase_is_refused(tiny, overrides, words):
 
 
 def test_a_run_steps_down_where_its_epochs_say(tiny, tmp_path):
-    from passl_mixer.build import build, resolve
+    from passl_mixer.training.run import build_run
     from passl_mixer.training.step import lr_at
-    run = build(resolve(tiny("schedule.epochs=4", "schedule.warmup_epochs=0", "schedule.decay_epochs=[1, 2.5]",
-                             "schedule.decay_factor=0.5")))
+    run = build_run(tiny("schedule.epochs=4", "schedule.warmup_epochs=0", "schedule.decay_epochs=[1, 2.5]",
+                             "schedule.decay_factor=0.5"))
     assert run.steps_per_epoch == 4
     rates = [lr_at(run, i) / run.peak_lr for i in range(16)]
     assert rates == pytest.approx([1.0] * 4 + [0.5] * 6 + [0.25] * 6)

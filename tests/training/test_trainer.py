@@ -11,10 +11,12 @@ import paddle
 import pytest
 
 from passl_mixer import checkpoint
-from passl_mixer.build import build, resolve
+from passl_mixer.build import resolve
 from passl_mixer.data import build_dataset
 from passl_mixer.errors import BadInput, NumericalFailure
 from passl_mixer.evaluation import evaluate
+from passl_mixer.images import to_images
+from passl_mixer.training.run import build_run
 from passl_mixer.training.step import lr_at, train_step
 from passl_mixer.training.trainer import train
 
@@ -102,12 +104,12 @@ def test_the_trained_classifier_is_measured(tiny, tmp_path, capsys):
     assert "the trained classifier" in printed
     again = evaluate.evaluate_checkpoint(config, checkpoint.find_checkpoint(tmp_path / "run"), ["classifier"])
     assert again["classifier"] == found["classifier"]
-    run = build(resolve(config))            # the same by hand
+    run = build_run(config)            # the same by hand
     checkpoint.load_arrays(run.method, checkpoint.read_checkpoint(checkpoint.find_checkpoint(tmp_path / "run"))[0], "")
     run.method.eval()
     test = build_dataset(config.data.dataset, "test")
     images = np.stack([test.image(i) for i in range(len(test))])
-    scores = run.method.head(run.method.backbone(evaluate.to_images(images, run.views.mean, run.views.std)))
+    scores = run.method.head(run.method.backbone(to_images(images, run.views.mean, run.views.std)))
     right = (scores.numpy().argmax(axis=1) == test.labels).mean()
     assert found["classifier"]["pretrained"] == pytest.approx(right, abs=6e-5)
 
@@ -147,7 +149,7 @@ def test_accumulation_sums_to_the_whole_batch_for_a_mean_loss(tiny):
         config = resolve(tiny("model.method={name: supervised}", "model.head={name: linear, num_classes: 4}",
                               *method[1:], f"train.accumulate={accumulate}",
                               "optim={name: sgd, lr: 1.0, momentum: 0.0}", "schedule.warmup_epochs=0"))
-        run = build(config)
+        run = build_run(config)
         before = {n: p.numpy() for n, p in run.method.named_parameters()}
         train_step(run, next(iter(run.loader.epoch(0))), 0)
         return {n: before[n] - p.numpy() for n, p in run.method.named_parameters()}
@@ -158,7 +160,7 @@ def test_accumulation_sums_to_the_whole_batch_for_a_mean_loss(tiny):
 
 
 def test_lr_is_scaled_and_follows_the_schedule(tiny):
-    run = build(resolve(tiny("optim.lr=0.1", "optim.base_batch_size=16", "schedule.final_lr=0.01")))
+    run = build_run(tiny("optim.lr=0.1", "optim.base_batch_size=16", "schedule.final_lr=0.01"))
     assert run.peak_lr == pytest.approx(0.05)
     rates = [lr_at(run, s) for s in range(run.total_steps)]
     assert max(rates) == pytest.approx(0.05)
@@ -230,11 +232,11 @@ def test_sizes_and_normalisation_follow_the_views(tiny):
 def test_starting_from_another_run(tiny, tmp_path):
     train(tiny("train.max_steps=2"))
     source = weights(tmp_path / "run")[0]
-    run = build(resolve(tiny(f"train.init_from={tmp_path / 'run'}", *METHODS["supervised"][:3])))
+    run = build_run(tiny(f"train.init_from={tmp_path / 'run'}", *METHODS["supervised"][:3]))
     for name, value in run.method.backbone.state_dict().items():
         assert np.array_equal(value.numpy(), source[f"backbone.{name}"])
     with pytest.raises(BadInput, match="another model"):
-        build(resolve(tiny(f"train.init_from={tmp_path / 'run'}", "model.backbone.embed_dim=8")))
+        build_run(tiny(f"train.init_from={tmp_path / 'run'}", "model.backbone.embed_dim=8"))
 
 
 def test_visualdl_scalars(tiny, tmp_path):
@@ -247,7 +249,7 @@ def test_visualdl_scalars(tiny, tmp_path):
 
 def test_step_seeds_do_not_depend_on_what_ran_before(tiny):
     def one_loss(noise):
-        run = build(resolve(tiny()))
+        run = build_run(tiny())
         if noise:
             paddle.rand([7])
         return float(train_step(run, next(iter(run.loader.epoch(0))), 0)["loss"])

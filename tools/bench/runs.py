@@ -4,10 +4,10 @@ from pathlib import Path
 
 import yaml
 
-from passl_mixer.build import build, resolve
 from passl_mixer.config import get_config
-from passl_mixer.evaluation.evaluate import as_tensor
+from passl_mixer.images import as_tensor
 from passl_mixer.surgery.macs import count_parameters
+from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
 
 EPOCHS = 10_000         # of the schedule: more steps than are measured
@@ -35,7 +35,7 @@ def _step_of(setup: dict, device: str, overrides) -> tuple:
     with tempfile.TemporaryDirectory(prefix="passl_mixer_run_") as folder:
         path = Path(folder) / "run.yaml"
         path.write_text(yaml.safe_dump({**content, "output_dir": folder}), encoding="utf-8")
-        run = build(resolve(get_config(path, overrides)))
+        run = build_run(get_config(path, overrides))
     views, labels = next(iter(run.loader.epoch(0)))
     batch_there = [as_tensor(view) for view in views], as_tensor(labels)
     done = 0

@@ -30,6 +30,23 @@ def load() -> Optional[ctypes.CDLL]:
     return _load()[0]
 
 
+def call(name: str, *arguments) -> None:
+    """Run a compiled function: tensors go by address (they must be dense), integers as int64, floats as float."""
+    import paddle
+
+    kinds = {int: ctypes.c_int64, float: ctypes.c_float, type(None): ctypes.c_void_p}
+    failed = getattr(load(), name)(*(
+        kinds[type(a)](a) if type(a) in kinds else ctypes.c_void_p(a.data_ptr()) if paddle.is_tensor(a) else a
+        for a in arguments))
+    if failed:
+        raise MemoryError(f"{name}: no memory for its working rows")
+
+
+def dense(x):
+    """``x`` itself, or a copy in row-major order where it is a view with strides."""
+    return x if x.is_contiguous() else x.contiguous()
+
+
 def status() -> str:
     """Where the kernels are, or why there are none; for reports."""
     return _load()[1]

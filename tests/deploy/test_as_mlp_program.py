@@ -4,7 +4,8 @@ import paddle
 import pytest
 
 from passl_mixer import build_backbone
-from passl_mixer.backbones.as_program import FlatBlock
+from passl_mixer.deploy.as_mlp import FlatBlock
+from passl_mixer.deploy.forms import for_program
 
 
 @pytest.mark.parametrize("options", [{}, {"embed_dim": 7, "shift_size": 3, "depths": [1], "in_chans": 1}])
@@ -18,7 +19,7 @@ def test_features_and_maps(options):
     network.eval()
     before = {name: value.numpy() for name, value in network.state_dict().items()}
     images = paddle.randn([2, network.in_chans, 20, 12])
-    other = network.for_program()
+    other = for_program(network)
     with paddle.no_grad():
         pairs = [(network(images), other(images)), *zip(network.feature_maps(images), other.feature_maps(images))]
     assert len(pairs) == 1 + len(network.stages)

@@ -4,7 +4,8 @@ import paddle
 import pytest
 
 from passl_mixer import build_backbone
-from passl_mixer.backbones.cycle_order import shift_order
+from passl_mixer.deploy.cycle_mlp import shift_order
+from passl_mixer.deploy.forms import for_program
 
 
 def test_the_order_of_the_channels():
@@ -20,7 +21,7 @@ def test_features_and_maps(widths):
     network.eval()
     before = {name: value.numpy() for name, value in network.state_dict().items()}
     images = paddle.randn([2, 3, 40, 28])
-    sorted_network = network.for_program()
+    sorted_network = for_program(network)
     sorted_network.eval()
     with paddle.no_grad():
         pairs = [(network(images), sorted_network(images)),

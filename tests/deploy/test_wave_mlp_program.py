@@ -7,8 +7,9 @@ import paddle.nn.functional as F
 import pytest
 
 from passl_mixer import build_backbone
-from passl_mixer.backbones.wave_program import bands, mix_pairs
 from passl_mixer.deploy.export import export_network, load_exported
+from passl_mixer.deploy.forms import for_program
+from passl_mixer.deploy.wave_mlp import bands, mix_pairs
 
 
 def assert_close(found, wanted):
@@ -49,7 +50,7 @@ def test_features_and_maps(options):
     network = changed(**options)
     before = {name: value.numpy() for name, value in network.state_dict().items()}
     images = paddle.randn([2, 3, 40, 28])
-    other = network.for_program()
+    other = for_program(network)
     with paddle.no_grad():
         pairs = [(network(images), other(images)), *zip(network.feature_maps(images), other.feature_maps(images))]
     assert len(pairs) == 4

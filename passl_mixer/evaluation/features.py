@@ -1,0 +1,74 @@
+"""Features of labelled images, computed once for all classifiers of ``probes``.  Shapes: N images, D features."""
+from typing import Callable, Optional
+
+import numpy as np
+import paddle
+
+from passl_mixer.data.loader import Loader
+from passl_mixer.errors import BadInput
+from passl_mixer.images import to_images
+
+
+def extract(encode: Callable, dataset, views, *, batch_size: int, num_workers: int = 2, limit: Optional[int] = None):
+    """Features of a labelled dataset.
+
+    Args:
+        encode: images [B, 3, H, W] -> features [B, D].
+        dataset, views: as built by ``build_dataset`` and ``build_views``; one view per image.
+        batch_size: images per forward pass.
+        num_workers: loader threads.
+        limit: use this many images, drawn evenly over the dataset; None for all.
+    Returns:
+        ``(features float32 [N, D], labels int64 [N])``.
+    Raises:
+        BadInput: the dataset has no labels.
+    """
+    if dataset.labels is not None and dataset.labels.ndim != 1:
+        raise BadInput("evaluation needs classes, but the dataset has captions; name images with classes as "
+                       "data.eval_dataset, or use -o evaluate.every_epochs=0 -o evaluate.at_end=[]")
+    if dataset.labels is None:
+        raise BadInput("evaluation needs labels, but the dataset is a flat folder without classes; "
+                       "use -o evaluate.every_epochs=0 -o evaluate.at_end=[] to train without evaluation")
+    chosen = dataset if limit is None or limit >= len(dataset) else Subset(dataset, limit)
+    loader = Loader(chosen, views, batch_size=batch_size, seed=0, num_workers=num_workers, shuffle=False,
+                    drop_last=False)
+    features, labels = [], []
+    with paddle.no_grad():
+        for (pictures,), batch_labels in loader.epoch(0):
+            features.append(encode(to_images(pictures, views.mean, views.std)).astype("float32").numpy())
+            labels.append(batch_labels)
+    return np.concatenate(features), np.concatenate(labels)
+
+
+class Subset:
+    """Every class in its share: ``limit`` images at even distances of the dataset ordered by class."""
+
+    def __init__(self, dataset, limit: int):
+        order = np.argsort(dataset.labels, kind="stable")
+        self.indices = np.sort(order[np.linspace(0, len(order) - 1, limit).round().astype(int)])
+        self.dataset, self.labels, self.class_names = dataset, dataset.labels[self.indices], dataset.class_names
+
+    def __len__(self):
+        return len(self.indices)
+
+    def image(self, index: int) -> np.ndarray:
+        """Picture ``index`` of the subset, uint8 [H, W, 3]."""
+        return self.dataset.image(int(self.indices[index]))
+
+
+def encoder_features(encoder) -> Callable:
+    """The encoder in evaluation mode as a function for ``extract``; its mode is put back after every call."""
+    def encode(images):
+        was_training = encoder.training
+        encoder.eval()
+        try:
+            return encoder(images)
+        finally:
+            if was_training:
+                encoder.train()
+    return encode
+
+
+def raw_pixels(images: paddle.Tensor) -> paddle.Tensor:
+    """The baseline encoder: the picture's own numbers, flattened to [B, 3HW]."""
+    return images.flatten(1)

@@ -13,7 +13,7 @@ from passl_mixer.evaluation.probes import few_label_accuracy, knn_accuracy, line
 from passl_mixer.log import table
 
 
-def measure(encode: Callable, train, test, views, settings, items, *, num_workers: int = 2) -> dict:
+def probe_accuracies(encode: Callable, train, test, views, settings, items, *, num_workers: int = 2) -> dict:
     """The accuracies asked for, on one pass of feature extraction.
 
     Args:
@@ -45,7 +45,7 @@ def measure(encode: Callable, train, test, views, settings, items, *, num_worker
     return found
 
 
-def evaluation(config: Config, encode: Callable, items) -> dict:
+def evaluate_features(config: Config, encode: Callable, items) -> dict:
     """Accuracies of an encoder on a configuration's data.
 
     Args:
@@ -56,15 +56,15 @@ def evaluation(config: Config, encode: Callable, items) -> dict:
         ``{item: accuracy}``, 0 to 1.
     """
     data, labelled = config.data, config.data.eval_dataset or config.data.dataset
-    return measure(encode, build_dataset(labelled, "train"), build_dataset(labelled, "test"),
+    return probe_accuracies(encode, build_dataset(labelled, "train"), build_dataset(labelled, "test"),
                    build_views(data.eval_views), config.evaluate, items, num_workers=data.num_workers)
 
 
-def compare(config: Config, pretrained, untrained, items) -> dict:
+def compare_encoders(config: Config, pretrained, untrained, items) -> dict:
     """``{item: {"pretrained", "untrained", "raw_pixels"}}``: an encoder beside itself untrained and bare pixels."""
     encoders = {"pretrained": encoder_features(pretrained), "untrained": encoder_features(untrained),
                 "raw_pixels": raw_pixels}
-    found = {who: evaluation(config, encode, items) for who, encode in encoders.items()}
+    found = {who: evaluate_features(config, encode, items) for who, encode in encoders.items()}
     return {item: {who: round(found[who][item], 4) for who in encoders} for item in items}
 
 
@@ -86,7 +86,7 @@ def classifier_accuracy(config: Config, method) -> float:
     return float((ranked.argmax(axis=1) == labels).mean())
 
 
-def report(config: Config, method, items, *, baselines: bool = True) -> dict:
+def evaluate_method(config: Config, method, items, *, baselines: bool = True) -> dict:
     """Everything asked for, of a trained method.
 
     Args:
@@ -99,9 +99,9 @@ def report(config: Config, method, items, *, baselines: bool = True) -> dict:
     """
     found, probes = {}, [item for item in items if item != "classifier"]
     if probes and baselines:
-        found = compare(config, method.encoder, build_untrained(config).encoder, probes)
+        found = compare_encoders(config, method.encoder, build_untrained(config).encoder, probes)
     elif probes:
-        alone = evaluation(config, encoder_features(method.encoder), probes)
+        alone = evaluate_features(config, encoder_features(method.encoder), probes)
         found = {item: {"pretrained": round(value, 4)} for item, value in alone.items()}
     if "classifier" in items:
         found["classifier"] = {"pretrained": round(classifier_accuracy(config, method), 4)}
@@ -109,7 +109,7 @@ def report(config: Config, method, items, *, baselines: bool = True) -> dict:
 
 
 def comparison_table(found: dict) -> str:
-    """The result of ``report`` as text, in percent."""
+    """The result of ``evaluate_method`` as text, in percent."""
     names = {"knn": "kNN", "linear": "linear probe, all labels", "labels_1": "1 label per class",
              "labels_10": "10 labels per class", "classifier": "the trained classifier"}
     columns = list(max(found.values(), key=len))
@@ -127,7 +127,7 @@ def evaluate_checkpoint(config: Config, path, items, *, baselines: bool = True) 
         items: of classifier, knn, linear, labels_1, labels_10.
         baselines: measure the untrained encoder and raw pixels too.
     Returns:
-        As ``report``.
+        As ``evaluate_method``.
     """
     check_items(items, config)
     runtime.select_device(config.train.device)
@@ -137,6 +137,6 @@ def evaluate_checkpoint(config: Config, path, items, *, baselines: bool = True) 
     if "classifier" in items:
         load_arrays(method, read_checkpoint(path)[0], str(path))
     print(f"{config.model.backbone.name} from {path} (step {meta['step']}, epoch {meta['epoch']})", flush=True)
-    found = report(config, method, items, baselines=baselines)
+    found = evaluate_method(config, method, items, baselines=baselines)
     print(comparison_table(found), flush=True)
     return found

@@ -57,7 +57,7 @@ class Interruption:
         """Ask after the next step: from here on a step takes another time. All processes call it at one place."""
         self._steps, self._next, self._asked = 0, 1, time.monotonic()
 
-    def stops(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether the run is to end after the step just done; the same answer in all processes, which all ask.
 
         With one process at once after a signal, with several after about a second or the step under way, whichever is
@@ -74,7 +74,7 @@ class Interruption:
         self._steps, self._asked = 0, now
         return seen > 0
 
-    def asking(self, encode: Callable) -> Callable:
+    def stopping(self, encode: Callable) -> Callable:
         """The same function, which raises ``Stopped`` where the run is to end; all processes call it equally often.
 
         Args:
@@ -82,9 +82,9 @@ class Interruption:
         """
         self.restart()
 
-        def encode_and_ask(images):
+        def encode_and_check(images):
             features = encode(images)
-            if self.stops():
+            if self.should_stop():
                 raise Stopped
             return features
-        return encode_and_ask
+        return encode_and_check

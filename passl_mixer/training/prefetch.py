@@ -13,7 +13,7 @@ from typing import Callable, Iterable, Optional
 import paddle
 
 
-class SideStream:
+class CopyStream:
     """Copies batches beside the stream that computes.
 
     Args:
@@ -39,13 +39,13 @@ class SideStream:
         return moved
 
 
-def mover(device: str) -> Optional[SideStream]:
+def make_prefetcher(device: str) -> Optional[CopyStream]:
     """What copies a loader's batches to a device; None where there is nothing to copy.
 
     Args:
         device: as ``runtime.select_device`` returns it; the current one.
     """
-    return SideStream(_to_gpu) if device.startswith("gpu") else None
+    return CopyStream(_to_gpu) if device.startswith("gpu") else None
 
 
 def _to_gpu(array):
@@ -56,21 +56,21 @@ def _to_gpu(array):
     return paddle.to_tensor(array, place=paddle.CUDAPinnedPlace()).cuda(blocking=False)
 
 
-def ahead(batches: Iterable, side: Optional[SideStream]) -> Iterable:
+def prefetch(batches: Iterable, stream: Optional[CopyStream]) -> Iterable:
     """The same batches in the same order; the copy of each begins before the one in front of it is handed out.
 
     Args:
         batches: ``(views, labels)`` as the loader yields them.
-        side: from ``mover``; None hands the batches on as they are.
+        stream: from ``make_prefetcher``; None hands the batches on as they are.
     """
-    return batches if side is None else _one_ahead(iter(batches), side)
+    return batches if stream is None else _one_ahead(iter(batches), stream)
 
 
-def _one_ahead(batches, side):
+def _one_ahead(batches, stream):
     waiting = []
     for batch in batches:
-        waiting.append(side.start(batch))
+        waiting.append(stream.start(batch))
         if len(waiting) == 2:
-            yield side.finish(*waiting.pop(0))
+            yield stream.finish(*waiting.pop(0))
     for started in waiting:
-        yield side.finish(*started)
+        yield stream.finish(*started)

@@ -4,8 +4,9 @@
 """
 import math
 from pathlib import Path
+from typing import Optional
 
-from passl_mixer import checkpoint, distributed, runtime
+from passl_mixer import checkpoint, distributed
 from passl_mixer.errors import BadInput, NumericalFailure
 from passl_mixer.images import as_tensor, to_images
 from passl_mixer.training.optim import learning_rate
@@ -23,30 +24,28 @@ def lr_at(run: Run, step: int) -> float:
                          decay_factor=0.1 if schedule.decay_factor is None else schedule.decay_factor)
 
 
-def train_step(run: Run, batch, step: int) -> dict:
+def train_step(run: Run, batch, step: int, *, check_finite: Optional[bool] = None) -> dict:
     """One optimiser step.
 
     Args:
         run: the run.
         batch: ``(views, labels)`` of the loader: uint8 [B, S, S, 3] per view, int64 [B] or None.
         step: steps done before this one.
+        check_finite: whether the outputs are looked at, which reads them from the device; by default on the CPU.
     Returns:
         The method's outputs, averaged over micro-batches, still on the device.
     Raises:
-        NumericalFailure: an output of the method is not finite (looked at on every step on the CPU; the training loop
-            looks on logging and saving steps elsewhere, so that the host does not wait).
+        NumericalFailure: an output of the method is not finite; before gradients are exchanged and used.
         BadInput: the first backward pass did not reach a trainable parameter.
     """
-    config = run.config
-    runtime.seed_step(config.seed, step, distributed.rank())
-    outputs = []
-    for views, labels in _micro_batches(run, batch):
-        outputs.append(_pass(run, views, labels, step))
-        if not run.gradients_checked:
-            refuse_without_gradient(run.method)
-            run.gradients_checked = True
-        if run.device == "cpu":
-            refuse_not_finite(run, outputs[-1], step)
+    run.seed_step(step)
+    passes = [_pass(run, views, labels, step) for views, labels in _micro_batches(run, batch)]
+    outputs = {name: sum(output[name] for output in passes) / len(passes) for name in passes[0]}
+    if not run.gradients_checked:
+        refuse_without_gradient(run.method)
+        run.gradients_checked = True
+    if run.device == "cpu" if check_finite is None else check_finite:
+        refuse_not_finite(run, outputs, step)
     parameters = [p for _, p in run.method.trainable_parameters()]
     distributed.average_gradients(parameters)
     if run.precision.unscale(parameters):
@@ -54,7 +53,7 @@ def train_step(run: Run, batch, step: int) -> dict:
     if run.graphed is None or not run.graphed.keeps_gradients:
         run.optimizer.clear_grad()
     run.method.after_step(step, run.total_steps)
-    return {k: sum(o[k] for o in outputs) / len(outputs) for k in outputs[0]}
+    return outputs
 
 
 def _pass(run: Run, views: list, labels, step: int) -> dict:
@@ -62,7 +61,7 @@ def _pass(run: Run, views: list, labels, step: int) -> dict:
     def run_pass(tensors):
         with run.precision.autocast():
             output = run.method(tensors[:len(views)], None if labels is None else tensors[-1])
-        (output["loss"] * (run.precision.scale / run.config.train.accumulate)).backward()
+        (output["loss"] * (run.precision.scale / run.accumulate_steps)).backward()
         return {k: v.detach() for k, v in output.items()}
 
     tensors = [*views, *([] if labels is None else [labels])]
@@ -71,8 +70,8 @@ def _pass(run: Run, views: list, labels, step: int) -> dict:
 
 def _micro_batches(run: Run, batch):
     views, labels = batch
-    size = len(views[0]) // run.config.train.accumulate
-    for i in range(run.config.train.accumulate):
+    size = len(views[0]) // run.accumulate_steps
+    for i in range(run.accumulate_steps):
         rows = slice(i * size, (i + 1) * size)
         yield ([to_images(v[rows], run.views.mean, run.views.std) for v in views],
                None if labels is None else as_tensor(labels[rows]))

@@ -4,7 +4,7 @@ import paddle
 import pytest
 
 from passl_mixer.layers.sync_batch_norm import synchronise
-from passl_mixer.training.prefetch import ahead, mover
+from passl_mixer.training.prefetch import make_prefetcher, prefetch
 from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
 
@@ -91,8 +91,8 @@ def test_the_count_sees_the_look_that_the_cpu_takes(tiny, reads):
 
 def test_on_the_cpu_the_batches_are_the_loaders(tiny):
     run = build_run(tiny())
-    assert mover(run.device) is None
-    for one, other in zip(run.loader.epoch(0), ahead(run.loader.epoch(0), mover("cpu"))):
+    assert make_prefetcher(run.device) is None
+    for one, other in zip(run.loader.epoch(0), prefetch(run.loader.epoch(0), make_prefetcher("cpu"))):
         assert all(np.array_equal(a, b) for a, b in zip(one[0], other[0]))
         assert np.array_equal(one[1], other[1])
 

@@ -43,7 +43,7 @@ with Interruption() as interruption:
     for step in range(1001, 2000):
         time.sleep(0.001 * (1 + distributed.rank()))
         interruption.seen = distributed.rank() == 1 and step >= 1300
-        if interruption.stops():
+        if interruption.should_stop():
             break
 print("stopped at", step, "after", len(exchanges))
 """
@@ -160,9 +160,9 @@ def interrupts():
 def test_the_second_signal_acts_as_usual_but_under_a_launcher(monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     with Interruption() as interruption:
-        assert not interruption.stops()
+        assert not interruption.should_stop()
         signal.raise_signal(signal.SIGINT)
-        assert interruption.stops()
+        assert interruption.should_stop()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     monkeypatch.setenv("PADDLE_TRAINER_ID", "0")
@@ -170,5 +170,5 @@ def test_the_second_signal_acts_as_usual_but_under_a_launcher(monkeypatch):
         for _ in range(3):
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
-        assert interruption.stops()
+        assert interruption.should_stop()
     assert signal.getsignal(signal.SIGINT) is before

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OVERRIDES = ["data.batch_size=16", "train.max_steps=1", "evaluate.every_epochs=0", "evaluate.at_end=[]", "data.num_workers=0"]
+OVERRIDES = ["data.batch_size=16", "train.max_steps=1", "evaluate.every_epochs=0", "evaluate.at_end=[]",
+             "data.num_workers=0"]
 
 # Notes who calls what from the command on, imports apart, and prints the two walks.
 SCRIPT = '''

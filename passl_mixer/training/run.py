@@ -1,4 +1,4 @@
-"""From a configuration to everything a run is made of, with every check that can be made before the first step."""
+"""From a configuration to a run, with every check that can be made before the first step."""
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -113,7 +113,7 @@ def build_run(config: Config, resume: Optional[bool] = None) -> Run:
 
 
 def _graphed(config: Config, device: str, method) -> Optional[GraphedPass]:
-    """What records the passes of ``train.cuda_graphs``; None where it is off, or on a CPU."""
+    """The graphed pass of ``train.cuda_graphs``; None if it is off, or on a CPU."""
     settings = config.train
     if not settings.cuda_graphs:
         return None
@@ -162,7 +162,7 @@ def _spans_processes(config: Config, method) -> bool:
 
 
 def _skip_eval_reason(config: Config, dataset) -> str:
-    """Why kNN and probes are impossible on this data, or nothing; ``BadInput`` where data named for them is missing."""
+    """Why there is no evaluation, or an empty text; ``BadInput`` if ``data.eval_dataset`` is given and missing."""
     if config.data.eval_dataset:
         check_dataset(config.data.eval_dataset, "test")
     if not config.evaluate.every_epochs and not config.evaluate.at_end:

@@ -1,4 +1,4 @@
-"""A run as a checkpoint and back: what its method, optimiser and loss scale hold, and how far it came."""
+"""A run saved as a checkpoint and restored: method, optimiser, loss scale and progress."""
 import json
 import time
 from pathlib import Path
@@ -13,14 +13,14 @@ from passl_mixer.training.run import Run
 
 
 def restore(run: Run) -> tuple:
-    """Load the checkpoint that a run continues from, where there is one.
+    """Load the checkpoint that a run continues from, if there is one.
 
     Args:
         run: as ``build_run`` returns it.
     Returns:
-        ``(steps done, seconds so far, best kNN when it was saved)``; the last is -1 where there was none.
+        ``(steps done, seconds so far, best kNN accuracy so far)``; the accuracy is -1 if there was no evaluation.
     Raises:
-        BadInput: the file cannot be read or is of another model.
+        BadInput: the file cannot be read, or belongs to another model.
     """
     if run.previous is None:
         return 0, 0.0, -1.0
@@ -32,27 +32,27 @@ def restore(run: Run) -> tuple:
 
 
 def save_config(run: Run) -> None:
-    """Write the resolved configuration, and what it runs on, into the run folder."""
+    """Write the resolved configuration and the versions into the run folder."""
     checkpoint.write_config(run.config, runtime.versions())
 
 
 def save_summary(run: Run, summary: dict) -> None:
-    """Write ``summary.json`` of a run that came to its end."""
+    """Write ``summary.json``, when a run is complete."""
     write_atomic(Path(run.config.output_dir) / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
 
 
 def save(run: Run, step: int, started: float, best: float, name: Optional[str] = None) -> None:
-    """Save a run; the first process of several does, and all call it together.
+    """Save a checkpoint. All processes call it together; the first one writes.
 
     Args:
         run: the run.
         step: steps done.
         started: ``time.perf_counter()`` when the run began, less the time in which it did not run.
-        best: the best kNN so far, 0 to 1; -1 where there was none.
-        name: of the file; None for ``step_<step>.safetensors``, of which all but the newest
+        best: the best kNN accuracy so far, 0 to 1; -1 if there was no evaluation.
+        name: file name; by default ``step_<step>.safetensors``. Of these, all but the newest
             ``train.keep_checkpoints`` are deleted.
     Raises:
-        NumericalFailure: a parameter is not finite; nothing was saved.
+        NumericalFailure: a parameter is not finite. Nothing is saved.
     """
     folder, first = Path(run.config.output_dir), distributed.rank() == 0
     model = checkpoint.arrays_of(run.method) if first else {}

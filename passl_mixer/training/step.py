@@ -1,6 +1,6 @@
 """One optimiser step, in view.
 
-    lr -> forward/backward per micro-batch -> finite check -> clip -> optimiser -> clear -> after_step
+    seed -> forward/backward per micro-batch -> finite check -> clip -> optimiser -> clear -> after_step
 """
 import math
 from pathlib import Path
@@ -14,7 +14,12 @@ from passl_mixer.training.run import Run
 
 
 def lr_at(run: Run, step: int) -> float:
-    """Learning rate of the step after ``step`` steps."""
+    """The learning rate of a step.
+
+    Args:
+        run: the run.
+        step: steps done before this one.
+    """
     schedule = run.config.schedule
     warmup = schedule.warmup_steps
     warmup = round(schedule.warmup_epochs * run.steps_per_epoch) if warmup is None else warmup
@@ -29,13 +34,14 @@ def train_step(run: Run, batch, step: int, *, check_finite: Optional[bool] = Non
 
     Args:
         run: the run.
-        batch: ``(views, labels)`` of the loader: uint8 [B, S, S, 3] per view, int64 [B] or None.
+        batch: ``(views, labels)`` of the loader: uint8 [B, S, S, 3] per view; labels int64 [B], token ids
+            [B, N] or None.
         step: steps done before this one.
-        check_finite: whether the outputs are looked at, which reads them from the device; by default on the CPU.
+        check_finite: check the outputs, which reads them from the device. By default only on the CPU.
     Returns:
-        The method's outputs, averaged over micro-batches, still on the device.
+        The method's outputs, scalars on the device, averaged over micro-batches.
     Raises:
-        NumericalFailure: an output of the method is not finite; before gradients are exchanged and used.
+        NumericalFailure: an output of the method is not finite. Gradients are not checked.
         BadInput: the first backward pass did not reach a trainable parameter.
     """
     run.seed_step(step)
@@ -57,7 +63,7 @@ def train_step(run: Run, batch, step: int, *, check_finite: Optional[bool] = Non
 
 
 def _pass(run: Run, views: list, labels, step: int) -> dict:
-    """Forward and backward: the gradients are added to the parameters', the outputs are returned."""
+    """Forward and backward pass; gradients are added to the parameters' ``grad``, the outputs are returned."""
     def run_pass(tensors):
         with run.precision.autocast():
             output = run.method(tensors[:len(views)], None if labels is None else tensors[-1])
@@ -78,7 +84,7 @@ def _micro_batches(run: Run, batch):
 
 
 def refuse_without_gradient(method) -> None:
-    """``BadInput`` that names the trainable parameters without a gradient; the optimiser would skip them in silence.
+    """Raise ``BadInput`` with the names of trainable parameters without a gradient, which the optimiser would skip.
 
     Args:
         method: after a backward pass.
@@ -91,10 +97,15 @@ def refuse_without_gradient(method) -> None:
 
 
 def refuse_not_finite(run: Run, outputs: dict, step: int) -> None:
-    """End the run, ``NumericalFailure``, where an output of a step is NaN or infinite; all processes call it together.
+    """Raise ``NumericalFailure`` if an output of a step is NaN or infinite. All processes call it together.
 
-    Every output is looked at, not the loss alone: Paddle's ReLU turns NaN into 0, so NaN features can hide behind it.
-    What one process finds ends all of them: the others would wait for its gradients for ever.
+    It checks every output, not only the loss: Paddle's ReLU turns NaN into 0, so the loss can be finite where features
+    are NaN. If one process has such an output, all end: the others would wait for its gradients for ever.
+
+    Args:
+        run: the run.
+        outputs: of ``train_step``, scalars.
+        step: for the message.
     """
     bad = {name: float(value) for name, value in outputs.items() if not math.isfinite(float(value))}
     if not distributed.maximum([float(bool(bad))])[0]:

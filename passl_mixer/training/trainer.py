@@ -1,6 +1,6 @@
-"""The training run, in view: build -> resume -> for epoch: for batch: train_step; log; save; evaluate.
+"""The training loop: build -> restore -> for epoch: for batch: train_step; log; save; evaluate.
 
-Functions only. A batch travels dataset -> views -> loader -> method -> {"loss"} -> optimiser -> after_step -> log; the
+Functions only. A batch goes dataset -> views -> loader -> method -> {"loss"} -> optimiser -> after_step -> log. The
 part from the loader to after_step is in ``step.py``.
 """
 import time
@@ -19,15 +19,16 @@ from passl_mixer.training.step import lr_at, train_step
 
 
 def train(config: Config, *, resume: bool = False) -> dict:
-    """Run a configuration to its end (or to ``train.max_steps``).
+    """Train a configuration to its end, or to ``train.max_steps``.
 
     Args:
         config: from ``get_config``.
         resume: continue the run that ``output_dir`` holds, if there is one.
     Returns:
-        The content of ``summary.json``; with key ``interrupted`` true after a signal (then nothing is evaluated).
+        The content of ``summary.json``. After a signal ``interrupted`` is true in it, and nothing is evaluated.
     Raises:
-        BadInput, NumericalFailure.
+        BadInput: the configuration, the data or the run folder does not fit.
+        NumericalFailure: an output or a parameter is no longer finite.
     """
     distributed.init()
     run = build_run(config, resume)
@@ -59,17 +60,17 @@ def train(config: Config, *, resume: bool = False) -> dict:
 def _loop(run: Run, log: RunLog, interruption, step: int, started: float, best: float) -> tuple:
     """The loop over epochs and batches; returns ``(steps done, whether a signal ended it)``.
 
-    A step is saved before its kNN, which takes minutes on much data: a run that is ended meanwhile loses nothing of the
-    epoch and evaluates first when it continues.
+    The checkpoint is written before the kNN evaluation, which can take minutes. If the run is interrupted there, the
+    resumed run repeats the evaluation first.
 
     Args:
         started: ``time.perf_counter()`` when the run began, less the time in which it did not run.
-        best: the best kNN that the checkpoint knows of.
+        best: the best kNN accuracy in the checkpoint.
     """
     config, rate = run.config, Rate(step, run.config.data.batch_size)
     best = max([best, *log.evaluations.values()])
-    # Whether the kNN of a checkpoint was done is known from the log, not from the checkpoint, which is older; its line
-    # comes after best.safetensors. The first process has the log, and all must agree.
+    # The log says whether the kNN of a checkpoint was done: its line is written after best.safetensors. Only the first
+    # process has the log, and all must agree.
     recorded = distributed.maximum([float(step in log.evaluations)])[0]
     interrupted = False
     if _knn_is_due(run, step) and not recorded:
@@ -126,10 +127,7 @@ def _every(count: int, interval: Optional[int]) -> bool:
 
 
 def _training_line(run: Run, outputs: dict, step: int, epoch: int, rate: Rate) -> dict:
-    """What is logged of a step; all processes call it together, as the outputs are the mean over them.
-
-    For the loss that is the global batch's, whether a method's loss is already (simclr, clip) or its share's.
-    """
+    """The line of a step for the log: outputs averaged over processes. All processes call it together."""
     means = distributed.mean([float(value) for value in outputs.values()])
     return {"step": step, "epoch": epoch, **dict(zip(outputs, means)),
             "lr": lr_at(run, step - 1), "images_per_second": round(rate.at(step), 2)}
@@ -144,9 +142,9 @@ def _warn_of_collapse(run: Run, log: RunLog, line: dict) -> None:
 
 
 def _run_knn(run: Run, log: RunLog, interruption, step: int, started: float, best: float) -> tuple:
-    """Measure kNN, keep the best encoder's checkpoint, record; returns ``(best kNN so far, whether a signal came)``.
+    """Evaluate kNN, save the best encoder, log; returns ``(best accuracy so far, whether a signal came)``.
 
-    After a signal no more features are computed and nothing is recorded.
+    After a signal the evaluation stops and nothing is logged.
     """
     epoch, encode = step // run.steps_per_epoch - 1, encoder_features(run.method.encoder)
     try:

@@ -8,7 +8,7 @@ from run_folders import assert_same_end, evaluated, journal
 from two_processes import ends, start_pair
 
 from passl_mixer import checkpoint
-from passl_mixer.training.interruption import Interruption, steps_to_next_question
+from passl_mixer.training.interruption import Interruption, steps_to_next_exchange
 
 STEPS = 160
 TRAIN = """
@@ -145,7 +145,7 @@ def test_processes_ask_each_other_once_in_a_while_and_agree(pair):
 @pytest.mark.parametrize(("steps", "seconds", "expected"), [
     (1, 0.1, 10), (10, 0.1, 64), (64, 32.0, 2), (1, 5.0, 1), (3, 0.0, 64)])
 def test_a_question_about_every_second(steps, seconds, expected):
-    assert steps_to_next_question(steps, seconds) == expected
+    assert steps_to_next_exchange(steps, seconds) == expected
 
 
 @pytest.fixture

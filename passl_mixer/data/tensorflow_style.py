@@ -35,7 +35,7 @@ def add(image, delta: float) -> np.ndarray:
 
 
 def contrast(image, factor: float) -> np.ndarray:
-    """TensorFlow's ``adjust_contrast``: ``factor * image + (1 - factor) * mean``, clipped; image [H, W, 3], mean [3]."""
+    """TensorFlow's ``adjust_contrast``: ``factor * image + (1 - factor) * mean``, clipped; [H, W, 3], mean [3]."""
     red, green, blue, _ = cv2.mean(image)
     rest = 1.0 - factor
     matrix = [(factor, 0.0, 0.0, rest * red), (0.0, factor, 0.0, rest * green), (0.0, 0.0, factor, rest * blue)]

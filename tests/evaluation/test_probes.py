@@ -44,6 +44,13 @@ def test_knn_needs_enough_neighbours():
         knn_accuracy(bank, labels, bank, labels, k=11, temperature=0.1)
 
 
+@pytest.mark.parametrize("temperature", [0.0, -0.1, float("nan")])
+def test_knn_needs_a_positive_temperature(temperature):
+    bank, labels = blobs(10)
+    with pytest.raises(BadInput, match=r"evaluate.knn.temperature is .*, expected a number above 0"):
+        knn_accuracy(bank, labels, bank, labels, k=3, temperature=temperature)
+
+
 def test_linear_probe_finds_what_is_linear_and_only_that():
     train, labels = blobs(400, spread=0.2)
     test, truth = blobs(200, spread=0.2, seed=1)
@@ -115,5 +122,5 @@ def test_few_labels_draws_do_not_depend_on_the_features():
 
 def test_few_labels_needs_enough_images():
     train, labels = blobs(20)
-    with pytest.raises(BadInput, match="labels per class asked for"):
+    with pytest.raises(BadInput, match="labels per class are more than the"):
         few_label_accuracy(train, labels, train, labels, labels_per_class=50, draws=2, l2=0.1)

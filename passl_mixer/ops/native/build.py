@@ -1,4 +1,7 @@
-"""The C files as a library: compiled for this machine on demand, or for a wheel. Standard library only: setup.py runs it."""
+"""The C files as a library: compiled for this machine on demand, or for a wheel.
+
+Standard library only, because setup.py runs it.
+"""
 import hashlib
 import os
 import platform
@@ -10,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
+SOURCES = sorted(Path(__file__).resolve().parent.glob("*.[ch]"))
 # not -ffast-math: NaN must stay NaN, and the processor's handling of tiny numbers is not ours to change
 FLAGS = ("-O3", "-fopenmp", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math",
          "-freciprocal-math")
@@ -45,7 +48,7 @@ def compile_library(compiler: str, target: Path, *, flags, libraries=()) -> None
     Raises:
         OSError, subprocess.SubprocessError: the compiler's words are in ``stderr``.
     """
-    with tempfile.TemporaryDirectory(dir=target.parent) as work:
+    with tempfile.TemporaryDirectory(dir=target.parent.resolve()) as work:      # absolute: the commands run in it
         built = Path(work) / "kernels.so"
         parts = [str(source) for source in SOURCES if source.suffix == ".c"]
         objects = [f"{Path(part).stem}.o" for part in parts]

@@ -115,14 +115,14 @@ def _window(side: int, kernel: int, stride: int, pad: int) -> int:
 
 
 def _convolution(sizes) -> Optional[tuple]:
-    batch, _, height, width, _, kernel_h, kernel_w, stride, pad = sizes
+    height, width, _, kernel_h, kernel_w, stride, pad = sizes[2:]
     if stride < 1 or min(sizes) < 0:
         return None
     return (*sizes[:7], _window(height, kernel_h, stride, pad), _window(width, kernel_w, stride, pad))
 
 
 def _pool(sizes) -> Optional[tuple]:
-    _, height, width, _, kernel, stride, pad = sizes
+    height, width, _, kernel, stride, pad = sizes[1:]
     if stride < 1 or min(sizes) < 0:
         return None
     return (*sizes[:4], _window(height, kernel, stride, pad), _window(width, kernel, stride, pad))

@@ -3,7 +3,7 @@
 import numpy as np
 import paddle
 import pytest
-from two_processes import assert_two_are_one
+from helpers.two_processes import assert_two_are_one
 
 from passl_mixer import distributed
 

@@ -15,7 +15,7 @@ import numpy as np
 import paddle
 import plugin_device
 import pytest
-from small_backbones import SMALL
+from helpers.backbones import SMALL
 
 from passl_mixer import build_backbone, runtime
 from passl_mixer.data import Loader, build_dataset, build_views

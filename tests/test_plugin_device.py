@@ -6,7 +6,7 @@ from pathlib import Path
 
 import plugin_device
 import pytest
-from run_folders import journal
+from helpers.run_folders import journal
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,17 +1,12 @@
-"""Hire-MLP: its mixer against the definition with loops, regions and shifts, options; more in test_conv_stages.py."""
+"""Hire-MLP: its mixer against the definition with loops, regions and shifts."""
 import numpy
 import paddle
 import pytest
-from three_branches import HIRE, dense, joined, layer_sum, map_size, randomised
-from variant_sizes import size_of
+from helpers.backbones import size_of, small
+from helpers.three_branches import dense, joined, layer_sum, map_size, randomised
 
 from passl_mixer.backbones import build_backbone
 from passl_mixer.backbones.hire_mlp import HireMixer, RegionMlp, from_regions, to_regions
-from passl_mixer.errors import BadInput
-
-
-def small(**options):
-    return build_backbone({**HIRE, **options})
 
 
 def region_mlp_along_height(layer, x, size, shift):
@@ -83,11 +78,11 @@ def test_only_the_shift_lets_regions_talk():
 
 
 def test_shifts_repeat_over_the_blocks_of_a_stage():
-    def shifts(name):
-        return [[block.mixer.along_width.shift for block in stage] for stage in build_backbone(name).stages]
+    def shifts(**options):
+        return [[block.mixer.along_width.shift for block in stage] for stage in small("HireMLP", **options).stages]
 
-    assert shifts({**HIRE, "depths": [3, 2]}) == [[0, 2, 0], [0, 1]]
-    assert shifts({**HIRE, "depths": [1, 4], "shifts": [[0], [0, 1, 2]]}) == [[0], [0, 1, 2, 0]]
+    assert shifts(depths=[3, 2]) == [[0, 2, 0], [0, 1]]
+    assert shifts(depths=[1, 4], shifts=[[0], [0, 1, 2]]) == [[0], [0, 1, 2, 0]]
 
 
 @pytest.mark.parametrize(("name", "dims", "depths", "millions", "gflops"), [
@@ -106,19 +101,6 @@ def test_parameters_are_the_sum_of_the_published_layers(name, dims, depths, mill
     assert got["macs"] / 1e9 == pytest.approx(gflops, abs=0.05)  # published with one digit
 
 
-@pytest.mark.parametrize("in_chans", [1, 3])
-def test_features_and_gradients(in_chans):
-    paddle.seed(0)
-    backbone = small(in_chans=in_chans)
-    features = backbone(paddle.randn([4, in_chans, 32, 32]))
-    assert features.shape == [4, 12]
-    (features * paddle.randn(features.shape)).sum().backward()
-    for name, parameter in backbone.named_parameters():
-        if not parameter.stop_gradient:
-            assert parameter.grad is not None, name
-            assert float(parameter.grad.abs().max()) > 0, name
-
-
 def test_initial_weights():
     paddle.seed(0)
     backbone = build_backbone("hire_mlp_nano")
@@ -129,16 +111,3 @@ def test_initial_weights():
         if layer.bias is not None:
             assert float(layer.bias.abs().max()) == 0
     assert mixer.along_height.fc1.bias is None
-
-
-@pytest.mark.parametrize(("options", "words"), [
-    ({"region_sizes": [2]}, "region_sizes has 1"),
-    ({"shifts": [[0], [0], [0]]}, "shifts has 3"),
-    ({"shifts": [[0], []]}, r"shifts is \[\[0\], \[\]\]"),
-    ({"shifts": [[0], [-1]]}, "0 \\(no shift\\) or above"),
-    ({"shifts": [0, 1]}, "expected a list of a list of an integer"),
-    ({"region_sizes": [2, 0]}, "region_sizes is"),
-])
-def test_options_that_do_not_fit(options, words):
-    with pytest.raises(BadInput, match=words):
-        small(**options)

@@ -2,7 +2,7 @@
 import numpy
 import paddle
 import pytest
-from variant_sizes import size_of
+from helpers.backbones import size_of
 
 from passl_mixer.backbones import build_backbone, list_backbones
 from passl_mixer.errors import BadInput

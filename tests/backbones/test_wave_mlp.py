@@ -1,20 +1,14 @@
-"""Wave-MLP: its mixer against the definition with loops over positions, taps and groups; phases; options; more in
-test_conv_stages.py."""
+"""Wave-MLP: its mixer against the definition with loops over positions, taps and groups, and phases."""
 import math
 
 import numpy
 import paddle
 import pytest
-from three_branches import WAVE, dense, joined, layer_sum, map_size, randomised
-from variant_sizes import size_of
+from helpers.backbones import size_of
+from helpers.three_branches import dense, joined, layer_sum, map_size, randomised
 
 from passl_mixer.backbones import build_backbone
 from passl_mixer.backbones.wave_mlp import NORMS, WaveMix, WaveMixer, unfold_wave
-from passl_mixer.errors import BadInput
-
-
-def small(**options):
-    return build_backbone({**WAVE, **options})
 
 
 def phase_of(layer, x):
@@ -132,18 +126,6 @@ def test_parameters_are_the_sum_of_the_published_layers(name, layers, millions, 
     assert got["macs"] / 1e9 == pytest.approx(gflops, abs=0.07)  # published with one digit, T* and T cut
 
 
-@pytest.mark.parametrize("options", [{}, {"norms": ["group", "none"], "in_chans": 1}, {"phase": "depthwise"}])
-def test_features_and_gradients(options):
-    paddle.seed(0)
-    backbone = small(**options)
-    features = backbone(paddle.randn([4, backbone.in_chans, 32, 32]))
-    assert features.shape == [4, 12]
-    (features * paddle.randn(features.shape)).sum().backward()
-    for name, parameter in backbone.named_parameters():
-        if not parameter.stop_gradient:  # a bias before BatchNorm has no effect, hence no gradient but rounding
-            assert name.endswith("phase.map.bias") or float(parameter.grad.abs().max()) > 0, name
-
-
 def test_initial_weights_are_those_of_torch_convolutions():
     paddle.seed(0)
     backbone = build_backbone({"name": "WaveMLP", "embed_dims": [64, 96], "depths": [1, 1], "mlp_ratios": [4, 4],
@@ -158,14 +140,3 @@ def test_initial_weights_are_those_of_torch_convolutions():
             if values is not None:
                 assert 0.9 * bound < float(values.abs().max()) <= bound * (1 + 1e-6)
         assert float(layer.weight.std()) == pytest.approx(bound / math.sqrt(3), rel=0.07)
-
-
-@pytest.mark.parametrize(("options", "words"), [
-    ({"phase": "depth"}, "unknown phase 'depth'.*did you mean 'depthwise'"),
-    ({"norms": ["batch"]}, "expected a pair"),
-    ({"norms": ["none", "batch"]}, r"norms is \['none', 'batch'\]"),
-    ({"norms": ["group", "layer"]}, "'batch', 'group' or 'none'"),
-])
-def test_options_that_do_not_fit(options, words):
-    with pytest.raises(BadInput, match=words):
-        small(**options)

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import paddle
 import pytest
-from small_backbones import SMALL
+from helpers.backbones import SMALL
 
 from passl_mixer import build_backbone, build_head, list_backbones
 from passl_mixer.checkpoint import read_checkpoint

@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import paddle
 import pytest
-from autocast import LOW, Autocast, take_branches_of_a_gpu
-from two_processes import assert_two_are_one
+from helpers.autocast import LOW, Autocast, take_branches_of_a_gpu
+from helpers.two_processes import assert_two_are_one
 
 from passl_mixer import build_backbone, build_head, build_method, checkpoint
 from passl_mixer.backbones.shapes import shapes_only

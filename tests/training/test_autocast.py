@@ -2,8 +2,8 @@
 import numpy as np
 import paddle
 import pytest
-from autocast import FULL, LOW, Autocast, take_branches_of_a_gpu
-from small_backbones import SMALL
+from helpers.autocast import FULL, LOW, Autocast, take_branches_of_a_gpu
+from helpers.backbones import SMALL
 from test_host_reads import METHODS
 
 from passl_mixer.training.precision import Precision

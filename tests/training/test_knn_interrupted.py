@@ -6,8 +6,8 @@ import threading
 import time
 
 import pytest
-from run_folders import assert_same_end, evaluated, journal
-from two_processes import start
+from helpers.run_folders import assert_same_end, evaluated, journal
+from helpers.two_processes import start
 
 from passl_mixer import checkpoint
 from passl_mixer.log import RunLog

@@ -1,7 +1,7 @@
 """What two processes log is what one process logs that has the whole batch."""
 import pytest
-from run_folders import journal
-from two_processes import ends, start, start_pair
+from helpers.run_folders import journal
+from helpers.two_processes import ends, start, start_pair
 
 SCRIPT = """
 import sys, warnings

@@ -1,6 +1,6 @@
 """What is not finite in one of two processes ends both, with one line each, instead of leaving the other to wait."""
 import pytest
-from two_processes import ends, start_pair
+from helpers.two_processes import ends, start_pair
 
 SCRIPT = """
 import sys, warnings

@@ -4,8 +4,8 @@ import time
 
 import numpy as np
 import pytest
-from run_folders import assert_same_end, evaluated, journal
-from two_processes import ends, start_pair
+from helpers.run_folders import assert_same_end, evaluated, journal
+from helpers.two_processes import ends, start_pair
 
 from passl_mixer import checkpoint
 from passl_mixer.training.interruption import Interruption, steps_to_next_question

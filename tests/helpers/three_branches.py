@@ -1,12 +1,8 @@
-"""What the tests of Hire-MLP and Wave-MLP share: small networks, their definitions in NumPy, sums of their layers."""
+"""What the tests of Hire-MLP and Wave-MLP share: their definitions in NumPy, and sums of their published layers."""
 import math
 
 import numpy
 import paddle
-
-HIRE = {"name": "HireMLP", "embed_dims": [8, 12], "depths": [3, 2], "mlp_ratios": [2, 1.5],
-        "region_sizes": [3, 2], "shifts": [[0, 2], [0, 1]]}
-WAVE = {"name": "WaveMLP", "embed_dims": [8, 12], "depths": [2, 3], "mlp_ratios": [2, 1.5]}
 
 
 def randomised(layer):

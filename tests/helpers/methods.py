@@ -32,7 +32,8 @@ DROP_PATH = "model.backbone={num_blocks: 2, drop_path_rate: 0.5}"
 def model_of(name: str, backbone: dict) -> dict:
     """What ``build_method`` takes."""
     method, head, _ = METHODS[name]
-    return {"backbone": backbone, "head": {"name": "mlp", "out": 16, **head}, "method": method}
+    head = head if "name" in head else {"name": "mlp", "out": 16, **head}
+    return {"backbone": backbone, "head": head, "method": method}
 
 
 def override(key: str, section) -> str:

@@ -1,5 +1,6 @@
 """What two processes log is what one process logs that has the whole batch."""
 import pytest
+from helpers.methods import overrides
 from helpers.run_folders import journal
 from helpers.two_processes import ends, start, start_pair
 
@@ -19,13 +20,10 @@ for name, options in OPTIONS.items():
 SGD = "optim={name: sgd, lr: 0.1, momentum: 0.9}"
 STEPS = ["train.max_steps=3", "schedule.warmup_epochs=0", "train.log_every_steps=2"]
 OPTIONS = {
-    "simclr": [],
-    "moco": ["model.method={name: moco, queue_size: 16}", "model.head.norm=null", "train.accumulate=2"],
-    "moco_v3": ["model.method={name: moco_v3, momentum: 0.5}"],
-    "byol": ["model.method={name: byol, momentum: 0.5}"],
-    "simsiam": ["model.method={name: simsiam}"],
-    "supervised": ["model.method={name: supervised, label_smoothing: 0.1}", "model.head={name: linear, num_classes: 4}",
-                   "data.train_views={name: inception, img_size: 16}"],
+    **{name: overrides(name) for name in ("simclr", "simsiam")},
+    "moco": [*overrides("moco", queue_size=16), "train.accumulate=2"],
+    **{name: overrides(name, momentum=0.5) for name in ("moco_v3", "byol")},
+    "supervised": overrides("supervised", mixup_alpha=0.0),
 }
 
 

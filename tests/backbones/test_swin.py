@@ -1,4 +1,4 @@
-"""Swin against its definition in slow loops over positions, its locality, initial weights."""
+"""Swin against its definition in slow loops over positions, its locality."""
 import math
 
 import numpy
@@ -16,7 +16,6 @@ from passl_mixer.backbones.swin import (
     window_regions,
 )
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import LayerNorm
 from passl_mixer.surgery.macs import count_macs
 
 # Height, width, side of a window, shift: multiples or not, one window or several along an axis.
@@ -133,20 +132,6 @@ def test_counts_by_hand():
 def test_shifts_alternate():
     swin = small("Swin", depths=[3, 2])
     assert [block.attention.shift for stage in swin.stages for block in stage] == [0, 2, 0, 0, 2]
-
-
-def test_initial_weights():
-    paddle.seed(0)
-    swin = small("Swin", embed_dim=96, num_heads=[48, 48], window_size=7)
-    block = swin.stages[1][0]
-    for weight in (block.attention.attention.qkv.weight, block.mlp.fc2.weight, swin.merges[0].reduction.weight,
-                   block.attention.bias_table):
-        assert float(weight.std()) == pytest.approx(0.02, rel=0.15)  # Paddle 2.6 cuts it at two deviations
-    assert float(block.attention.attention.qkv.bias.abs().max()) == 0
-    bound = 1 / math.sqrt(12)
-    for values in (swin.stem.weight, swin.stem.bias):
-        assert bound * 0.9 < float(values.abs().max()) <= bound
-    assert {layer.epsilon for layer in swin.sublayers() if isinstance(layer, LayerNorm)} == {1e-5}
 
 
 def test_an_exported_program_needs_a_fixed_size():

@@ -58,21 +58,6 @@ def test_every_branch_drops_images_of_its_own(name):
     assert len({mask.tobytes() for mask in masks}) == len(masks)
 
 
-def test_resmlp_initial_weights():
-    paddle.seed(0)
-    nano = build_backbone("resmlp_nano")
-    block, bound = nano.blocks[0], 1 / math.sqrt(48)
-    for layer in (block.token_mixing, block.mlp.fc1, block.mlp.fc2):
-        assert float(layer.weight.std()) == pytest.approx(0.02, rel=0.15)  # Paddle 2.6 cuts it
-        assert float(layer.bias.abs().max()) == 0
-    for tensor in (nano.stem.weight, nano.stem.bias):
-        assert float(tensor.std()) == pytest.approx(bound / math.sqrt(3), rel=0.15)
-        assert 0.9 * bound < float(tensor.abs().max()) <= bound
-    for affine in (block.norm1, block.norm2, nano.norm):
-        assert (affine.alpha.numpy() == 1).all()
-        assert (affine.beta.numpy() == 0).all()
-
-
 @pytest.mark.parametrize(("name", "scale"), [
     ("resmlp_s12", 0.1), ("resmlp_s24", 1e-5), ("resmlp_s36", 1e-6), ("resmlp_b24", 1e-6), ("resmlp_b24_8", 1e-6)])
 def test_resmlp_initial_layer_scales(name, scale):

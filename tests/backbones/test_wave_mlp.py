@@ -5,6 +5,7 @@ import paddle
 import pytest
 from helpers.backbones import size_of
 from helpers.definitions import batch_norm, linear
+from helpers.marks import slow_but
 from helpers.three_branches import joined, layer_sum, map_size, randomised
 
 from passl_mixer.backbones.wave_mlp import NORMS, WaveMix, WaveMixer, unfold_wave
@@ -106,13 +107,13 @@ def test_group_norm_is_over_a_whole_image(data_format):
     numpy.testing.assert_allclose(got, (x - mean) / numpy.sqrt(variance + 1e-5) * scale, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "layers", "millions", "gflops"), [
+@pytest.mark.parametrize(("name", "layers", "millions", "gflops"), slow_but(lambda row: row[-2] < 20, [
     ("wave_mlp_t_star", ((64, 128, 320, 512), (2, 2, 4, 2), (4, 4, 4, 4), True, True), 15, 2.1),
     ("wave_mlp_t", ((64, 128, 320, 512), (2, 2, 4, 2), (4, 4, 4, 4), False, True), 17, 2.4),
     ("wave_mlp_s", ((64, 128, 320, 512), (2, 3, 10, 3), (4, 4, 4, 4), False, True), 30, 4.5),
     ("wave_mlp_m", ((64, 128, 320, 512), (3, 4, 18, 3), (8, 8, 4, 4), False, False), 44, 7.9),
     ("wave_mlp_b", ((96, 192, 384, 768), (2, 2, 18, 2), (4, 4, 4, 4), False, False), 63, 10.22),
-])
+]))
 def test_parameters_are_the_sum_of_the_published_layers(name, layers, millions, gflops):
     dims, depths, ratios, depthwise, conv_norms = layers
     phases = [(9 * width if depthwise else map_size(width, width)) + 2 * width for width in dims]

@@ -6,6 +6,7 @@ import paddle
 import pytest
 from helpers.backbones import SMALL
 from helpers.gradients import assert_close
+from helpers.marks import slow_but
 
 from passl_mixer import build_backbone, build_head, list_backbones
 from passl_mixer.checkpoint import read_checkpoint
@@ -40,11 +41,7 @@ def assert_same(results, expected):
     assert_close([results], [expected], 1e-5)
 
 
-FAST = ("MlpMixer", "ConvMLP", "CycleMLP", "ViP", "ASMLP", "ViT")  # each has its own trouble in Paddle
-
-
-@pytest.mark.parametrize("name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
-                                  for name in SMALL])
+@pytest.mark.parametrize("name", slow_but(("MlpMixer", "ConvMLP", "ViP", "ASMLP"), SMALL))
 def test_features_of_every_family(tmp_path, name):
     backbone, size, images = network({"name": name, **SMALL[name]})
     said = export_network(backbone, tmp_path / "out", img_size=size, name=name)
@@ -57,7 +54,7 @@ def test_features_of_every_family(tmp_path, name):
     assert_same(load_exported(tmp_path / "out", onednn=False, threads=1)(images), eager(backbone, images))
 
 
-@pytest.mark.parametrize("name", ["MlpMixer", "CycleMLP", "ResNet", "WaveMLP", "ASMLP"])
+@pytest.mark.parametrize("name", ["MlpMixer", "CycleMLP", *slow_but((), ["ResNet", "WaveMLP", "ASMLP"])])
 def test_maps(tmp_path, name):
     backbone, size, images = network({"name": name, **SMALL[name]})
     export_network(backbone, tmp_path / "maps", what="maps", img_size=size, batch=2)

@@ -8,7 +8,6 @@ import pytest
 from helpers.autocast import LOW, Autocast, take_branches_of_a_gpu
 from helpers.gradients import differences
 from helpers.run_folders import assert_same_arrays, last_checkpoint
-from helpers.two_processes import assert_two_are_one
 
 from passl_mixer import build_backbone, build_head, build_method
 from passl_mixer.backbones.shapes import shapes_only
@@ -256,44 +255,3 @@ def test_what_does_not_fit_is_said_before_the_first_step(captioned, tmp_path, ov
     with pytest.raises(BadInput, match=said):
         train(captioned(override))
     assert not (tmp_path / "run").exists()
-
-
-# Each process holds half a batch; losses and averaged gradients must be those of the whole batch on one.
-WORKER = """
-import sys, warnings
-warnings.simplefilter("ignore")
-import numpy as np, paddle
-from paddle import nn
-paddle.set_device("cpu")
-from passl_mixer import build_head, build_method, distributed
-
-class Tiny(nn.Layer):
-    num_features = 6
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(12, 6)
-    def forward(self, images):
-        return self.fc(images.flatten(1))
-
-distributed.init()
-rank, size = distributed.rank(), distributed.world_size()
-rows = slice(rank * 4 // size, (rank + 1) * 4 // size)
-images = np.random.default_rng(0).normal(size=[4, 3, 2, 2]).astype("float32")[rows]
-ids = np.array([[6, 1, 7, 0], [6, 2, 3, 7], [6, 4, 7, 0], [6, 5, 5, 7]], "int32")[rows]
-paddle.seed(3 + rank)
-head = build_head({"name": "mlp", "layers": 1, "norm": None, "out": 4, "last_bias": False}, 6)
-method = build_method({"name": "clip", "text": {"vocab_size": 8, "context_length": 4, "width": 8, "num_layers": 1,
-                                                "num_heads": 2}}, Tiny(), head)
-distributed.broadcast_state(method)
-found = method([paddle.to_tensor(images)], paddle.to_tensor(ids))
-found["loss"].backward()
-out = {k: distributed.all_gather_no_grad(found[k].reshape([1])).mean().numpy() for k in ("loss", "accuracy")}
-distributed.average_gradients([p for _, p in method.trainable_parameters()])
-out.update({n: p.grad.numpy() for n, p in method.trainable_parameters()})
-np.savez(sys.argv[1] + str(rank) + "of" + str(size), **out)
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_are_one(tmp_path):
-    assert {"loss", "logit_scale", "text.token.weight", "backbone.fc.weight"} <= assert_two_are_one(WORKER, tmp_path)

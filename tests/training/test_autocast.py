@@ -4,6 +4,7 @@ import paddle
 import pytest
 from helpers.autocast import FULL, LOW, Autocast, take_branches_of_a_gpu
 from helpers.backbones import SMALL
+from helpers.marks import slow_but
 from helpers.methods import override
 from test_host_reads import RUNS
 
@@ -31,7 +32,7 @@ def types(run) -> dict:
     return {name: tensor.dtype for name, tensor in run.method.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but([*RUNS, "MlpMixer", "ConvMLP", "CycleMLP", "ConvMixer"], CASES))
 def test_it_trains_in_bfloat16(tiny, monkeypatch, name):
     full = losses(build_run(tiny(*CASES[name])))
     run = build_run(tiny(*CASES[name]))

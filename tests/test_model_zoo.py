@@ -3,7 +3,7 @@ import runpy
 from pathlib import Path
 
 import pytest
-from variant_sizes import size_of
+from helpers.backbones import size_of
 
 from passl_mixer import list_backbones
 from passl_mixer.backbones.published import PUBLISHED_TOP1

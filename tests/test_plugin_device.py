@@ -6,7 +6,7 @@ from pathlib import Path
 
 import plugin_device
 import pytest
-from run_folders import journal
+from helpers.run_folders import journal
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,6 +36,7 @@ def test_the_host_cannot_read_its_memory(environment):
 LATE = "tests/test_gpu.py::test_batches_that_nobody_waits_for_do_not_arrive"
 
 
+@pytest.mark.slow
 def test_what_a_gpu_has_to_show_holds_there(environment):
     said = python({**environment, "PLUGIN_DEVICE_DELAY_MS": "20"}, "-m", "pytest", "tests/test_gpu.py", "--deselect",
                   LATE)
@@ -47,6 +48,7 @@ def test_its_copies_are_late(environment):
     assert "1 passed" in python({**environment, "PLUGIN_DEVICE_DELAY_MS": "100"}, "-m", "pytest", LATE)
 
 
+@pytest.mark.slow
 def test_a_run_there_is_the_run_on_the_cpu(environment, tiny, tmp_path):
     tiny()
     ends = {}

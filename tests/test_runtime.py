@@ -42,6 +42,7 @@ def test_mkl_gets_the_widest_code_path_the_processor_has():
     assert json.loads(out)[1] == "4", "what the user chose stays"
 
 
+@pytest.mark.slow
 def test_tuning_does_not_depend_on_the_order_of_imports():
     """Sorted imports put paddle before passl_mixer; Paddle then has set OMP_NUM_THREADS to 1 by itself."""
     out, _ = in_new_process("import paddle\n" + REPORT)

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from official_boxes import FAR, WRITTEN, chi_square, z_scores
+from helpers.official_boxes import FAR, WRITTEN, chi_square, z_scores
 
 from passl_mixer.data import build_views, rng
 

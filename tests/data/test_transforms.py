@@ -156,3 +156,9 @@ def test_color_jitter_draws_uniform_factors_in_every_order():
     assert 2.4 < max(amounts[transforms.brightness]) <= 2.5
     assert -0.2 <= min(amounts[transforms.hue]) < -0.18
     assert 0.18 < max(amounts[transforms.hue]) <= 0.2
+
+
+def test_square_crops_are_square_and_fall_back_to_a_square():
+    boxes = np.array([sampling.crop_box(60, 90, 0.3, rng(0, 0, i), 1.0) for i in range(300)])
+    assert (boxes[:, 2] == boxes[:, 3]).all()
+    assert sampling.crop_box(10, 100, 1.0, rng(0, 0, 0), 1.0) == (0, 45, 10, 10)

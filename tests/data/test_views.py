@@ -110,6 +110,7 @@ def test_simclr_strength_scales_the_jitter():
     ({"name": "moco_v2", "jitter": [0.4, 0.4, 0.4, 0.9]}, "hue"),
     ({"name": "byol", "blur_p": [1.0, 0.1, 0.5]}, "2 numbers"),
     ({"name": "inception", "crop_min": 0}, "more than 0"),
+    ({"name": "inception", "crop_ratio": 0.5}, "expected 1 or more"),
     ({"name": "inception", "std": 0}, "positive"),
     ({"name": "center_crop", "img_size": 32, "resize": 28}, "at least img_size"),
     ({"name": "simclr", "img_size": 0}, "at least 1"),

@@ -2,8 +2,8 @@
 import numpy as np
 import paddle
 import pytest
+from helpers.two_processes import arrays_of_two_and_one
 from paddle import nn
-from two_processes import arrays_of_two_and_one
 
 from passl_mixer.heads.mlp import BatchNorm1D
 from passl_mixer.layers.sync_batch_norm import SyncBatchNorm, synchronise

@@ -164,24 +164,29 @@ def test_moco_queries_are_grouped_too():
     np.testing.assert_allclose(m.backbone.norm._mean.numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_byol_step():
-    m = method({"name": "byol", "momentum": 0.9}, batch_norm=True)
+@pytest.mark.parametrize(("name", "twins", "step", "total"), [
+    ("byol", "target_", 2, 8), ("moco_v3", "key_", 2, 12)])      # of moco_v3 the next step is a quarter of the way
+def test_a_step_moves_the_average_by_its_formula(name, twins, step, total):
+    m = method({"name": name, "momentum": 0.9}, batch_norm=True)
     before = values(m)
-    names = [n for n, _ in m.trainable_parameters()]
-    assert {n.split(".")[0] for n in names} == {"backbone", "head", "predictor"}
+    for ours in ("backbone.", "head."):
+        same = [k for k in before if k.startswith(ours)]
+        assert same
+        assert name == "byol" or all(np.array_equal(before[k], before[twins + k]) for k in same)
+    assert {n.split(".")[0] for n, _ in m.trainable_parameters()} == {"backbone", "head", "predictor"}
     optimiser = build_optimizer({"name": "sgd"}, m.trainable_parameters())
-    m(batch(0))["loss"].backward()
-    m(batch(1))["loss"].backward()
+    for seed in (0, 1):         # two micro-batches
+        m(batch(seed))["loss"].backward()
     assert all(p.grad is not None for _, p in m.trainable_parameters())
-    assert all(p.grad is None for n, p in m.named_parameters() if n.startswith("target_"))
-    assert np.array_equal(values(m)["target_backbone.fc.weight"], before["target_backbone.fc.weight"])
+    assert all(p.grad is None for n, p in m.named_parameters() if n.startswith(twins))
+    assert np.array_equal(values(m)[f"{twins}backbone.fc.weight"], before[f"{twins}backbone.fc.weight"])
     optimiser.step(0.1)
-    m.after_step(2, 8)
+    m.after_step(step, total)
     now, tau = values(m), 1 - 0.1 * (math.cos(math.pi / 4) + 1) / 2
     for key in ("backbone.fc.weight", "head.mlp.0.weight"):
         assert not np.array_equal(now[key], before[key])
-        np.testing.assert_allclose(now["target_" + key], tau * before["target_" + key] + (1 - tau) * now[key],
-                                   rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(now[twins + key], tau * before[twins + key] + (1 - tau) * now[key], rtol=1e-5,
+                                   atol=1e-6)
 
 
 def test_byol_loss_is_symmetric_and_its_target_sees_batch_statistics():
@@ -203,17 +208,6 @@ def test_byol_predicts_the_other_view():
     z1, z2 = (unit(m.target_head(m.target_backbone(v)).numpy()) for v in views)
     expected = (4 - 2 * (p1 * z2).sum(1) - 2 * (p2 * z1).sum(1)).mean()
     np.testing.assert_allclose(float(m(views)["loss"]), expected, rtol=1e-5)
-
-
-def test_byol_predictor():
-    default = method({"name": "byol"}).predictor
-    assert (default.in_features, default.hidden, default.out_features, default.norm) == (5, 6, 5, "bn")
-    chosen = method({"name": "byol", "predictor": {"name": "mlp", "hidden": 3, "norm": "ln"}}).predictor
-    assert (chosen.hidden, chosen.out_features, chosen.norm) == (3, 5, "ln")
-    with pytest.raises(BadInput, match="predictor has out 4, the projector 5"):
-        method({"name": "byol", "predictor": {"out": 4}})
-    with pytest.raises(BadInput, match="did you mean 'hidden'"):
-        method({"name": "byol", "predictor": {"hiden": 4}})
 
 
 def test_simsiam_step():
@@ -243,40 +237,6 @@ def test_simsiam_stops_the_gradient_of_the_embeddings():
     np.testing.assert_allclose(float(m(views)["loss"]), float(expected), rtol=1e-5)
     for name, p in m.trainable_parameters():
         np.testing.assert_allclose(found[name], p.grad.numpy(), rtol=1e-4, atol=1e-6, err_msg=name)
-
-
-def test_simsiam_predictor():
-    def linear(head, index):
-        return head.mlp[index].bias is not None
-    default = method({"name": "simsiam"}, head={**MLP, "out": 20}).predictor
-    assert (default.in_features, default.hidden, default.out_features, default.norm) == (20, 5, 20, "bn")
-    assert [type(p).__name__ for p in default.mlp] == ["Linear", "BatchNorm1D", "ReLU", "Linear"]
-    assert (linear(default, 0), linear(default, 3)) == (False, True)
-    chosen = method({"name": "simsiam", "predictor": {"norm": "ln"}}, head={**MLP, "out": 20}).predictor
-    assert (chosen.hidden, chosen.norm) == (5, "ln")
-    with pytest.raises(BadInput, match="simsiam's predictor has out 4, the projector 5"):
-        method({"name": "simsiam", "predictor": {"out": 4}})
-
-
-def test_moco_v3_step():
-    m = method({"name": "moco_v3", "momentum": 0.9}, batch_norm=True)
-    before = values(m)
-    for ours, twin in (("backbone.", "key_backbone."), ("head.", "key_head.")):
-        assert all(np.array_equal(before[k], before[twin + k[len(ours):]]) for k in before if k.startswith(ours))
-    assert {n.split(".")[0] for n, _ in m.trainable_parameters()} == {"backbone", "head", "predictor"}
-    optimiser = build_optimizer({"name": "sgd"}, m.trainable_parameters())
-    m(batch(0))["loss"].backward()
-    m(batch(1))["loss"].backward()
-    assert all(p.grad is not None for _, p in m.trainable_parameters())
-    assert all(p.grad is None for n, p in m.named_parameters() if n.startswith("key_"))
-    assert np.array_equal(values(m)["key_backbone.fc.weight"], before["key_backbone.fc.weight"])
-    optimiser.step(0.1)
-    m.after_step(2, 12)      # the next step is a quarter of the way
-    now, tau = values(m), 1 - 0.1 * (math.cos(math.pi / 4) + 1) / 2
-    for key in ("backbone.fc.weight", "head.mlp.0.weight"):
-        assert not np.array_equal(now[key], before[key])
-        np.testing.assert_allclose(now["key_" + key], tau * before["key_" + key] + (1 - tau) * now[key], rtol=1e-5,
-                                   atol=1e-6)
 
 
 def test_moco_v3_queries_find_the_keys_of_the_other_view():
@@ -320,16 +280,31 @@ def test_which_backbones_have_a_patch_projection(name, has_patches):
     assert (patch_projection(build_backbone(name)) is not None) == has_patches
 
 
-def test_moco_v3_predictor():
-    default = method({"name": "moco_v3"}).predictor
-    assert (default.in_features, default.hidden, default.out_features, default.norm) == (5, 6, 5, "bn")
-    assert [type(p).__name__ for p in default.mlp] == ["Linear", "BatchNorm1D", "ReLU", "Linear", "BatchNorm1D"]
-    assert default.mlp[-1].weight is None
-    assert default.mlp[-1].bias is None
-    plain = method({"name": "moco_v3"}, head={**MLP, "norm": None}).predictor
-    assert [type(p).__name__ for p in plain.mlp] == ["Linear", "ReLU", "Linear"]
-    with pytest.raises(BadInput, match="moco_v3's predictor has out 4, the projector 5"):
-        method({"name": "moco_v3", "predictor": {"out": 4}})
+HIDDEN, LAST = ["Linear", "BatchNorm1D", "ReLU"], ["Linear"]
+
+
+@pytest.mark.parametrize(("name", "head", "sizes", "layers", "biases"), [
+    ("byol", MLP, (5, 6, 5, "bn"), [*HIDDEN, *LAST], None),
+    ("byol", {**MLP, "norm": "ln"}, (5, 6, 5, "ln"), None, None),
+    ("simsiam", {**MLP, "out": 20}, (20, 5, 20, "bn"), [*HIDDEN, *LAST], [False, True]),
+    ("moco_v3", MLP, (5, 6, 5, "bn"), [*HIDDEN, *LAST, "BatchNorm1D"], None),
+    ("moco_v3", {**MLP, "norm": None}, (5, 6, 5, None), ["Linear", "ReLU", "Linear"], None)])
+def test_the_predictor_follows_the_projector(name, head, sizes, layers, biases):
+    predictor = method({"name": name}, head=head).predictor
+    assert (predictor.in_features, predictor.hidden, predictor.out_features, predictor.norm) == sizes
+    kinds = [type(layer).__name__ for layer in predictor.mlp]
+    assert layers is None or kinds == layers
+    assert biases is None or [p.bias is not None for p in predictor.mlp if isinstance(p, nn.Linear)] == biases
+    if kinds[-1] == "BatchNorm1D":
+        assert (predictor.mlp[-1].weight, predictor.mlp[-1].bias) == (None, None)
+
+
+@pytest.mark.parametrize(("cfg", "sizes"), [
+    ({"name": "byol", "predictor": {"name": "mlp", "hidden": 3, "norm": "ln"}}, (3, 5, "ln")),
+    ({"name": "simsiam", "predictor": {"norm": "ln"}}, (1, 5, "ln"))])
+def test_the_predictor_is_as_it_is_asked_for(cfg, sizes):
+    chosen = method(cfg).predictor
+    assert (chosen.hidden, chosen.out_features, chosen.norm) == sizes
 
 
 def test_simclr_sees_both_views_in_one_batch():
@@ -425,6 +400,9 @@ def test_batches_that_cannot_work(cfg, size, words):
     ({"name": "supervised", "label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
     ({"name": "supervised", "mixup_alpha": -0.1}, "mixup_alpha must be >= 0"),
     ({"name": "simclar"}, "did you mean 'simclr'"),
+    *(({"name": name, "predictor": {"out": 4}}, f"{name}'s predictor has out 4, the projector 5")
+      for name in ("byol", "simsiam", "moco_v3")),
+    ({"name": "byol", "predictor": {"hiden": 4}}, "did you mean 'hidden'"),
 ])
 def test_bad_options(cfg, words):
     with pytest.raises(BadInput, match=words):

@@ -129,6 +129,7 @@ def test_the_supervised_trajectory_is_the_official_codes(golden, tmp_path):
     assert_is_golden(golden, run, "supervised", losses)
 
 
+@pytest.mark.slow
 def test_the_same_without_native_kernels():
     """The tests above in a process that computes with Paddle's operators alone."""
     done = subprocess.run(

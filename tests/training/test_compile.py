@@ -2,7 +2,8 @@
 import numpy as np
 import paddle
 import pytest
-from small_backbones import SMALL
+from helpers.backbones import SMALL
+from helpers.marks import slow_but
 
 from passl_mixer import build_backbone
 from passl_mixer.errors import BadInput
@@ -20,11 +21,11 @@ def losses(run, steps: int) -> list:
     return [float(train_step(run, batch, step)["loss"]) for step, batch in enumerate(batches)]
 
 
-@pytest.mark.parametrize("overrides", [
+@pytest.mark.parametrize("overrides", slow_but(lambda overrides: len(overrides) == 1, [
     ["model.backbone={num_blocks: 2, drop_path_rate: 0.3}"],
     ["model.backbone={name: ConvMLP, stem_channels: 8, num_conv_blocks: 1, embed_dims: [8, 16], depths: [1, 1], "
      "mlp_ratios: [2, 2]}", "model.method={name: supervised}", "model.head={name: linear, num_classes: 4}",
-     "data.train_views={name: inception, img_size: 16}"]])
+     "data.train_views={name: inception, img_size: 16}"]]))
 def test_twenty_losses_are_those_of_the_eager_network(tiny, overrides):
     common = [*overrides, "schedule.epochs=10", "schedule.warmup_epochs=0", "optim={name: sgd, lr: 0.01}"]
     eager, compiled = (losses(build_run(tiny(*common, f"train.compile={on}")), 20) for on in ("false", "true"))
@@ -32,11 +33,7 @@ def test_twenty_losses_are_those_of_the_eager_network(tiny, overrides):
     np.testing.assert_allclose(compiled, eager, rtol=1e-5)
 
 
-FAST = ("MlpMixer", "ConvMLP", "CycleMLP", "ASMLP")
-
-
-@pytest.mark.parametrize("name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
-                                  for name in SMALL])
+@pytest.mark.parametrize("name", slow_but(("MlpMixer", "ConvMLP", "ASMLP"), SMALL))
 def test_every_family_can_be_compiled(name):
     """Features, gradients and running statistics after one pass, from the same weights."""
     found = []

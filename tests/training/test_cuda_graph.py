@@ -6,6 +6,7 @@ recorded with and writes into the tensors that it gave, as a graph does; tests/t
 import numpy as np
 import paddle
 import pytest
+from helpers.methods import DROP_PATH, overrides
 
 from passl_mixer.errors import BadInput
 from passl_mixer.runtime import seed_step
@@ -13,13 +14,8 @@ from passl_mixer.training.cuda_graph import WARM_UP, GraphedPass
 from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
 
-METHODS = {
-    "simclr": [],
-    "moco": ["model.method={name: moco, queue_size: 32, bn_splits: 2}"],
-    "byol": ["model.method={name: byol}"],
-    "supervised": ["model.method={name: supervised, mixup_alpha: 0.5}", "model.head={name: linear, num_classes: 4}",
-                   "data.train_views={name: inception, img_size: 16}", "model.backbone.drop_path_rate=0.5"],
-}
+RUNS = {**{name: overrides(name) for name in ("simclr", "moco_split", "byol")},
+        "supervised": [*overrides("supervised"), DROP_PATH]}
 
 
 class Recorded:
@@ -85,12 +81,12 @@ def steps(run, count: int) -> list:
             for step, batch in zip(range(count), (b for epoch in range(9) for b in run.loader.epoch(epoch)))]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", RUNS)
 def test_recorded_steps_train_as_eager_ones_do(tiny, name):
     """Losses, and with them parameters, buffers and queue, are those of the run without graphs."""
     sides = []
     for record in (False, True):
-        run = build_run(tiny("schedule.epochs=9", "schedule.warmup_epochs=0", *METHODS[name]))
+        run = build_run(tiny("schedule.epochs=9", "schedule.warmup_epochs=0", *RUNS[name]))
         if record:
             run.graphed = graphed(run)
         sides.append(steps(run, WARM_UP + 4))
@@ -100,7 +96,7 @@ def test_recorded_steps_train_as_eager_ones_do(tiny, name):
 
 
 def test_a_graph_that_draws_the_same_numbers_every_time_is_refused(tiny):
-    run = build_run(tiny("schedule.epochs=9", *METHODS["supervised"]))
+    run = build_run(tiny("schedule.epochs=9", *RUNS["supervised"]))
     run.graphed = graphed(run, random=False)
     with pytest.raises(BadInput, match=r"computes something else: .* set train.cuda_graphs=false"):
         steps(run, WARM_UP + 1)
@@ -122,7 +118,7 @@ def test_a_graph_that_keeps_the_first_batch_is_refused(tiny, monkeypatch):
 
 
 def test_a_tensor_that_moves_is_noticed(tiny):
-    run = build_run(tiny("schedule.epochs=9", *METHODS["moco"]))
+    run = build_run(tiny("schedule.epochs=9", *RUNS["moco_split"]))
     run.graphed = graphed(run)
     steps(run, WARM_UP + 1)
     moved = paddle.rand(run.method.queue.shape)

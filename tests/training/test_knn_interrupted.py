@@ -6,8 +6,9 @@ import threading
 import time
 
 import pytest
-from run_folders import assert_same_end, evaluated, journal
-from two_processes import start
+from helpers.marks import slow_but
+from helpers.run_folders import assert_same_end, evaluated, journal
+from helpers.two_processes import start
 
 from passl_mixer import checkpoint
 from passl_mixer.log import RunLog
@@ -22,8 +23,7 @@ RUN = ["optim.lr=0.05", "schedule.epochs=4", "evaluate.every_epochs=1", "evaluat
 LONG = ["evaluate.batch_size=2", "data.eval_dataset={name: synthetic, num_images: 800, num_test_images: 200, "
                                  "img_size: 16, num_classes: 10}"]
 SCRIPT = f"""
-import sys, warnings
-warnings.simplefilter("ignore")
+import sys
 from passl_mixer.cli import main
 options = ["output_dir=" + sys.argv[1] + "NAME", *{RUN + LONG}]
 sys.exit(main(["train", "-c", sys.argv[1] + "tiny.yaml", "--resume", *("-o" + option for option in options)]))
@@ -92,8 +92,8 @@ def test_a_checkpoint_with_a_later_best_beside_it(tiny, two_runs):
     assert_same_end(whole, parts)
 
 
-@pytest.mark.parametrize(("step", "options"), [
-    (12, []), (8, ["train.checkpoint_every_epochs=0"]), (16, [])])
+@pytest.mark.parametrize(("step", "options"), slow_but(lambda case: case[0] == 12, [
+    (12, []), (8, ["train.checkpoint_every_epochs=0"]), (16, [])]))
 def test_a_signal_does_not_wait_for_the_knn(tiny, two_runs, capsys, step, options):
     whole, options, parts = two_runs(*LONG, "evaluate.at_end=[]", *options)
 
@@ -138,8 +138,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tiny, tmp_path):
     running = []
 
     def begin(name):
-        (tmp_path / f"{name}.py").write_text(SCRIPT.replace("NAME", name))
-        running.append(start(tmp_path / f"{name}.py", tmp_path, 0, [""]))
+        running.append(start(SCRIPT.replace("NAME", name), tmp_path))
         return running[-1]
 
     def says(process, words):

@@ -1,11 +1,11 @@
 """What two processes log is what one process logs that has the whole batch."""
 import pytest
-from run_folders import journal
-from two_processes import ends, start, start_pair
+from helpers.methods import overrides
+from helpers.run_folders import journal
+from helpers.two_processes import ends, start, start_pair
 
 SCRIPT = """
-import sys, warnings
-warnings.simplefilter("ignore")
+import sys
 import paddle
 paddle.set_device("cpu")
 from passl_mixer import distributed, get_config
@@ -19,21 +19,17 @@ for name, options in OPTIONS.items():
 SGD = "optim={name: sgd, lr: 0.1, momentum: 0.9}"
 STEPS = ["train.max_steps=3", "schedule.warmup_epochs=0", "train.log_every_steps=2"]
 OPTIONS = {
-    "simclr": [],
-    "moco": ["model.method={name: moco, queue_size: 16}", "model.head.norm=null", "train.accumulate=2"],
-    "moco_v3": ["model.method={name: moco_v3, momentum: 0.5}"],
-    "byol": ["model.method={name: byol, momentum: 0.5}"],
-    "simsiam": ["model.method={name: simsiam}"],
-    "supervised": ["model.method={name: supervised, label_smoothing: 0.1}", "model.head={name: linear, num_classes: 4}",
-                   "data.train_views={name: inception, img_size: 16}"],
+    **{name: overrides(name) for name in ("simclr", "simsiam")},
+    "moco": [*overrides("moco", queue_size=16), "train.accumulate=2"],
+    **{name: overrides(name, momentum=0.5) for name in ("moco_v3", "byol")},
+    "supervised": overrides("supervised", mixup_alpha=0.0),
 }
 
 
 def test_the_logged_loss_is_the_global_batchs(tmp_path, tiny):
     tiny()          # writes the configuration
-    file = tmp_path / "worker.py"
-    file.write_text(SCRIPT.replace("OPTIONS", repr({name: [SGD, *STEPS, *more] for name, more in OPTIONS.items()})))
-    ends([*start_pair(file, tmp_path), start(file, tmp_path, 0, [""])])
+    script = SCRIPT.replace("OPTIONS", repr({name: [SGD, *STEPS, *more] for name, more in OPTIONS.items()}))
+    ends([*start_pair(script, tmp_path), start(script, tmp_path)])
     for name in OPTIONS:
         two, one = (journal(tmp_path / f"{name}{size}") for size in (2, 1))
         assert [line["step"] for line in two] == [line["step"] for line in one] == [1, 2, 3], name

@@ -1,10 +1,9 @@
 """What is not finite in one of two processes ends both, with one line each, instead of leaving the other to wait."""
 import pytest
-from two_processes import ends, start_pair
+from helpers.two_processes import ends, start_pair
 
 SCRIPT = """
-import sys, warnings
-warnings.simplefilter("ignore")
+import sys
 import paddle
 paddle.set_device("cpu")
 from passl_mixer import distributed, get_config
@@ -35,10 +34,9 @@ def said(tiny, tmp_path):
     tiny()      # writes tiny.yaml
 
     def of(broken, action):
-        file = tmp_path / "worker.py"
-        file.write_text(SCRIPT.replace("BROKEN", str(broken)).replace("ACTION", action))
+        script = SCRIPT.replace("BROKEN", str(broken)).replace("ACTION", action)
         return [[line for line in output.splitlines() if line.startswith("ended:")]
-                for output in ends(start_pair(file, tmp_path))]
+                for output in ends(start_pair(script, tmp_path))]
     return of
 
 

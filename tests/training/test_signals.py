@@ -4,16 +4,15 @@ import time
 
 import numpy as np
 import pytest
-from run_folders import assert_same_end, evaluated, journal
-from two_processes import ends, start_pair
+from helpers.run_folders import assert_same_end, evaluated, journal
+from helpers.two_processes import ends, start_pair
 
 from passl_mixer import checkpoint
 from passl_mixer.training.interruption import Interruption, steps_to_next_exchange
 
 STEPS = 160
 TRAIN = """
-import sys, warnings
-warnings.simplefilter("ignore")
+import sys
 from passl_mixer.cli import main
 options = ["output_dir=" + sys.argv[1] + "{name}", "schedule.epochs={epochs}", "train.checkpoint_every_epochs=0",
            "train.keep_checkpoints=1", *{more}]
@@ -29,8 +28,7 @@ def train(name, epochs=STEPS // 4, more=()):
 KNN = ["train.checkpoint_every_epochs=1", "evaluate.every_epochs=1", "evaluate.batch_size=2", "optim.lr=0.05",
        "data.eval_dataset={name: synthetic, num_images: 1200, img_size: 16}"]
 QUESTIONS = """
-import sys, time, warnings
-warnings.simplefilter("ignore")
+import sys, time
 import paddle
 paddle.set_device("cpu")
 from passl_mixer import distributed
@@ -55,11 +53,8 @@ def pair(tmp_path):
     started = []
 
     def begin(script):
-        file = tmp_path / f"worker{len(started)}.py"
-        file.write_text(script)
-        found = start_pair(file, tmp_path)
-        started.extend(found)
-        return found
+        started.extend(start_pair(script, tmp_path))
+        return started[-2:]
 
     yield begin
     for process in started:
@@ -97,10 +92,10 @@ def test_two_processes_end_at_one_step_and_resume_bit_for_bit(tmp_path, tiny, pa
 
     running = pair(train("parts"))           # as Paddle's launcher does it: one after the other, three times
     steps_reached(parts, first + 1)
-    for process in running:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+        for process in running:
             process.send_signal(number)
-            time.sleep(0.03)
+        time.sleep(0.01)
     assert step_saved(parts, ends(running, 130)[0]) > first
 
     ends(pair(train("parts")), 0)

@@ -7,8 +7,8 @@ import zipfile
 import numpy as np
 import paddle
 import pytest
+from helpers.torch_bytes import KINDS, Parameter, Storage, Tensor, save_legacy, save_zip
 from safetensors.numpy import save_file
-from torch_bytes import KINDS, Parameter, Storage, Tensor, save_legacy, save_zip
 
 from passl_mixer.checkpoint import save_checkpoint
 from passl_mixer.errors import BadInput

@@ -23,6 +23,19 @@ def evaluated(folder: Path) -> dict:
     return {line["step"]: line["knn"] for line in lines}
 
 
+def last_checkpoint(folder: Path) -> tuple:
+    """Arrays of the model, arrays of the optimiser, and the facts of a run's last checkpoint."""
+    return checkpoint.read_checkpoint(checkpoint.find_checkpoint(folder))
+
+
+def assert_same_arrays(one: Path, other: Path) -> None:
+    """The last checkpoints of two runs hold the same model and optimiser, bit for bit."""
+    for arrays, others in zip(last_checkpoint(one)[:2], last_checkpoint(other)[:2]):
+        assert arrays.keys() == others.keys()
+        for key in arrays:
+            assert np.array_equal(arrays[key], others[key]), key
+
+
 def _timeless(facts: dict) -> dict:
     return {key: value for key, value in facts.items() if key not in TIMES}
 

@@ -51,7 +51,7 @@ def _whole_run(keys: Keys, recipe: Recipe) -> None:
 def _cosine(keys: Keys, recipe: Recipe, notes: list) -> Rates:
     _whole_run(keys, recipe)
     lr = keys.take("learning_rate", float)
-    return Rates(lr, _cards_batch(recipe), {"final_lr": keys.take("eta_min", float, 0.0)})
+    return Rates(lr, _cards_batch(recipe), {"min_lr": keys.take("eta_min", float, 0.0)})
 
 
 def _cosine_simclr(keys: Keys, recipe: Recipe, notes: list) -> Rates:
@@ -95,7 +95,7 @@ def _cosine_warmup(keys: Keys, recipe: Recipe, notes: list) -> Rates:
     rounded = recipe.batch * max(1, round(implied / recipe.batch))
     fits = abs(implied / rounded - 1) < 0.01
     batch = recipe.global_batch or (rounded if fits else CARDS * recipe.batch)
-    schedule = {"warmup_epochs": round(recipe.epochs * warmup / total, 3), "final_lr": keys.take("eta_min", float, 0.0)}
+    schedule = {"warmup_epochs": round(recipe.epochs * warmup / total, 3), "min_lr": keys.take("eta_min", float, 0.0)}
     notes.append(f"{keys.path}: PASSL counts {total} steps and {warmup} of warm-up"
                  + (f", {recipe.epochs} epochs of {recipe.images} images in batches of {rounded}" if fits else "")
                  + f"; here both follow the length of the run: {recipe.epochs} epochs, "
@@ -148,7 +148,7 @@ def _linear_warmup(keys: Keys, recipe: Recipe, notes: list) -> Rates:
         notes.append(f"{inner.path}.T_max: PASSL's cosine begins after the warm-up and would end at epoch "
                      f"{length + warmup:g}, "
                      f"after the run; ours ends with it, at epoch {recipe.epochs}")
-    return Rates(lr, _cards_batch(recipe), {"warmup_epochs": warmup, "final_lr": inner.take("eta_min", float, 0.0)})
+    return Rates(lr, _cards_batch(recipe), {"warmup_epochs": warmup, "min_lr": inner.take("eta_min", float, 0.0)})
 
 
 SCHEDULERS = {

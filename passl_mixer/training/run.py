@@ -61,7 +61,7 @@ def build_run(config: Config) -> Run:
     method = build_model(config)
     distributed.broadcast_state(method)
     _check_sizes(config, method, views, dataset)
-    method.check_batch(local_batch // config.train.accumulate, config.data.batch_size)
+    method.check_batch(local_batch // config.train.accumulate_steps, config.data.batch_size)
     without = _cannot_evaluate(config, dataset)
     if config.train.init_from:
         checkpoint.load_encoder(config.train.init_from, method.backbone)
@@ -90,7 +90,7 @@ def _graphed(config: Config, device: str, method) -> Optional[GraphedPass]:
     if not settings.cuda_graphs:
         return None
     for key, bad, expected in (("train.precision", settings.precision == "fp16", "fp32 or bf16"),
-                               ("train.accumulate", settings.accumulate > 1, "1"),
+                               ("train.accumulate_steps", settings.accumulate_steps > 1, "1"),
                                ("train.recompute", settings.recompute, "false")):
         if bad:
             raise BadInput(f"train.cuda_graphs records one pass that is the same every time, and {key} is "
@@ -112,11 +112,12 @@ def _gpu_number(device: str) -> Optional[int]:
 
 
 def _local_batch(config: Config) -> int:
-    share, rest = divmod(config.data.batch_size, distributed.world_size() * config.train.accumulate)
+    share, rest = divmod(config.data.batch_size, distributed.world_size() * config.train.accumulate_steps)
     if rest:
         raise BadInput(f"'data.batch_size' is {config.data.batch_size}; expected a multiple of "
-                       f"{distributed.world_size()} process(es) x train.accumulate {config.train.accumulate}")
-    return share * config.train.accumulate
+                       f"{distributed.world_size()} process(es) x train.accumulate_steps "
+                       f"{config.train.accumulate_steps}")
+    return share * config.train.accumulate_steps
 
 
 def _spans_processes(config: Config, method) -> bool:

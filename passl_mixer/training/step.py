@@ -17,7 +17,7 @@ def lr_at(run: Run, step: int) -> float:
     schedule = run.config.schedule
     warmup = schedule.warmup_steps
     warmup = round(schedule.warmup_epochs * run.steps_per_epoch) if warmup is None else warmup
-    return learning_rate(step, base=run.peak_lr, total_steps=run.total_steps, final=schedule.final_lr,
+    return learning_rate(step, base=run.peak_lr, total_steps=run.total_steps, final=schedule.min_lr,
                          warmup_steps=warmup, decay=schedule.decay,
                          decay_steps=[round(e * run.steps_per_epoch) for e in schedule.decay_epochs or ()],
                          decay_factor=0.1 if schedule.decay_factor is None else schedule.decay_factor)
@@ -62,7 +62,7 @@ def _pass(run: Run, views: list, labels, step: int) -> dict:
     def run_pass(tensors):
         with run.precision.autocast():
             output = run.method(tensors[:len(views)], None if labels is None else tensors[-1])
-        (output["loss"] * (run.precision.scale / run.config.train.accumulate)).backward()
+        (output["loss"] * (run.precision.scale / run.config.train.accumulate_steps)).backward()
         return {k: v.detach() for k, v in output.items()}
 
     tensors = [*views, *([] if labels is None else [labels])]
@@ -71,8 +71,8 @@ def _pass(run: Run, views: list, labels, step: int) -> dict:
 
 def _micro_batches(run: Run, batch):
     views, labels = batch
-    size = len(views[0]) // run.config.train.accumulate
-    for i in range(run.config.train.accumulate):
+    size = len(views[0]) // run.config.train.accumulate_steps
+    for i in range(run.config.train.accumulate_steps):
         rows = slice(i * size, (i + 1) * size)
         yield ([to_images(v[rows], run.views.mean, run.views.std) for v in views],
                None if labels is None else as_tensor(labels[rows]))

@@ -25,7 +25,7 @@ METHODS = {
     "lars_clipped": ["optim={name: lars, lr: 0.1, weight_decay: 1e-4, clip_norm: 1.0}"],
     "adamw_clipped": ["optim={name: adamw, lr: 0.001, weight_decay: 0.1, clip_norm: 1.0}"],
     "sgd": ["optim={name: sgd, lr: 0.1, weight_decay: 1e-4}"],
-    "accumulated": ["train.accumulate=2"],
+    "accumulated": ["train.accumulate_steps=2"],
     "recomputed": ["train.recompute=true"],
 }
 
@@ -101,7 +101,7 @@ def test_a_step_takes_a_batch_that_was_moved_already(tiny):
     """Tensors, as they arrive on a GPU, and arrays, as the loader makes them, train the same."""
     found = []
     for move in (lambda array: array, paddle.to_tensor):
-        run = build_run(tiny("train.accumulate=2", *METHODS["supervised"]))
+        run = build_run(tiny("train.accumulate_steps=2", *METHODS["supervised"]))
         views, labels = next(iter(run.loader.epoch(0)))
         found.append(float(train_step(run, ([move(view) for view in views], move(labels)), 0)["loss"]))
     assert found[0] == found[1]

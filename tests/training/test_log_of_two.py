@@ -20,7 +20,7 @@ SGD = "optim={name: sgd, lr: 0.1, momentum: 0.9}"
 STEPS = ["train.max_steps=3", "schedule.warmup_epochs=0", "train.log_every_steps=2"]
 OPTIONS = {
     "simclr": [],
-    "moco": ["model.method={name: moco, queue_size: 16}", "model.head.norm=null", "train.accumulate=2"],
+    "moco": ["model.method={name: moco, queue_size: 16}", "model.head.norm=null", "train.accumulate_steps=2"],
     "moco_v3": ["model.method={name: moco_v3, momentum: 0.5}"],
     "byol": ["model.method={name: byol, momentum: 0.5}"],
     "simsiam": ["model.method={name: simsiam}"],

@@ -30,12 +30,17 @@ class Config(dict):
         try:
             return self[name]
         except KeyError:
-            new = _NEW_NAMES.get(name)
-            hint = f"; it is called {new!r} now" if new in self else nearest(name, self)
-            raise AttributeError(f"the configuration has no key {name!r}{hint}") from None
+            raise AttributeError(self._no_key(name)) from None
 
     def __setattr__(self, name, value):
+        if _NEW_NAMES.get(name) in self:        # it would be set and never read
+            raise AttributeError(self._no_key(name))
         self[name] = value
+
+    def _no_key(self, name: str) -> str:
+        new = _NEW_NAMES.get(name)
+        return f"the configuration has no key {name!r}" + (f"; it is called {new!r} now" if new in self
+                                                           else nearest(name, self))
 
 
 def _merge(base: dict, over: Mapping) -> dict:
@@ -150,7 +155,7 @@ def plain(value):
 
 
 class _TranslatedModel(Config):
-    """The model section of a translated file: ``architecture``, PASSL's word, is its backbone."""
+    """The model section of a translated file; ``architecture``, PASSL's name, is its backbone."""
 
     architecture = property(lambda self: self["backbone"])
 
@@ -169,7 +174,7 @@ def _load(path: Path) -> tuple:
 
 
 def _change(content: dict, over: Mapping, notes) -> dict:
-    """``_merge``; another backbone leaves behind the width that a translated head has for ``build_head``."""
+    """``over`` merged into ``content``; a new backbone drops the ``in_features`` that a translated head carries."""
     model = over.get("model")
     if notes is not None and isinstance(model, Mapping) and "backbone" in model:
         head = {k: v for k, v in content["model"]["head"].items() if k != "in_features"}

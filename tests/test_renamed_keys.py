@@ -73,6 +73,10 @@ def test_an_old_name_in_python_says_the_new_one(write):
         assert RENAMED[f"{section}.{old}"] == f"{section}.{new}"
         with pytest.raises(AttributeError, match=f"no key '{old}'; it is called '{new}' now"):
             getattr(config[section], old)
+        with pytest.raises(AttributeError, match=f"no key '{old}'; it is called '{new}' now"):
+            setattr(config[section], old, 2)
+        setattr(config[section], new, 2)
+        assert config[section][new] == 2
 
 
 def test_a_saved_configuration_is_read_under_todays_names(write, capsys):

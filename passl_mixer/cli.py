@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from passl_mixer import get_config
-from passl_mixer.config import ITEMS, dump, plain, read_config
+from passl_mixer.config import dump, plain, read_config
 from passl_mixer.errors import BadInput, NumericalFailure, nearest
+from passl_mixer.schema import ITEMS
 
 
 def _require_paddle() -> None:

@@ -6,11 +6,12 @@ import numpy as np
 from passl_mixer import runtime
 from passl_mixer.build import build_untrained, resolve
 from passl_mixer.checkpoint import load_arrays, load_encoder, read_checkpoint
-from passl_mixer.config import Config, check_items
+from passl_mixer.config import Config
 from passl_mixer.data import build_dataset, build_views
 from passl_mixer.evaluation.features import Subset, encoder_features, extract, raw_pixels
 from passl_mixer.evaluation.probes import few_label_accuracy, knn_accuracy, linear_probe
 from passl_mixer.log import table
+from passl_mixer.schema import check_items
 
 
 def probe_accuracies(encode: Callable, train, test, views, settings, items, *, num_workers: int = 2) -> dict:

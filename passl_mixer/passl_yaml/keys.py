@@ -1,4 +1,4 @@
-"""Reading a foreign mapping key by key, so that none is dropped in silence."""
+"""Reading a foreign mapping key by key, so that none is dropped silently."""
 from collections.abc import Mapping
 from typing import Sequence
 
@@ -17,11 +17,11 @@ def number(value):
 
 
 class Keys:
-    """A section of a file: what is taken is struck off, and ``finish`` refuses what is left.
+    """A section of a file. A key that is taken is crossed off; ``finish`` refuses those that are left.
 
     Args:
         content: the section; it is not changed.
-        path: where it stands in the file, for messages; empty for the whole file.
+        path: its path in the file, for messages; empty for the whole file.
     """
 
     def __init__(self, content: Mapping, path: str = ""):
@@ -49,7 +49,7 @@ class Keys:
         return value
 
     def only(self, key: str, allowed: Sequence, why: str):
-        """Take a key that has one of a few values, or is left out; another one cannot be honoured."""
+        """Take a key that has one of the ``allowed`` values or is left out; ``BadInput`` with ``why`` otherwise."""
         if key in self._left:
             value = self._left.pop(key)
             if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):
@@ -60,14 +60,14 @@ class Keys:
         return BadInput(f"'{self.name_of(key)}: {value}' cannot be honoured: {why}")
 
     def choice(self, known: Sequence[str], key: str = "name") -> str:
-        """A name out of a few."""
+        """A name out of ``known``; ``BadInput`` otherwise."""
         value = self.take(key, str)
         if value not in known:
             raise BadInput(f"'{self.name_of(key)}' is {value!r}, which is not translated; known: {', '.join(known)}")
         return value
 
     def section(self, key: str, default=REQUIRED) -> "Keys":
-        """A section below this one; to be emptied like it."""
+        """A section below this one; all its keys must be taken too."""
         opened = Keys(self.take(key, dict, default), self.name_of(key))
         self._opened.append(opened)
         return opened
@@ -79,7 +79,7 @@ class Keys:
         return opened
 
     def finish(self) -> None:
-        """Refuse the first key that nobody took."""
+        """Refuse the first key that was not taken."""
         for opened in self._opened:
             opened.finish()
         for key, value in self._left.items():
@@ -87,5 +87,5 @@ class Keys:
             while isinstance(value, Mapping) and value:
                 key, value = next(iter(value.items()))
                 path = f"{path}.{key}"
-            raise BadInput(f"'{path}: {value}' has no translation and nothing is dropped in silence; remove the key, "
-                           "and say what it was for in native keys with -o (docs/passl_yaml.md)")
+            raise BadInput(f"'{path}: {value}' has no translation, and no key is dropped silently; remove it, and "
+                           "give its meaning in native keys with -o (docs/passl_yaml.md)")

@@ -50,7 +50,7 @@ class Run:
     gradients_checked: bool = False             # whether a backward pass has reached every trainable parameter
 
     def __post_init__(self):
-        self.seed, self.accumulate_steps = self.config.seed, self.config.train.accumulate
+        self.seed, self.accumulate_steps = self.config.seed, self.config.train.accumulate_steps
         self.rank = distributed.rank()
 
     def seed_step(self, step: int) -> None:
@@ -88,7 +88,7 @@ def build_run(config: Config, resume: Optional[bool] = None) -> Run:
     method = build_model(config)
     distributed.broadcast_state(method)
     _check_sizes(config, method, views, dataset)
-    method.check_batch(local_batch // config.train.accumulate, config.data.batch_size)
+    method.check_batch(local_batch // config.train.accumulate_steps, config.data.batch_size)
     skip_eval_reason = _skip_eval_reason(config, dataset)
     if config.train.init_from:
         checkpoint.load_encoder(config.train.init_from, method.backbone)
@@ -118,7 +118,7 @@ def _graphed(config: Config, device: str, method) -> Optional[GraphedPass]:
     if not settings.cuda_graphs:
         return None
     for key, bad, expected in (("train.precision", settings.precision == "fp16", "fp32 or bf16"),
-                               ("train.accumulate", settings.accumulate > 1, "1"),
+                               ("train.accumulate_steps", settings.accumulate_steps > 1, "1"),
                                ("train.recompute", settings.recompute, "false")):
         if bad:
             raise BadInput(f"train.cuda_graphs records one pass that is the same every time, and {key} is "
@@ -140,11 +140,12 @@ def _gpu_number(device: str) -> Optional[int]:
 
 
 def _local_batch(config: Config) -> int:
-    share, rest = divmod(config.data.batch_size, distributed.world_size() * config.train.accumulate)
+    share, rest = divmod(config.data.batch_size, distributed.world_size() * config.train.accumulate_steps)
     if rest:
         raise BadInput(f"'data.batch_size' is {config.data.batch_size}; expected a multiple of "
-                       f"{distributed.world_size()} process(es) x train.accumulate {config.train.accumulate}")
-    return share * config.train.accumulate
+                       f"{distributed.world_size()} process(es) x train.accumulate_steps "
+                       f"{config.train.accumulate_steps}")
+    return share * config.train.accumulate_steps
 
 
 def _spans_processes(config: Config, method) -> bool:

@@ -1,6 +1,6 @@
 """One optimiser step, in view.
 
-    seed -> forward/backward per micro-batch -> finite check -> clip -> optimiser -> clear -> after_step
+seed -> forward/backward per micro-batch -> finite check -> clip -> optimiser -> clear -> after_step
 """
 import math
 from pathlib import Path
@@ -23,7 +23,7 @@ def lr_at(run: Run, step: int) -> float:
     schedule = run.config.schedule
     warmup = schedule.warmup_steps
     warmup = round(schedule.warmup_epochs * run.steps_per_epoch) if warmup is None else warmup
-    return learning_rate(step, base=run.peak_lr, total_steps=run.total_steps, final=schedule.final_lr,
+    return learning_rate(step, base=run.peak_lr, total_steps=run.total_steps, final=schedule.min_lr,
                          warmup_steps=warmup, decay=schedule.decay,
                          decay_steps=[round(e * run.steps_per_epoch) for e in schedule.decay_epochs or ()],
                          decay_factor=0.1 if schedule.decay_factor is None else schedule.decay_factor)

@@ -13,7 +13,7 @@ from passl_mixer.training.step import train_step
 READS = ("numpy", "item", "tolist", "cpu", "__float__", "__bool__", "__int__", "__index__", "__array__")
 RUNS = {**{name: overrides(name) for name in METHODS}, "supervised": [*overrides("supervised"), DROP_PATH],
         **{name: OPTIMISERS[name] for name in ("lars_clipped", "adamw_clipped", "sgd")},
-        "accumulated": ["train.accumulate=2"], "recomputed": ["train.recompute=true"]}
+        "accumulated": ["train.accumulate_steps=2"], "recomputed": ["train.recompute=true"]}
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_step_takes_a_batch_that_was_moved_already(tiny):
     """Tensors, as they arrive on a GPU, and arrays, as the loader makes them, train the same."""
     found = []
     for move in (lambda array: array, paddle.to_tensor):
-        run = build_run(tiny("train.accumulate=2", *RUNS["supervised"]))
+        run = build_run(tiny("train.accumulate_steps=2", *RUNS["supervised"]))
         views, labels = next(iter(run.loader.epoch(0)))
         found.append(float(train_step(run, ([move(view) for view in views], move(labels)), 0)["loss"]))
     assert found[0] == found[1]

@@ -20,7 +20,7 @@ SGD = "optim={name: sgd, lr: 0.1, momentum: 0.9}"
 STEPS = ["train.max_steps=3", "schedule.warmup_epochs=0", "train.log_every_steps=2"]
 OPTIONS = {
     **{name: overrides(name) for name in ("simclr", "simsiam")},
-    "moco": [*overrides("moco", queue_size=16), "train.accumulate=2"],
+    "moco": [*overrides("moco", queue_size=16), "train.accumulate_steps=2"],
     **{name: overrides(name, momentum=0.5) for name in ("moco_v3", "byol")},
     "supervised": overrides("supervised", mixup_alpha=0.0),
 }

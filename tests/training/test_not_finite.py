@@ -13,7 +13,7 @@ from passl_mixer.training.saving import save
 from passl_mixer.training.step import train_step
 
 distributed.init()
-options = ["model.method={name: simsiam}", "train.sync_batch_norm=false", "train.accumulate=2",
+options = ["model.method={name: simsiam}", "train.sync_batch_norm=false", "train.accumulate_steps=2",
            "output_dir=" + sys.argv[1] + "run"]        # nothing of one process is in the other's loss
 run = build_run(get_config(sys.argv[1] + "tiny.yaml", options))
 batches = iter(run.loader.epoch(0))

@@ -1,4 +1,4 @@
-"""From a configuration to the model: resolve fills in what follows from other sections, build_model builds the method."""
+"""From a configuration to the model: what other sections decide is filled in, and the method is built."""
 from collections.abc import Mapping
 
 import paddle
@@ -78,6 +78,8 @@ def require_captions(config: Config, dataset) -> None:
     Args:
         config: for the dataset's name.
         dataset: as ``build_dataset`` makes it.
+    Raises:
+        BadInput: it has none.
     """
     if not hasattr(dataset, "vocab_size"):
         raise BadInput(f"method 'clip' needs captions, but dataset {config.data.dataset.name!r} has none; choose an "

@@ -71,9 +71,10 @@ def update(parameters, gradients, moments1, moments2, powers1, powers2, *, lr: f
     Args:
         parameters, gradients, moments1, moments2: lists of tensors, of one shape each.
         powers1, powers2: of beta1 and beta2, [1] on the CPU; on a GPU the first ones stand for all.
-        lr: learning rate; ``lr_dtype`` is the type the kernel takes it in.
+        lr: learning rate.
         decay: weight decay of all these parameters.
         options: beta1, beta2, eps.
+        lr_dtype: the dtype in which the kernel takes the learning rate; by default the current device's.
     """
     amsgrad = _has_amsgrad()
     paddle._C_ops.fused_adam_(

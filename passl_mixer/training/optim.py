@@ -59,7 +59,14 @@ def learning_rate(step: int, *, base: float, total_steps: int, warmup_steps: int
 
 
 def scaled_lr(lr: float, batch_size: int, base_batch_size: int) -> float:
-    """Linear scaling: ``lr`` is the rate for ``base_batch_size`` images per step (arXiv:1706.02677)."""
+    """Linear scaling of the learning rate with the batch.
+
+    Args:
+        lr: the rate for ``base_batch_size`` images a step.
+        batch_size: images a step.
+        base_batch_size: images a step that ``lr`` is given for.
+    Source: Goyal et al. 2017, arXiv:1706.02677.
+    """
     return lr * batch_size / base_batch_size
 
 
@@ -113,7 +120,13 @@ def _check_number(name: str, key: str, value) -> None:
 
 
 class Optimizer:
-    """One interface over the three optimisers. Made by ``build_optimizer``."""
+    """One interface over the three optimisers. Made by ``build_optimizer``.
+
+    Args:
+        name: adamw, sgd or lars.
+        named_parameters: ``[(structured name, parameter)]``.
+        options: every option of the optimiser.
+    """
 
     def __init__(self, name: str, named_parameters: list, options: Mapping):
         self.name, self.options = name, dict(options)

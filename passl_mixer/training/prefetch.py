@@ -24,7 +24,7 @@ class CopyStream:
         self.stream = device.Stream()
 
     def start(self, batch) -> tuple:
-        """Start to copy ``(views, labels)``; returns the tensors and the event that marks the end of the copy."""
+        """Start to copy ``(views, labels)``: uint8 [B, S, S, 3], [B]; returns tensors and the copy's event."""
         views, labels = batch
         self.stream.wait_stream(self.device.current_stream())
         with self.device.stream_guard(self.stream):

@@ -88,6 +88,8 @@ def refuse_without_gradient(method) -> None:
 
     Args:
         method: after a backward pass.
+    Raises:
+        BadInput: some have none.
     """
     without = [name for name, p in method.trainable_parameters() if p.grad is None]
     if without:
@@ -106,6 +108,8 @@ def refuse_not_finite(run: Run, outputs: dict, step: int) -> None:
         run: the run.
         outputs: of ``train_step``, scalars.
         step: for the message.
+    Raises:
+        NumericalFailure: an output of this or another process is not finite.
     """
     bad = {name: float(value) for name, value in outputs.items() if not math.isfinite(float(value))}
     if not distributed.maximum([float(bool(bad))])[0]:

@@ -200,7 +200,11 @@ def get_config(path, overrides: Sequence[str] = ()) -> Config:
 
 
 def read_config(path, overrides: Sequence[str] = ()) -> tuple:
-    """As ``get_config``: ``(configuration, notes)``; the notes of a translation, a list, are None for a native file."""
+    """As ``get_config``: ``(configuration, notes)``; the notes of a translation, a list, are None for a native file.
+
+    Raises:
+        BadInput: as ``get_config``.
+    """
     path, old_keys = Path(path), set()
     content, notes = _load(path)
     content = _renamed(content, old_keys)

@@ -109,7 +109,13 @@ RENAMED = {"train.accumulate": "train.accumulate_steps", "schedule.final_lr": "s
 
 
 def check_rules(config) -> None:
-    """Raise ``BadInput`` where keys contradict each other; ``config`` has every key, each with a valid value."""
+    """Check the rules that concern several keys.
+
+    Args:
+        config: a configuration with every key, each with a valid value.
+    Raises:
+        BadInput: two keys contradict each other; the message names both.
+    """
     if config.data.batch_size % config.train.accumulate_steps:
         raise BadInput(f"'data.batch_size' is {config.data.batch_size} and 'train.accumulate_steps' is "
                        f"{config.train.accumulate_steps}; expected a batch that divides evenly into the micro-batches")
@@ -137,11 +143,13 @@ def _check_schedule(schedule) -> None:
 
 
 def check_items(items: Sequence[str], config: Mapping) -> None:
-    """Raise ``BadInput`` for an unknown item, or for ``classifier`` with a method that trains none.
+    """Check the items of an evaluation.
 
     Args:
-        items: what to evaluate, of ``ITEMS``.
+        items: some of ``ITEMS``.
         config: the whole configuration.
+    Raises:
+        BadInput: an unknown item, or ``classifier`` with a method that trains none.
     """
     for item in items:
         if item not in ITEMS:

@@ -12,7 +12,7 @@ from passl_mixer.passl_yaml.keys import Keys
 
 @dataclass
 class Model:
-    """A translated model section."""
+    """Content of a model section."""
 
     backbone: dict
     head: dict
@@ -23,7 +23,13 @@ class Model:
 
 
 def resnet(keys: Keys, notes: list, projector: bool = False) -> tuple:
-    """A ResNet section: ``(entry, features, value of frozen_stages, outputs of its last layer)``."""
+    """Read a ResNet section: ``(entry, features, value of frozen_stages, outputs of its last layer)``.
+
+    Args:
+        keys, notes, projector: the section, the list of notes, whether a projector is its last layer.
+    Raises:
+        BadInput: an unsupported option.
+    """
     kind = keys.choice(["ResNet", "ResNetsimclr"])
     depth = keys.take("depth", int)
     entry = {"name": f"resnet{depth}"} if depth in (18, 50) else {"name": "ResNet", "depth": depth}
@@ -61,7 +67,13 @@ NECKS = {       # options of our mlp beside the widths
 
 
 def neck(keys: Keys, width: int, notes: list) -> dict:
-    """A neck section as an ``mlp`` entry; ``width`` is the width of its input."""
+    """Read a neck section as an ``mlp`` entry.
+
+    Args:
+        keys, width, notes: the section, features of its input, the list of notes.
+    Raises:
+        BadInput: an unsupported option.
+    """
     kind = keys.choice(list(NECKS))
     entry = {"name": "mlp", **NECKS[kind], "out": keys.take("out_channels", int)}
     given = keys.take("in_channels", int)

@@ -16,7 +16,7 @@ IMAGENET_IMAGES = 1281167
 
 @dataclass
 class Recipe:
-    """The rest of the file, as far as the schedulers need it."""
+    """Facts from the rest of the file that the schedulers need."""
 
     epochs: int
     batch: int                      # of one card
@@ -152,7 +152,15 @@ SCHEDULERS = {
 
 
 def rates(keys: Keys, recipe: Recipe, notes: list) -> Rates:
-    """The learning rate of an ``lr_scheduler`` section."""
+    """Read the learning rate of an ``lr_scheduler`` section.
+
+    Args:
+        keys: the section.
+        recipe: facts from the rest of the file.
+        notes: notes are appended.
+    Raises:
+        BadInput: an unsupported schedule.
+    """
     name = keys.choice(list(SCHEDULERS))
     if recipe.by_global_batch and name not in ("CosineWarmup", "ByolLRScheduler"):
         raise BadInput(f"'{keys.path}.name: {name}' with use_byol_iters: PASSL would count epochs in whole runs; use "

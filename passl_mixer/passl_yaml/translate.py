@@ -28,7 +28,11 @@ def recognises(content: Mapping) -> bool:
 
 
 def translate_file(content: Mapping, path: Path) -> tuple:
-    """``translate``, with the file's name in errors and, as PASSL does it, in ``output_dir``."""
+    """``translate`` with the file's name in errors and, as in PASSL, in ``output_dir``.
+
+    Raises:
+        BadInput: as ``translate``.
+    """
     try:
         native, notes = translate(content)
     except BadInput as error:
@@ -218,7 +222,13 @@ def _evaluate(keys: Keys, model: Model, batch, notes: list) -> dict:
 
 
 def report(path, config: Mapping, notes: list) -> str:
-    """The translation of a file and its deviations, to be read before the run."""
+    """A text on the translation of a file and its deviations.
+
+    Args:
+        path: the file.
+        config: the translated configuration.
+        notes: deviations.
+    """
     def flow(value) -> str:
         text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10 ** 6)
         return text.replace("\n...", "").strip()

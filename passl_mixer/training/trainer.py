@@ -185,7 +185,7 @@ def _announce(run: Run, log: RunLog, previous: Optional[Path], step: int) -> Non
                 "computing in float32")
     if config.train.cuda_graphs and run.graphed is None:
         log.say(f"train.cuda_graphs is not available on {run.device}: every step is launched kernel by kernel")
-    if config.train.channels_last and not hasattr(run.method.backbone, "channels_last"):
+    if config.train.channels_last and not hasattr(run.method.backbone, "data_formats"):
         log.say(f"train.channels_last: {config.model.backbone.name} has no stack of convolutions to turn")
     if run.not_evaluated and run.not_evaluated != "not asked for":
         log.say(f"no evaluation: {run.not_evaluated}")

@@ -3,9 +3,10 @@ import numpy as np
 import paddle
 import pytest
 
+from passl_mixer import ops
 from passl_mixer.backbones import build_backbone
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import LayerNorm, activate
+from passl_mixer.layers.basic import LayerNorm
 from passl_mixer.surgery.macs import count_parameters
 
 SMALL = {"name": "ViT", "img_size": 8, "patch_size": 4, "embed_dim": 12, "num_blocks": 2, "num_heads": 3}
@@ -21,7 +22,7 @@ def build(**options):
 
 def test_quick_gelu():
     x = np.linspace(-6, 6, 41).astype("float32")
-    np.testing.assert_allclose(activate(paddle.to_tensor(x), "quick_gelu").numpy(), x / (1 + np.exp(-1.702 * x)),
+    np.testing.assert_allclose(ops.activate(paddle.to_tensor(x), "quick_gelu").numpy(), x / (1 + np.exp(-1.702 * x)),
                                rtol=1e-5, atol=1e-6)
 
 

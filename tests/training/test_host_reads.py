@@ -3,7 +3,7 @@ import numpy as np
 import paddle
 import pytest
 
-from passl_mixer.layers.sync_batch_norm import synchronise
+from passl_mixer.layers.batch_norm import synchronise
 from passl_mixer.training.prefetch import ahead, mover
 from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step

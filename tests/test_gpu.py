@@ -23,8 +23,8 @@ from passl_mixer import runtime
 from passl_mixer.data import Loader, build_dataset, build_views
 from passl_mixer.data.dali import DaliLoader
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.layout import turn_channels_last
-from passl_mixer.ops import gpu_ops
+from passl_mixer.layers.data_format import set_data_format
+from passl_mixer.ops import products
 from passl_mixer.training.adamw import FusedAdamW
 from passl_mixer.training.cuda_graph import WARM_UP
 from passl_mixer.training.prefetch import CopyStream, make_prefetcher, prefetch
@@ -123,7 +123,7 @@ def test_a_network_turned_channels_last_computes_the_same(name):
     for turned in (True, False):
         backbone = small(name)
         if turned:
-            turn_channels_last(backbone)
+            set_data_format(backbone, "NHWC")
         results.append(run_with_gradients(backbone, [images], frozen=(0,), parameters=backbone.parameters()))
     assert_same_to_rounding(*results)
 
@@ -157,7 +157,7 @@ def test_adamw_is_the_fused_one(tiny):
 
 def test_the_fused_product_is_the_plain_one():
     paddle.set_device(DEVICE)
-    for one, other in zip(gpu_ops._trial(gpu_ops.fused_linear()), gpu_ops._trial(paddle.nn.functional.linear)):
+    for one, other in zip(products._trial(products.fused_linear()), products._trial(paddle.nn.functional.linear)):
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-3, atol=1e-3)
 
 

@@ -21,14 +21,13 @@ from passl_mixer.layers.basic import (
     LayerNorm,
     Mlp,
     TokenLinear,
-    attr,
     linear_rates,
     mixed_tokens,
-    scaled_truncated_normal,
     token_map,
 )
 from passl_mixer.layers.checks import check_act, check_positive, image_pair, patch_grid
 from passl_mixer.layers.convolution import Conv2D
+from passl_mixer.layers.initialisers import attr, scaled_truncated_normal
 
 
 class TokenMlp(nn.Layer):

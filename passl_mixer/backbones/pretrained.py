@@ -5,11 +5,11 @@ from typing import Dict, Mapping, Optional
 
 import numpy
 
-from passl_mixer.backbones.shapes import shapes_only
 from passl_mixer.backbones.token_maps import adapt_token_arrays
 from passl_mixer.backbones.vip import ViP
 from passl_mixer.checkpoint import find_checkpoint, load_arrays
 from passl_mixer.errors import BadInput
+from passl_mixer.ops.shapes import shapes_only
 from passl_mixer.registry import BACKBONES
 from passl_mixer.weights import NEEDS, convert_backbone, read_arrays
 from passl_mixer.weights.files import own_facts

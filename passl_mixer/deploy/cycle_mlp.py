@@ -12,7 +12,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from passl_mixer.layers.basic import linear
+from passl_mixer import ops
 from passl_mixer.layers.stages import weigh_branches
 
 
@@ -38,7 +38,7 @@ class SortedMixer(nn.Layer):
         still = (channels + 2) // 3
         along_width, along_height = moved(x_bhwc, still)
         unmoved, mixer = x_bhwc[:, :, :, :still], self.mixer
-        branches = [linear(paddle.concat([unmoved, *sides], axis=-1), side.weight, side.bias)
+        branches = [ops.linear(paddle.concat([unmoved, *sides], axis=-1), side.weight, side.bias)
                     for side, sides in ((mixer.along_width, along_width), (mixer.along_height, along_height))]
         return mixer.proj(weigh_branches([*branches, mixer.channel(x_bhwc)], mixer.reweight1, mixer.reweight2))
 

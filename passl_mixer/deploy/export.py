@@ -27,7 +27,7 @@ from passl_mixer.deploy.forms import for_program
 from passl_mixer.deploy.predictor import FACTS, OPERATORS, PROGRAMS, load_exported, my_program, open_program
 from passl_mixer.errors import BadInput, first_line, nearest
 from passl_mixer.files import write_atomic
-from passl_mixer.layers.map_norms import ImageNorm
+from passl_mixer.layers.group_norm import GroupNorm1
 from passl_mixer.surgery.resolution import resize_tokens
 
 __all__ = ["batch_of", "export_checkpoint", "export_network", "load_exported"]
@@ -56,7 +56,7 @@ def onednn_breaks(network) -> str:
     """The reason why oneDNN must not run a network; empty if there is none."""
     kinds = (nn.layer.norm._BatchNormBase, nn.GroupNorm)
     for name, layer in network.named_sublayers():
-        if isinstance(layer, kinds) and layer._data_format == "NHWC" and not isinstance(layer, ImageNorm):
+        if isinstance(layer, kinds) and layer._data_format == "NHWC" and not isinstance(layer, GroupNorm1):
             return f"{name} normalises maps [B, H, W, C], which Paddle's oneDNN computes wrongly"
     return ""
 

@@ -14,8 +14,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.layers.stages import branch_shares
-from passl_mixer.ops.program_ops import pad_axis
 
 
 def planes(x_bsc, weight):
@@ -32,7 +32,7 @@ def bands(weight, side: int):
     """
     channels, inputs, height, width = weight.shape
     taps = height * width
-    diagonal = pad_axis(paddle.eye(side, dtype=weight.dtype), 1, taps // 2, taps // 2)
+    diagonal = ops.pad_axis(paddle.eye(side, dtype=weight.dtype), 1, taps // 2, taps // 2)
     shifted = paddle.stack([diagonal[:, tap:tap + side] for tap in range(taps)])
     matrices = paddle.matmul(weight.reshape([channels * inputs, taps]), shifted.flatten(1))
     return matrices.reshape([channels, inputs, side, side])

@@ -27,24 +27,10 @@ arXiv:2104.02057 and facebookresearch/moco-v3 ``builder.py``.
 """
 from typing import Optional
 
-import paddle.nn.functional as F
 from paddle import nn
 
 from passl_mixer.errors import BadInput
-
-
-class BatchNorm1D(nn.BatchNorm1D):
-    """``nn.BatchNorm1D`` whose scale learns without a shift too.
-
-    Paddle (3.3.1, 2.6.2) gives a scale no gradient where there is no shift, so the scale is a product of its own here.
-    """
-
-    def forward(self, x):
-        """Features x [B, C], normalised over the batch; training updates the running statistics."""
-        alone = self.bias is None and self.weight is not None
-        y = F.batch_norm(x, self._mean, self._variance, None if alone else self.weight, self.bias,
-                         training=self.training, momentum=self._momentum, epsilon=self._epsilon)
-        return y * self.weight.astype(y.dtype) if alone else y
+from passl_mixer.layers.batch_norm import BatchNorm1D
 
 
 class MLPHead(nn.Layer):

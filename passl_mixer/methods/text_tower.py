@@ -9,10 +9,12 @@ Shapes: B captions, N tokens, C = width, h heads.
 import paddle
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput
 from passl_mixer.layers.attention import SelfAttention, check_block
-from passl_mixer.layers.basic import LayerNorm, Linear, activate, attr, torch_uniform
+from passl_mixer.layers.basic import LayerNorm, Linear
 from passl_mixer.layers.checks import check_act, check_positive
+from passl_mixer.layers.initialisers import attr, torch_uniform
 
 
 def _normal(std: float):
@@ -43,7 +45,7 @@ class TextBlock(nn.Layer):
     def forward(self, x_bnc, mask_nn):
         """[B, N, C] to the same; ``mask_nn`` [N, N] is added to the attention scores."""
         x_bnc = x_bnc + self.attention(self.norm1(x_bnc), mask_nn)
-        return x_bnc + self.fc2(activate(self.fc1(self.norm2(x_bnc)), self.act))
+        return x_bnc + self.fc2(ops.activate(self.fc1(self.norm2(x_bnc)), self.act))
 
 
 class TextTransformer(nn.Layer):
@@ -103,7 +105,7 @@ class TextTransformer(nn.Layer):
             raise BadInput(f"captions' tokens have shape {shape}, expected [B, at most {self.context_length}]; make "
                            "model.method.text.context_length that of the dataset")
         is_end = ids_bn == self.vocab_size - 1
-        if ids_bn.place.is_cpu_place() and not bool(is_end.any(axis=1).all()):  # elsewhere the host would wait
+        if ops.readable_at_once(ids_bn) and not bool(is_end.any(axis=1).all()):  # elsewhere the host would wait
             raise BadInput(f"a caption has no end mark {self.vocab_size - 1}; make model.method.text.vocab_size that "
                            "of the dataset's merges")
         return is_end

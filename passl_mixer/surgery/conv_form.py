@@ -14,8 +14,9 @@ Source: Tolstikhin et al. 2021, arXiv:2105.01601, section 2, which calls the Mix
 import paddle
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import ChannelNorm, activate
+from passl_mixer.layers.basic import ChannelNorm
 from passl_mixer.layers.checks import check_images
 
 
@@ -74,7 +75,7 @@ class TokenConv(nn.Layer):
         channels = x_bchw.shape[1]
         y = self.first(x_bchw.reshape([-1, 1, *self.grid]))                  # [B * C, out, 1, 1]
         if self.second is not None:
-            y = self.second(activate(y, self.act))                           # [B * C, S, 1, 1]
+            y = self.second(ops.activate(y, self.act))                           # [B * C, S, 1, 1]
         return y.reshape([-1, channels, *self.grid])
 
 
@@ -104,7 +105,7 @@ class PointwiseMlp(nn.Layer):
         self.fc1, self.fc2 = pointwise(mlp.fc1), pointwise(mlp.fc2)
 
     def forward(self, x_bchw):
-        return self.fc2(activate(self.fc1(x_bchw), self.act))
+        return self.fc2(ops.activate(self.fc1(x_bchw), self.act))
 
 
 def _mixer_block(block, grid) -> ConvBlock:

@@ -13,10 +13,10 @@ from paddle import nn
 
 from passl_mixer.backbones import build_backbone
 from passl_mixer.backbones.cycle_mlp import CycleFC
-from passl_mixer.backbones.shapes import shapes_only
 from passl_mixer.layers.attention import Attend
 from passl_mixer.layers.basic import TokenLinear
 from passl_mixer.layers.checks import image_pair
+from passl_mixer.ops.shapes import blank_images, shapes_only
 
 # Image size of the published variants; also used for a free-form backbone that takes any size.
 PUBLISHED_SIZE, SMALL_SIZE = 224, 32
@@ -63,18 +63,13 @@ def count_macs(backbone: nn.Layer, img_size: Union[int, Sequence[int], None] = N
     backbone.eval()
     try:
         with paddle.no_grad():
-            backbone(_blank_image(getattr(backbone, "in_chans", 3), height, width))
+            backbone(blank_images(getattr(backbone, "in_chans", 3), height, width))
     finally:
         for handle in handles:
             handle.remove()
         for layer, training in modes:
             layer.training = training
     return sum(counted)
-
-
-def _blank_image(channels: int, height: int, width: int):
-    shape = [1, channels, height, width]
-    return paddle.zeros(shape) if paddle.in_dynamic_mode() else paddle.static.data("images", shape, "float32")
 
 
 def summary(name: str) -> dict:

@@ -15,7 +15,8 @@ from typing import Sequence
 from paddle import nn
 
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import ChannelNorm, attr, torch_uniform
+from passl_mixer.layers.basic import ChannelNorm
+from passl_mixer.layers.initialisers import attr, torch_uniform
 
 STRIDES = (4, 8, 16, 32)
 EPSILON = 1e-6      # of every LayerNorm here, as in detectron2's vit.py

@@ -12,9 +12,9 @@ from passl_mixer.data import build_dataset, build_views, check_dataset
 from passl_mixer.data.dali import DaliLoader
 from passl_mixer.data.loader import Loader
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.layout import turn_channels_last
+from passl_mixer.layers.batch_norm import synchronise
+from passl_mixer.layers.data_format import set_data_format
 from passl_mixer.layers.recompute import set_recompute
-from passl_mixer.layers.sync_batch_norm import synchronise
 from passl_mixer.methods.moco import has_batch_norm
 from passl_mixer.runtime import seed_step
 from passl_mixer.training.cuda_graph import GraphedPass
@@ -96,7 +96,7 @@ def build_run(config: Config, resume: Optional[bool] = None) -> Run:
         synchronise(method)
     set_recompute(method.backbone, config.train.recompute)
     if config.train.channels_last:
-        turn_channels_last(method)
+        set_data_format(method, "NHWC")
     if config.train.compile:
         compile_backbone(method.backbone, config.model.backbone.name, views.img_size)
     steps, optim = len(loader), config.optim

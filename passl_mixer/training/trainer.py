@@ -174,7 +174,7 @@ def _announce(run: Run, log: RunLog, step: int) -> None:
                 "computing in float32")
     if config.train.cuda_graphs and run.graphed is None:
         log.say(f"train.cuda_graphs is not available on {run.device}: every step is launched kernel by kernel")
-    if config.train.channels_last and not hasattr(run.method.backbone, "channels_last"):
+    if config.train.channels_last and not hasattr(run.method.backbone, "data_formats"):
         log.say(f"train.channels_last: {config.model.backbone.name} has no stack of convolutions to turn")
     if run.skip_eval_reason and run.skip_eval_reason != "not asked for":
         log.say(f"no evaluation: {run.skip_eval_reason}")

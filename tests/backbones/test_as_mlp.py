@@ -5,8 +5,9 @@ import numpy
 import paddle
 import pytest
 
-from passl_mixer.backbones.as_mlp import PatchMerging, _move_groups, axial_shift
-from passl_mixer.layers.map_norms import ImageNorm
+from passl_mixer import ops
+from passl_mixer.backbones.as_mlp import PatchMerging, axial_shift
+from passl_mixer.layers.group_norm import GroupNorm1
 
 
 def roll_and_zero(x, axis, shift_size):
@@ -30,7 +31,7 @@ def test_the_shift_is_roll_and_zero(axis, width, shift_size):
     x = numpy.random.default_rng(0).normal(size=(2, 6, 5, width)).astype("float32")
     wanted, reach = roll_and_zero(x, axis, shift_size), shift_size // 2
     numpy.testing.assert_array_equal(axial_shift(paddle.to_tensor(x), axis, shift_size).numpy(), wanted)
-    by_slices = _move_groups(paddle.to_tensor(x), axis, range(-reach, reach + 1))
+    by_slices = ops.TABLE["move_groups"].reference(paddle.to_tensor(x), axis, range(-reach, reach + 1))
     numpy.testing.assert_array_equal(by_slices.numpy(), wanted)
 
 
@@ -59,7 +60,7 @@ def test_the_gradient_of_the_shift_is_the_adjoint(axis):
 
 
 def test_the_norm_is_over_the_whole_image():
-    norm = ImageNorm(6)
+    norm = GroupNorm1(6)
     norm.weight.set_value(paddle.arange(6, dtype="float32"))
     norm.bias.set_value(-paddle.arange(6, dtype="float32"))
     x = numpy.random.default_rng(2).normal(3, 2, size=(2, 4, 5, 6)).astype("float32")

@@ -10,8 +10,8 @@ from helpers.backbones import SMALL
 from paddle import nn
 
 from passl_mixer import build_backbone, list_backbones
+from passl_mixer.layers.batch_norm import synchronise
 from passl_mixer.layers.recompute import set_recompute
-from passl_mixer.layers.sync_batch_norm import synchronise
 from passl_mixer.ops import gradients
 
 NANO = [name for name in list_backbones() if name.endswith("_nano")]

@@ -10,10 +10,10 @@ from helpers.gradients import differences
 from helpers.run_folders import assert_same_arrays, last_checkpoint
 
 from passl_mixer import build_backbone, build_head, build_method
-from passl_mixer.backbones.shapes import shapes_only
 from passl_mixer.build import resolve
 from passl_mixer.errors import BadInput
 from passl_mixer.methods.clip import clip_loss
+from passl_mixer.ops.shapes import shapes_only
 from passl_mixer.text import write_merges
 from passl_mixer.training.optim import build_optimizer
 from passl_mixer.training.run import build_run

@@ -14,8 +14,8 @@ import passl_mixer
 from passl_mixer.ops import native
 from passl_mixer.ops.native import build
 
-PRINT = ("from passl_mixer.ops import native; import paddle; from passl_mixer.layers import basic as layers; "
-         "x = paddle.ones([2, 3]); y = layers.activate(layers.Linear(3, 4)(x), 'gelu'); "
+PRINT = ("from passl_mixer.ops import native; import paddle; from passl_mixer import ops; "
+         "y = ops.linear(paddle.ones([2, 3]), paddle.ones([3, 4]), paddle.ones([4]), 'gelu'); "
          "print(native.load() is not None, '|', native.status())")
 PACKAGED = native.status().startswith("packaged")
 needs_compiled = pytest.mark.skipif(PACKAGED or native.load() is None, reason=f"not compiled here: {native.status()}")

@@ -5,7 +5,7 @@ import pytest
 from helpers.backbones import SMALL
 from helpers.methods import DROP_PATH, METHODS, OPTIMISERS, override, overrides
 
-from passl_mixer.layers.sync_batch_norm import synchronise
+from passl_mixer.layers.batch_norm import synchronise
 from passl_mixer.training.prefetch import make_prefetcher, prefetch
 from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step

@@ -1,14 +1,14 @@
-"""Wave-MLP's compiled operators give what Paddle's own and float64 NumPy give, forward and backward."""
+"""Wave-MLP's operators by the native kernels give what float64 NumPy gives, forward and backward."""
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 import pytest
 
+from passl_mixer import ops
 from passl_mixer.backbones import wave_mlp
-from passl_mixer.layers.torch_layers import torch_conv
-from passl_mixer.ops import native, wave_ops
+from passl_mixer.layers.convolution import torch_conv
+from passl_mixer.ops import native, table
 
-pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no compiled kernels: {native.status()}")
+pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no native kernels: {native.status()}")
 RNG = np.random.default_rng(0)
 
 
@@ -31,11 +31,9 @@ def close(found, expected, tolerance=1e-6):
         np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max())
 
 
-def mixed(x, w):
-    """Paddle's convolution on the same layout."""
-    padding = [side // 2 for side in w.shape[2:]]
-    y = F.conv2d(x.transpose([0, 3, 1, 2]), w, padding=padding, groups=w.shape[0])
-    return y.transpose([0, 2, 3, 1])
+def pair_mix(x, weight):
+    padding = [side // 2 for side in weight.shape[2:]]
+    return ops.conv2d(x, weight, padding=padding, groups=weight.shape[0], data_format="NHWC")
 
 
 def defined(x, w):
@@ -66,26 +64,23 @@ SHAPES = [(2, 9, 11, 5), (1, 2, 3, 4), (3, 1, 1, 3), (1, 1, 8, 17), (2, 13, 1, 2
 def test_pair_mix(shape, kernel):
     *place, chans = shape
     arrays = [RNG.standard_normal(s).astype("float32") for s in ((*place, 2 * chans), (chans, 2, *kernel))]
-    found = outcome(wave_ops.pair_mix, arrays)
+    found = outcome(pair_mix, arrays)
     close(found, defined(*arrays))
-    close(found, outcome(mixed, arrays), 5e-6)      # Paddle's own are that far from float64
     for frozen in [(0,), (1,)]:
         kept = [value for i, value in enumerate(found) if i - 1 not in frozen]
-        close(outcome(wave_ops.pair_mix, arrays, frozen), kept, 0)
+        close(outcome(pair_mix, arrays, frozen), kept, 0)
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 3, 7), (1, 1, 1, 1), (4, 28, 27, 40)])
-def test_unfold_wave(shape, monkeypatch):
+def test_unfold_wave(shape):
     amplitude, phase = RNG.standard_normal(shape).astype("float32"), 9 * RNG.random(shape, "float32")
-    found = outcome(wave_mlp.unfold_wave, [amplitude, phase])
+    found = outcome(ops.unfold_wave, [amplitude, phase])
     g1, g2 = np.split(projection((*shape[:3], 2 * shape[3])).astype("float64"), 2, axis=-1)
     a, c, s = amplitude.astype("float64"), np.cos(phase.astype("float64")), np.sin(phase.astype("float64"))
     close(found, [np.concatenate([a * c, a * s], -1), g1 * c + g2 * s, a * (g2 * c - g1 * s)])
-    frozen = [outcome(wave_mlp.unfold_wave, [amplitude, phase], (i,)) for i in range(2)]
+    frozen = [outcome(ops.unfold_wave, [amplitude, phase], (i,)) for i in range(2)]
     close(frozen[0], [found[0], found[2]], 0)
     close(frozen[1], found[:2], 0)
-    monkeypatch.setattr(wave_mlp.ops, "compiled", lambda x: False)
-    close(found, outcome(wave_mlp.unfold_wave, [amplitude, phase]))
 
 
 @pytest.mark.parametrize("axis", [1, 2])
@@ -102,15 +97,16 @@ def test_the_mixer_takes_them_and_gives_the_same(axis, phase, monkeypatch):
         return values + [p.grad.numpy() for n, p in layer.named_parameters()
                          if not p.stop_gradient and n != "phase.map.bias"]
 
-    calls = []
-    for name in ("unfold_wave", "pair_mix"):
-        whole = getattr(wave_ops, name)
-        monkeypatch.setattr(wave_ops, name, lambda *t, name=name, whole=whole: calls.append(name) or whole(*t))
     found = run()
-    assert calls == ["unfold_wave", "pair_mix"]
-    monkeypatch.setattr(wave_mlp.ops, "compiled", lambda x: False)
+    monkeypatch.setattr(native, "load", lambda: None)
     close(found, run(), 5e-6)
-    assert len(calls) == 2
+
+
+def test_both_are_computed_by_the_native_kernels():
+    x, weight = paddle.ones([2, 9, 6, 8]), paddle.ones([4, 2, 7, 1])
+    chosen = table.choose(ops.TABLE["conv2d"], (x, weight, None, 1, [3, 0], 4, "NHWC"))
+    assert chosen.__name__ == "_by_pair_mix"
+    assert table.choose(ops.TABLE["unfold_wave"], (x, x)) is not ops.TABLE["unfold_wave"].reference
 
 
 @pytest.mark.parametrize("options", [{"bias": True}, {"stride": 2}, {"padding": [0, 0]}, {"groups": 1}, {"groups": 2}])
@@ -118,13 +114,13 @@ def test_other_convolutions_are_left_to_paddle(options):
     layer = torch_conv(8, 4, (7, 1), **{"padding": [3, 0], "groups": 4, "bias": False, **options})
     x = paddle.to_tensor(RNG.standard_normal((2, 9, 6, 8)).astype("float32"))
     want = layer(x.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
-    close([layer(x, channels_last=True).numpy()], [want.numpy()])
+    close([layer(x, data_format="NHWC").numpy()], [want.numpy()])
 
 
 def test_not_finite_stays_not_finite_and_stays_where_it_is():
     x, w = np.zeros((1, 3, 20, 6), "float32"), np.ones((3, 2, 1, 7), "float32")
     x[0, 1, 10, 3] = np.nan
-    bad = np.isnan(wave_ops.pair_mix(paddle.to_tensor(x), paddle.to_tensor(w)).numpy())
+    bad = np.isnan(pair_mix(paddle.to_tensor(x), paddle.to_tensor(w)).numpy())
     assert bad[0, 1, 7:14, 1].all()
     assert bad.sum() == 7
 
@@ -133,5 +129,5 @@ def test_views_with_strides_are_read_as_they_look():
     x = paddle.to_tensor(RNG.standard_normal((2, 6, 4, 5)).astype("float32")).transpose([0, 2, 3, 1])
     copy = paddle.to_tensor(x.numpy())
     weight = paddle.to_tensor(RNG.standard_normal((3, 2, 7, 1)).astype("float32"))
-    np.testing.assert_array_equal(wave_ops.pair_mix(x, weight).numpy(), wave_ops.pair_mix(copy, weight).numpy())
-    np.testing.assert_array_equal(wave_ops.unfold_wave(x, x).numpy(), wave_ops.unfold_wave(copy, copy).numpy())
+    np.testing.assert_array_equal(pair_mix(x, weight).numpy(), pair_mix(copy, weight).numpy())
+    np.testing.assert_array_equal(ops.unfold_wave(x, x).numpy(), ops.unfold_wave(copy, copy).numpy())

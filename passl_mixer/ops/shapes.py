@@ -19,3 +19,9 @@ def shapes_only():
     finally:
         if was_dynamic:
             paddle.disable_static()
+
+
+def blank_images(in_chans: int, height: int, width: int):
+    """One image of zeros [1, in_chans, height, width]; within ``shapes_only`` one without numbers."""
+    shape = [1, in_chans, height, width]
+    return paddle.zeros(shape) if paddle.in_dynamic_mode() else paddle.static.data("images", shape, "float32")

@@ -1,16 +1,14 @@
-"""Compiled shifts of maps against the slices and gathers that they stand for."""
+"""Places of an axis against Paddle's gather, and the layers of them with and without the native kernels."""
 import numpy as np
 import paddle
 import pytest
 
-from passl_mixer.backbones.as_mlp import axial_shift
+from passl_mixer import ops
 from passl_mixer.backbones.hire_mlp import RegionMlp
-from passl_mixer.backbones.s2_mlp_v1 import HEIGHT_FIRST, WIDTH_FIRST, spatial_shift
 from passl_mixer.backbones.s2_mlp_v2 import SplitAttention
-from passl_mixer.ops import cpu as ops
-from passl_mixer.ops import native, shift_ops
+from passl_mixer.ops import native
 
-pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no compiled kernels: {native.status()}")
+pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no native kernels: {native.status()}")
 
 
 def with_gradients(function, *arrays) -> list:
@@ -28,29 +26,11 @@ def random(*shape):
     return np.random.default_rng(0).standard_normal(shape).astype("float32")
 
 
-def by_slices(x):
-    a, b, c = paddle.split(x, 3, axis=-1)
-    return spatial_shift(a, HEIGHT_FIRST), spatial_shift(b, WIDTH_FIRST), c
-
-
-@pytest.mark.parametrize(("height", "width", "chans"),
-                         [(5, 7, 8), (1, 6, 4), (6, 1, 4), (1, 1, 12), (2, 2, 20), (30, 28, 64)])
-def test_quarters(monkeypatch, height, width, chans):
-    x = random(2, height, width, 3 * chans)
-    found = with_gradients(lambda x: shift_ops.shift_quarters(x, [1, 2, 0]), x)
-    alone = with_gradients(lambda x: shift_ops.shift_quarters(x, [2]), x[..., :chans])
-    monkeypatch.setattr(ops, "compiled", lambda x: False)
-    for one, other in zip(found, with_gradients(by_slices, x)):
-        np.testing.assert_array_equal(one, other)
-    for one, other in zip(alone, with_gradients(lambda x: spatial_shift(x, WIDTH_FIRST), x[..., :chans])):
-        np.testing.assert_array_equal(one, other)
-
-
 @pytest.mark.parametrize("axis", [1, 2])
 @pytest.mark.parametrize("places", [[0], [2, 2, 0], [4, 0, 1, 2, 3, 4, 0, 1], list(range(5)) * 20])
 def test_places_of_an_axis(axis, places):
     x = random(3, 5, 5, 17)
-    found = with_gradients(lambda x: shift_ops.take(x, places, axis), x)
+    found = with_gradients(lambda x: ops.take(x, places, axis), x)
     wanted = with_gradients(lambda x: paddle.index_select(x, paddle.to_tensor(places), axis), x)
     np.testing.assert_array_equal(found[0], wanted[0])
     np.testing.assert_allclose(found[1], wanted[1], rtol=1e-6, atol=1e-6)
@@ -63,7 +43,7 @@ def test_regions(monkeypatch, axis, side, size, shift):
     layer = RegionMlp(8, size=size, shift=shift, axis=axis)
     x = random(2, side, side, 8)
     found = with_gradients(layer, x)
-    monkeypatch.setattr(ops, "compiled", lambda x: False)
+    monkeypatch.setattr(native, "load", lambda: None)
     for one, other in zip(found, with_gradients(layer, x)):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
@@ -72,16 +52,6 @@ def test_split_attention(monkeypatch):
     layer = SplitAttention(16)
     maps = [random(2, 9, 6, 16) * (k + 1) for k in range(3)]
     found = with_gradients(layer, *maps)
-    monkeypatch.setattr(ops, "compiled", lambda x: False)
+    monkeypatch.setattr(native, "load", lambda: None)
     for one, other in zip(found, with_gradients(layer, *maps)):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
-
-
-@pytest.mark.parametrize("axis", [1, 2])
-@pytest.mark.parametrize(("side", "width", "shift_size"), [(9, 15, 5), (3, 7, 5), (1, 6, 3), (4, 4, 7), (28, 96, 5)])
-def test_groups(monkeypatch, axis, side, width, shift_size):
-    x = random(2, side, side + 1, width)
-    found = with_gradients(lambda x: axial_shift(x, axis, shift_size), x)
-    monkeypatch.setattr(ops, "compiled", lambda x: False)
-    for one, other in zip(found, with_gradients(lambda x: axial_shift(x, axis, shift_size), x)):
-        np.testing.assert_array_equal(one, other)

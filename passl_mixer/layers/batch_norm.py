@@ -1,20 +1,69 @@
-"""BatchNorm over the batch of all processes: several that train together normalise as one with the whole batch would.
+"""BatchNorm: of rows, of maps with the activations beside it, and over the batch of all processes.
 
-Paddle's own ``SyncBatchNorm`` has no kernel on a CPU (3.3.1 and 2.6.2: "kernel sync_batch_norm is not registered") and
-adds entries to the state dictionary where a norm has neither scale nor shift. This one runs everywhere, keeps names and
-shapes, and its gradient is that of the whole batch. Layouts: C is axis 1 of [B, C] and [B, C, H, W], the last of
-[B, H, W, C].
+Parameters, their names and running statistics are those of Paddle's layers.
 
-Source: Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1 and its gradient, moments taken over all processes.
+Several processes that train together normalise as one with the whole batch would. Paddle's own ``SyncBatchNorm`` has no
+kernel on a CPU (3.3.1 and 2.6.2: "kernel sync_batch_norm is not registered") and adds entries to the state dictionary
+where a norm has neither scale nor shift. This one runs everywhere, keeps names and shapes, and its gradient is that of
+the whole batch.
+
+Source: Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1 and its gradient.
 """
+from typing import Optional
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from passl_mixer import distributed
+from passl_mixer import distributed, ops
 from passl_mixer.ops.gradients import apply, norm_gradients
 
 EPSILON = 1e-5
+
+
+class BatchNorm1D(nn.BatchNorm1D):
+    """``nn.BatchNorm1D`` whose scale learns without a shift too.
+
+    Paddle (3.3.1, 2.6.2) gives a scale no gradient where there is no shift, so the scale is a product of its own here.
+    """
+
+    def forward(self, x):
+        """Rows x [B, C], normalised over the batch; running statistics move in training."""
+        alone = self.bias is None and self.weight is not None
+        y = F.batch_norm(x, self._mean, self._variance, None if alone else self.weight, self.bias,
+                         training=self.training, momentum=self._momentum, epsilon=self._epsilon)
+        return y * self.weight.astype(y.dtype) if alone else y
+
+
+class BatchNorm2D(nn.BatchNorm2D):
+    """BatchNorm of maps, with the activation before it, the sum and the activation after it where there are any.
+
+    Args:
+        width: channels C.
+        data_format: layout of the maps unless a call says otherwise, "NCHW" or "NHWC"; ``set_data_format`` changes it.
+        pre_act, post_act: activation of what comes in and of what goes out, as of ``ops.activate``, or None. A ReLU
+            costs nothing on a CPU, a sum nearly nothing.
+    """
+
+    def __init__(self, width: int, *, data_format: str = "NCHW", pre_act: Optional[str] = None,
+                 post_act: Optional[str] = None):
+        super().__init__(width)
+        self.data_format, self.pre_act, self.post_act = data_format, pre_act, post_act
+
+    def forward(self, x, data_format: Optional[str] = None, residual=None):
+        """Maps normalised, of their shape and type.
+
+        Args:
+            x: [B, C, H, W], or [B, H, W, C] in the layout "NHWC".
+            data_format: "NCHW" or "NHWC"; None for that of the layer.
+            residual: of the shape of ``x``; added to what is normalised, before the last activation.
+        Raises:
+            BadInput: a residual of another shape.
+        """
+        return ops.batch_norm(x, self.weight, self.bias, self._mean, self._variance, residual, training=self.training,
+                              momentum=self._momentum, epsilon=self._epsilon,
+                              data_format=data_format or self.data_format, pre_act=self.pre_act,
+                              post_act=self.post_act)
 
 
 def synchronise(model) -> None:
@@ -35,32 +84,12 @@ def _affine(x, scale, shift, data_format: str):
     return F.batch_norm(x, none, one, scale * (1.0 + EPSILON) ** 0.5, shift, epsilon=EPSILON, data_format=data_format)
 
 
-def _around_channels(x, data_format: str) -> tuple:
-    """``(axes, shape)``: all axes but the channels', and the shape with which [C] is broadcast to that of ``x``."""
-    channel_axis = 1 if data_format[1] == "C" else x.ndim - 1
-    return ([axis for axis in range(x.ndim) if axis != channel_axis],
-            [-1 if axis == channel_axis else 1 for axis in range(x.ndim)])
-
-
-def _sums(x, data_format: str):
-    """Sum over all but the channels, [C], float32; by products with ones on a CPU, where Paddle's sums are slow."""
-    axes, _ = _around_channels(x, data_format)
-    if not x.place.is_cpu_place():
-        return paddle.sum(x, axes, dtype="float32")
-    channels = x.shape[1] if data_format[1] == "C" else x.shape[-1]
-    if data_format[1] == "C" and x.ndim > 2:
-        x = x.reshape([x.shape[0] * channels, -1])
-        x = paddle.matmul(x, paddle.ones([x.shape[1], 1]))
-    x = x.reshape([-1, channels])
-    return paddle.matmul(paddle.ones([1, x.shape[0]]), x).squeeze(0)
-
-
 def _moments(x, data_format: str):
     """Mean and biased variance over all processes, [C] each, float32."""
-    mean = _sums(x, data_format)
+    mean = ops.channel_sums(x, data_format)
     share = mean.size / x.size
     mean = mean * share
-    variance = _sums(_affine(x, paddle.ones_like(mean), -mean, data_format).square(), data_format) * share
+    variance = ops.channel_sums(_affine(x, paddle.ones_like(mean), -mean, data_format).square(), data_format) * share
     # Both of every process, so that no sum of squares is needed, which cancels: [world_size, 2, C].
     parts = distributed.all_gather_no_grad(paddle.stack([mean, variance]).unsqueeze(0))
     means, variances = parts[:, 0], parts[:, 1]
@@ -83,7 +112,7 @@ class _Normalise:
     def gradients(ctx, dy):
         x, mean, std, data_format = ctx.x, ctx.mean, ctx.std, ctx.data_format
         normalised = _affine(x, 1.0 / std, -mean / std, data_format)
-        dbias, dweight = (_sums(t, data_format) for t in (dy, dy * normalised))
+        dbias, dweight = (ops.channel_sums(t, data_format) for t in (dy, dy * normalised))
 
         def input_gradient():
             sums = distributed.all_gather_no_grad(paddle.stack([dbias, dweight]).unsqueeze(0)).sum(0)
@@ -98,7 +127,7 @@ class _Normalise:
     @staticmethod
     def plain_gradients(ctx, dy):
         x, dy = ctx.x.astype("float32"), dy.astype("float32")
-        axes, shape = _around_channels(x, ctx.data_format)
+        axes, shape = ops.around_channels(x, ctx.data_format)
 
         def mean_of(t):
             return distributed.all_gather(t.mean(axes, keepdim=True).unsqueeze(0)).mean(0)
@@ -119,21 +148,27 @@ class SyncBatchNorm(nn.layer.norm._BatchNormBase):
         self.weight, self.bias, self._mean, self._variance = norm.weight, norm.bias, norm._mean, norm._variance
         self._momentum, self._epsilon, self._data_format = norm._momentum, norm._epsilon, norm._data_format
         self._num_features, self._name, self.training = norm._num_features, norm._name, norm.training
-        # of the backbones' own BatchNorm2D: its layout, and the activations beside it
-        self.on_bhwc, self.before, self.after, self.activate = (
-            getattr(norm, name, None) for name in ("on_bhwc", "before", "after", "activate"))
+        # of the BatchNorm2D above: its layout, and the activations beside it
+        self.data_format, self.pre_act, self.post_act = (
+            getattr(norm, name, None) for name in ("data_format", "pre_act", "post_act"))
 
-    def forward(self, x, channels_last: bool = False, plus=None):
-        """``x`` normalised, of its shape and type, plus a tensor of that shape; [B, H, W, C] with ``channels_last``."""
-        x = x if self.before is None else self.activate(x, self.before)
-        y = self._normalised(x, "NHWC" if channels_last or self.on_bhwc else self._data_format)
-        y = y if plus is None else y + plus
-        return y if self.after is None else self.activate(y, self.after)
+    def forward(self, x, data_format: Optional[str] = None, residual=None):
+        """``x`` normalised, of its shape and type.
+
+        Args:
+            x: [B, C], [B, C, H, W], or [B, H, W, C] in the layout "NHWC".
+            data_format: "NCHW" or "NHWC"; None for that of the norm whose place this takes.
+            residual: of the shape of ``x``; added to what is normalised, before the last activation.
+        """
+        x = ops.activate(x, self.pre_act)
+        y = self._normalised(x, data_format or self.data_format or self._data_format)
+        return ops.activate(y if residual is None else y + residual, self.post_act)
 
     def _normalised(self, x, data_format: str):
         if not self.training and paddle.is_grad_enabled() and self.weight is not None and self.bias is not None:
             # of Paddle's own, the scale's gradient is None unless the shift's is asked for too
-            scale, (_, shape) = self.weight * (self._variance + self._epsilon).rsqrt(), _around_channels(x, data_format)
+            _, shape = ops.around_channels(x, data_format)
+            scale = self.weight * (self._variance + self._epsilon).rsqrt()
             return (x * scale.reshape(shape) + (self.bias - self._mean * scale).reshape(shape)).astype(x.dtype)
         if not self.training:
             return F.batch_norm(x, self._mean, self._variance, self.weight, self.bias, epsilon=self._epsilon,

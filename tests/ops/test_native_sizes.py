@@ -149,7 +149,7 @@ def test_axes_of_a_permutation():
 
 
 @pytest.mark.parametrize(("sizes", "steps", "code"), [
-    ([1] * 9, [1] * 9, checks.BAD_SIZES), ([2, 0, 3], [0, 3, 1], 0), ([0], [1], 0), ([], [], 0),
+    ([1] * 9, [1] * 9, checks.BAD_SIZES), ([2, 0, 3], [0, 3, 1], 0), ([0, 2, 3], [1, 0, 0], 0), ([], [], 0),
     ([2, 3], [1, 3], checks.BAD_SIZES), ([2, 3], [-1, 2], checks.BAD_SIZES), ([-2, -3], [1, 2], checks.BAD_SIZES)])
 def test_axes_that_do_not_fit(sizes, steps, code):
     assert code_of("permute", {"axes": len(sizes)}, {"sizes": sizes, "steps": steps})[0] == code

@@ -14,9 +14,9 @@ import passl_mixer
 from passl_mixer.ops import native
 from passl_mixer.ops.native import build
 
-PRINT = ("from passl_mixer.ops import native; import paddle; from passl_mixer import ops; "
-         "y = ops.linear(paddle.ones([2, 3]), paddle.ones([3, 4]), paddle.ones([4]), 'gelu'); "
-         "print(native.load() is not None, '|', native.status())")
+PRINT = ("import paddle; from passl_mixer import build_backbone; from passl_mixer.ops import native; "
+         "build_backbone({'name': 'MlpMixer', 'img_size': 8, 'patch_size': 4, 'embed_dim': 8, 'num_blocks': 1})("
+         "paddle.ones([1, 3, 8, 8])); print(native.load() is not None, '|', native.status())")
 PACKAGED = native.status().startswith("packaged")
 needs_compiled = pytest.mark.skipif(PACKAGED or native.load() is None, reason=f"not compiled here: {native.status()}")
 AVX_512, AVX2 = build.LEVELS

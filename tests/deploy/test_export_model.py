@@ -10,7 +10,6 @@ from helpers.marks import slow_but
 
 from passl_mixer import build_backbone, build_head, list_backbones
 from passl_mixer.checkpoint import read_checkpoint
-from passl_mixer.cli import main
 from passl_mixer.config import dump
 from passl_mixer.deploy.export import export_network, load_exported
 from passl_mixer.deploy.predictor import OPERATORS, PROGRAMS, _math_libraries, has_bfloat16
@@ -167,22 +166,22 @@ def trained(tiny, tmp_path):
     return tmp_path / "run", path
 
 
-def test_command_exports_a_run(trained, tmp_path, capsys):
+def test_command_exports_a_run(trained, tmp_path, command):
     run, config = trained
     for what, width in (("features", 16), ("logits", 4)):
-        assert main(["export", str(run), str(tmp_path / what), "-c", str(config), "--what", what]) == 0
+        said = command("export", run, tmp_path / what, "-c", config, "--what", what)
         facts = json.loads((tmp_path / what / "export.json").read_text())
         assert facts["input_shape"] == [None, 3, 16, 16]
         assert facts["mean"] == [0.4, 0.4, 0.4]
         assert (facts["num_features"], facts["step"], facts["backbone"]["name"]) == (16, 1, "MlpMixer")
         assert facts["versions"]["paddle"] == paddle.__version__
         assert load_exported(tmp_path / what)(np.zeros([2, 3, 16, 16], "float32")).shape == (2, width)
-    assert f"{tmp_path / 'logits'}: logits of MlpMixer" in capsys.readouterr().out
+    assert f"{tmp_path / 'logits'}: logits of MlpMixer" in said
 
 
-def test_command_loads_the_trained_weights(trained, tmp_path):
+def test_command_loads_the_trained_weights(trained, tmp_path, command):
     run, config = trained
-    assert main(["export", str(run), str(tmp_path / "out"), "-c", str(config), "--img-size", "32", "--batch", "2"]) == 0
+    command("export", run, tmp_path / "out", "-c", config, "--img-size", "32", "--batch", "2")
     images = np.random.default_rng(0).standard_normal([2, 3, 32, 32]).astype("float32")
     model = read_checkpoint(next((run / "checkpoints").glob("step_*")))[0]
     backbone = build_backbone({"name": "MlpMixer", "img_size": 16, "patch_size": 4, "embed_dim": 16, "num_blocks": 1,
@@ -198,12 +197,9 @@ def test_command_loads_the_trained_weights(trained, tmp_path):
     (["--what", "feature"], "did you mean 'features'"), (["--batch", "0"], "--batch is '0'; expected dynamic"),
     (["--img-size", "17"], "not a multiple of patch_size"), (["-o", "model.backbone.embed_dim=8"], "another model"),
     (["-o", "model.method={name: simclr}", "--what", "logits"], "trains no classifier")])
-def test_command_refuses_in_one_line(trained, tmp_path, capsys, arguments, message):
+def test_command_refuses_in_one_line(trained, tmp_path, command, arguments, message):
     run, config = trained
-    assert main(["export", str(run), str(tmp_path / "out"), "-c", str(config), *arguments]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    assert message in command.refused("export", run, tmp_path / "out", "-c", config, *arguments)
     assert not [p for p in tmp_path.iterdir() if "out" in p.name]
 
 

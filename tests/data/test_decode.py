@@ -5,6 +5,7 @@ import struct
 import cv2
 import numpy as np
 import pytest
+from helpers.data import with_exif
 from PIL import Image
 
 from passl_mixer.data import rng
@@ -18,14 +19,6 @@ def smooth(height, width):
 
 def encode(image, ending=".jpg", *options):
     return cv2.imencode(ending, image[..., ::-1], list(options))[1].tobytes()
-
-
-def with_exif(jpeg, orientation, order="<", entries=((0x010F, 7),)):
-    """A JPEG with an Exif block in front: other entries, then the orientation."""
-    rows = [struct.pack(order + "HHIHH", tag, 3, 1, value, 0) for tag, value in (*entries, (0x0112, orientation))]
-    tiff = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(rows))
-    block = b"Exif\0\0" + tiff + b"".join(rows) + struct.pack(order + "I", 0)
-    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + jpeg[2:]
 
 
 @pytest.mark.parametrize("options", [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 2),

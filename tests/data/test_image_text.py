@@ -10,8 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.data import loader_of
 
-from passl_mixer.data import Loader, build_dataset, build_views, check_dataset
+from passl_mixer.data import build_dataset, check_dataset
 from passl_mixer.data.captions import read_table
 from passl_mixer.data.embedded_captions import MERGES, make_caption
 from passl_mixer.data.shards import expand
@@ -106,10 +107,8 @@ def test_pictures_and_captions_stay_together(tmp_path, write):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_carries_the_tokens_of_its_pictures(tmp_path, write, workers):
     dataset = read(write(tmp_path))
-    loader = Loader(dataset, build_views({"name": "center_crop", "img_size": 6}), batch_size=2, seed=3,
-                    num_workers=workers, shuffle=True, drop_last=True)
     seen = []
-    for (pictures,), tokens in loader.epoch(0):
+    for (pictures,), tokens in loader_of(dataset, {"name": "center_crop", "img_size": 6}, num_workers=workers).epoch(0):
         assert tokens.dtype == np.int32
         for picture, row in zip(pictures, tokens):
             said = dataset.tokenizer.decode(row)
@@ -416,9 +415,8 @@ def photographs(root):
 
 
 def views_of(dataset, recipe, workers=0):
-    loader = Loader(dataset, build_views({"name": recipe, "img_size": 24}), batch_size=2, seed=3, num_workers=workers,
-                    shuffle=True, drop_last=True)
-    return [np.stack(views) for views, _ in loader.epoch(1)]
+    batches = loader_of(dataset, {"name": recipe, "img_size": 24}, num_workers=workers).epoch(1)
+    return [np.stack(views) for views, _ in batches]
 
 
 @pytest.mark.parametrize("reduce", [True, False])

@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 import pytest
 from helpers.methods import DROP_PATH, overrides
+from helpers.runs import first_losses
 
 from passl_mixer.errors import BadInput
 from passl_mixer.runtime import seed_step
@@ -77,8 +78,7 @@ def graphed(run, **options):
 
 
 def steps(run, count: int) -> list:
-    return [float(train_step(run, batch, step)["loss"])
-            for step, batch in zip(range(count), (b for epoch in range(9) for b in run.loader.epoch(epoch)))]
+    return [float(loss) for loss in first_losses(run, count)]
 
 
 @pytest.mark.parametrize("name", RUNS)

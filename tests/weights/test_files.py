@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import paddle
 import pytest
+from helpers.data import Hostile
 from helpers.torch_bytes import KINDS, Parameter, Storage, Tensor, save_legacy, save_zip
 from safetensors.numpy import save_file
 
@@ -81,14 +82,6 @@ def test_a_tensor_cannot_reach_outside_its_storage(tmp_path, file, shape, stride
     tensor.part = offset, shape, strides
     with pytest.raises(BadInput, match="storage"):
         read_arrays(SAVERS[file](tmp_path / file, {"w": tensor}))
-
-
-class Hostile:
-    def __init__(self, function, *arguments, state=None):
-        self.reduced = (function, arguments) if state is None else (function, arguments, state)
-
-    def __reduce__(self):
-        return self.reduced
 
 
 class Changed:

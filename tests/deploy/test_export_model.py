@@ -4,7 +4,7 @@ import json
 import numpy as np
 import paddle
 import pytest
-from helpers.backbones import SMALL
+from helpers.backbones import SMALL, LeavesPaddle
 from helpers.gradients import assert_close
 from helpers.marks import slow_but
 
@@ -204,12 +204,6 @@ def test_command_refuses_in_one_line(trained, tmp_path, command, arguments, mess
 
 
 def test_a_network_that_cannot_be_exported_leaves_nothing(tmp_path):
-    class LeavesPaddle(paddle.nn.Layer):
-        in_chans, num_features = 3, 3
-
-        def forward(self, images):
-            return paddle.to_tensor(np.linalg.norm(images.numpy(), axis=(2, 3)))
-
     with pytest.raises(BadInput, match=r"^backbone 'odd' cannot be exported by this Paddle [^\n]*$"):
         export_network(LeavesPaddle(), tmp_path / "out", img_size=16, name="odd")
     assert not list(tmp_path.iterdir())

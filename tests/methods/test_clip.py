@@ -6,6 +6,7 @@ import numpy as np
 import paddle
 import pytest
 from helpers.autocast import LOW, Autocast, take_branches_of_a_gpu
+from helpers.definitions import cosine
 from helpers.gradients import differences
 from helpers.run_folders import assert_same_arrays, last_checkpoint
 
@@ -24,10 +25,6 @@ BACKBONES = [{"name": "mlp_mixer_nano"}, {"name": "conv_mlp_nano"}, {"name": "cy
 TEXT = {"vocab_size": 12, "context_length": 6, "width": 16, "num_layers": 1, "num_heads": 2}
 HEAD = {"name": "mlp", "layers": 1, "out": 8, "norm": None, "last_bias": False}
 IDS = np.array([[10, 1, 11, 0, 0, 0], [10, 2, 3, 11, 0, 0], [10, 4, 5, 6, 7, 11], [10, 8, 8, 11, 0, 0]], "int32")
-
-
-def cosine(a, b):
-    return (a @ b) / math.sqrt(a @ a) / math.sqrt(b @ b)
 
 
 def slow_loss(image, text, scale):

@@ -4,6 +4,7 @@ import math
 import numpy as np
 import paddle
 import pytest
+from helpers.definitions import unit
 from paddle import nn
 
 from passl_mixer import build_backbone, build_method
@@ -37,10 +38,6 @@ def method(cfg, head=None, batch_norm=False, seed=0):
 def batch(seed, size=4):
     x = np.random.default_rng(seed).normal(size=[2, size, 3, 4, 4]).astype("float32")
     return [paddle.to_tensor(v) for v in x]
-
-
-def unit(rows):
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def values(layer):

@@ -2,7 +2,7 @@
 import numpy as np
 import paddle
 import pytest
-from helpers.backbones import SMALL, small
+from helpers.backbones import SMALL, LeavesPaddle, small
 from helpers.gradients import gradients_of, project
 from helpers.marks import slow_but
 from helpers.runs import first_losses
@@ -60,12 +60,6 @@ def test_a_compiled_run_evaluates_saves_and_continues(tiny, tmp_path):
 
 
 def test_a_backbone_that_cannot_be_compiled_is_named():
-    class LeavesPaddle(paddle.nn.Layer):
-        in_chans = 3
-
-        def forward(self, images):
-            return paddle.to_tensor(np.linalg.norm(images.numpy(), axis=(2, 3)))
-
     backbone = LeavesPaddle()
     with pytest.raises(BadInput, match=r"backbone 'peeking' cannot be compiled by this Paddle .*train.compile=false"):
         compile_backbone(backbone, "peeking", 16)

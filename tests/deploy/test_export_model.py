@@ -4,6 +4,7 @@ import json
 import numpy as np
 import paddle
 import pytest
+from helpers.arrays import assert_same, state_of
 from helpers.backbones import SMALL, LeavesPaddle
 from helpers.gradients import assert_close
 from helpers.marks import slow_but
@@ -34,7 +35,7 @@ def eager(layer, images):
         return layer(paddle.to_tensor(images))
 
 
-def assert_same(results, expected):
+def assert_output(results, expected):
     """An exported network's outputs, float32 arrays, are the network's."""
     assert results.dtype == np.float32
     assert_close([results], [expected], 1e-5)
@@ -48,9 +49,9 @@ def test_features_of_every_family(tmp_path, name):
     assert loaded.facts["onednn"]
     assert loaded.facts["operators"] in OPERATORS
     assert said.endswith(f"computed by oneDNN: {loaded.facts['operators']}")
-    assert_same(loaded(images), eager(backbone, images))
-    assert_same(loaded(images[:1]), eager(backbone, images[:1]))
-    assert_same(load_exported(tmp_path / "out", onednn=False, threads=1)(images), eager(backbone, images))
+    assert_output(loaded(images), eager(backbone, images))
+    assert_output(loaded(images[:1]), eager(backbone, images[:1]))
+    assert_output(load_exported(tmp_path / "out", onednn=False, threads=1)(images), eager(backbone, images))
 
 
 @pytest.mark.parametrize("name", ["MlpMixer", "CycleMLP", *slow_but((), ["ResNet", "WaveMLP", "ASMLP"])])
@@ -61,7 +62,7 @@ def test_maps(tmp_path, name):
     wanted = eager(backbone.feature_maps, images[:2])
     assert len(maps) == len(wanted)
     for found, expected in zip(maps, wanted):
-        assert_same(found, expected)
+        assert_output(found, expected)
 
 
 @pytest.mark.slow
@@ -69,7 +70,7 @@ def test_maps(tmp_path, name):
 def test_features_of_every_nano_network(tmp_path, name):
     backbone, size, images = network(name)
     export_network(backbone, tmp_path / "out", img_size=size, name=name)
-    assert_same(load_exported(tmp_path / "out")(images), eager(backbone, images))
+    assert_output(load_exported(tmp_path / "out")(images), eager(backbone, images))
 
 
 def test_the_choice_of_operators_is_kept_and_can_be_overruled(tmp_path):
@@ -80,7 +81,7 @@ def test_the_choice_of_operators_is_kept_and_can_be_overruled(tmp_path):
     for operators in OPERATORS:
         (tmp_path / "out" / "export.json").write_text(json.dumps({**facts, "operators": operators}))
         for onednn in (None, True, False):
-            assert_same(load_exported(tmp_path / "out", onednn=onednn)(images), eager(backbone, images))
+            assert_output(load_exported(tmp_path / "out", onednn=onednn)(images), eager(backbone, images))
 
 
 def test_what_breaks_with_onednn_says_so(tmp_path):
@@ -136,9 +137,9 @@ def test_a_call_leaves_the_threads_of_the_process(tmp_path):
 
 def test_training_mode_and_weights_are_not_changed_for_the_caller(tmp_path):
     backbone, size, images = network({"name": "ConvMLP", **SMALL["ConvMLP"]})
-    before = {n: v.numpy() for n, v in backbone.state_dict().items()}
+    before = state_of(backbone)
     export_network(backbone, tmp_path / "out", img_size=size)
-    assert all(np.array_equal(before[n], v.numpy()) for n, v in backbone.state_dict().items())
+    assert_same(state_of(backbone), before)
     backbone.train()
     backbone(paddle.to_tensor(images)).sum().backward()         # still an eager network
     assert backbone.norm.weight.grad is not None
@@ -151,7 +152,7 @@ def test_logits_come_from_the_head(tmp_path):
     export_network(backbone, tmp_path / "out", head=head, what="logits", img_size=size)
     loaded = load_exported(tmp_path / "out")
     assert loaded.facts["num_classes"] == 5
-    assert_same(loaded(images), eager(lambda x: head(backbone(x)), images))
+    assert_output(loaded(images), eager(lambda x: head(backbone(x)), images))
 
 
 @pytest.fixture
@@ -190,7 +191,7 @@ def test_command_loads_the_trained_weights(trained, tmp_path, command):
     larger = build_backbone({"name": "MlpMixer", "img_size": 32, "patch_size": 4, "embed_dim": 16, "num_blocks": 1,
                              "pretrained": str(run)})
     larger.eval()
-    assert_same(load_exported(tmp_path / "out")(images), eager(larger, images))
+    assert_output(load_exported(tmp_path / "out")(images), eager(larger, images))
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -5,6 +5,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+from helpers.arrays import assert_same, state_of
 from helpers.gradients import assert_close
 from helpers.marks import slow_but
 
@@ -36,7 +37,7 @@ def changed(cfg):
     ids=lambda cfg: cfg["name"])
 def test_features_and_maps(cfg):
     network = changed(cfg)
-    before = {name: value.numpy() for name, value in network.state_dict().items()}
+    before = state_of(network)
     images = paddle.randn([2, network.in_chans, 40, 28])
     other = for_program(network)
     other.eval()
@@ -45,8 +46,7 @@ def test_features_and_maps(cfg):
     assert len(expected) == 1 + len(network.stages)
     assert_close(results, expected, 1e-5)
     assert not any(isinstance(layer, FlatBlock) for layer in network.sublayers())
-    assert before.keys() == network.state_dict().keys()
-    assert all(np.array_equal(before[name], value.numpy()) for name, value in network.state_dict().items())
+    assert_same(state_of(network), before)
 
 
 def test_the_order_of_cycle_mlps_channels():

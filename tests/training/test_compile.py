@@ -2,6 +2,7 @@
 import numpy as np
 import paddle
 import pytest
+from helpers.arrays import assert_same, state_of
 from helpers.backbones import SMALL, LeavesPaddle, small
 from helpers.gradients import gradients_of, project
 from helpers.marks import slow_but
@@ -35,15 +36,14 @@ def test_every_family_can_be_compiled(name):
     found = []
     for compile_it in (False, True):
         backbone = small(name, training=True, seed=5)
-        before = {n: v.numpy() for n, v in backbone.state_dict().items()}
+        before = state_of(backbone)
         if compile_it:
             compile_backbone(backbone, name, 16)
-            assert all(np.array_equal(before[n], v.numpy()) for n, v in backbone.state_dict().items())
+            assert_same(state_of(backbone), before)
         paddle.seed(6)
         features = backbone(paddle.randn([4, 3, 16, 16]))
         project(features).backward()
-        found.append(({"features": features.numpy(), **gradients_of(backbone)},
-                      {n: v.numpy() for n, v in backbone.state_dict().items()}))
+        found.append(({"features": features.numpy(), **gradients_of(backbone)}, state_of(backbone)))
     for eager, compiled in zip(*found):
         assert eager.keys() == compiled.keys()
         for key in eager:

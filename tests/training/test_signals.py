@@ -2,9 +2,8 @@
 import signal
 import time
 
-import numpy as np
 import pytest
-from helpers.run_folders import assert_same_end, evaluated, journal
+from helpers.run_folders import assert_same_arrays, assert_same_end, evaluated, journal
 from helpers.two_processes import ends, start_pair
 
 from passl_mixer import checkpoint
@@ -100,10 +99,7 @@ def test_two_processes_end_at_one_step_and_resume_bit_for_bit(tmp_path, tiny, pa
 
     ends(pair(train("parts")), 0)
     ends(undisturbed, 0)
-    one, other = (checkpoint.read_checkpoint(checkpoint.find_checkpoint(folder)) for folder in (whole, parts))
-    for mine, theirs in zip(one[:2], other[:2]):
-        assert mine.keys() == theirs.keys()
-        assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
+    assert_same_arrays(whole, parts)
     assert [(line["step"], line["loss"]) for line in journal(whole) if "loss" in line] \
         == [(line["step"], line["loss"]) for line in journal(parts) if "loss" in line]
 

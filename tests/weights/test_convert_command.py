@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.arrays import assert_same
 from safetensors.numpy import load_file, save_file
 
 from passl_mixer.backbones import build_backbone
@@ -27,9 +28,7 @@ def test_there_and_back(tmp_path, reference, command):
     theirs = tmp_path / "timm.safetensors"
     assert "mlp_mixer (timm)" in command("convert", theirs, ours, "--family", "mlp_mixer", "--source", "timm")
     command("convert", ours, back, "--family", "mlp_mixer", "--to", "timm")
-    got = load_file(back)
-    assert set(got) == set(reference)
-    assert all(np.array_equal(got[name], reference[name]) for name in reference)
+    assert_same(load_file(back), reference)
     command("convert", ours, tmp_path / "back.npz", "--family", "mlp_mixer", "--to", "google")
     with np.load(tmp_path / "back.npz") as file:
         assert "MixerBlock_1/token_mixing/Dense_0/kernel" in file.files
@@ -44,7 +43,7 @@ def test_what_was_written_loads(tmp_path, reference, command):
     other = build_backbone(cfg)
     assert load_encoder(ours, other)["converted_from"]["source"] == "timm"
     for backbone in (loaded, other):
-        assert all(np.array_equal(value, expected[name]) for name, value in arrays_of(backbone).items())
+        assert_same(arrays_of(backbone), expected)
 
 
 def test_faults_are_one_line_and_nothing_is_overwritten(tmp_path, reference, command):

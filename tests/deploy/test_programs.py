@@ -7,7 +7,6 @@ import paddle.nn.functional as F
 import pytest
 from helpers.arrays import assert_same, state_of
 from helpers.gradients import assert_close
-from helpers.marks import slow_but
 
 from passl_mixer import build_backbone
 from passl_mixer.deploy.as_mlp import FlatBlock
@@ -68,7 +67,8 @@ def test_products_with_bands_are_the_grouped_convolution(kernel, height, width, 
     assert_close([mix_pairs(x, weight)], [expected], 1e-5)
 
 
-@pytest.mark.parametrize("phase", slow_but(["fc"], ["fc", "depthwise"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["fc", "depthwise"])
 def test_products_by_onednn_keep_cosine_and_sine_apart(tmp_path, phase):
     """Paddle 3.3.1 would compute the cosine of the sine; see ``PlaneMix``."""
     network = changed({**WAVE, "phase": phase})

@@ -85,6 +85,7 @@ def test_other_families_and_sizes_are_refused():
     assert passl_mixer.to_conv is to_conv      # the name stays the function after its module is loaded
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_runs(tmp_path, capsys):
     blocks = code_of("hidden_convolution.md")
     assert len(blocks) >= 4

@@ -47,7 +47,7 @@ def two_runs(tiny, tmp_path):
     return begin
 
 
-@pytest.mark.parametrize("steps", [4, 12, 14, 16])
+@pytest.mark.parametrize("steps", slow_but([14], [4, 12, 14, 16]))
 def test_ended_after_any_step(tiny, two_runs, steps):
     whole, options, parts = two_runs()
     train(tiny(*options, f"train.max_steps={steps}"))
@@ -55,7 +55,7 @@ def test_ended_after_any_step(tiny, two_runs, steps):
     assert_same_end(whole, parts)
 
 
-@pytest.mark.parametrize("steps", [12, 14])
+@pytest.mark.parametrize("steps", slow_but([14], [12, 14]))
 def test_what_was_best_is_known_though_the_checkpoint_is_older(tiny, two_runs, steps):
     """The checkpoint of step 12 was saved before the kNN that the log has of it, here one that is not beaten."""
     _, options, parts = two_runs()

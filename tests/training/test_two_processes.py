@@ -83,6 +83,7 @@ def test_a_loss(said):
     assert "is nan at step 1" in second
 
 
+@pytest.mark.slow
 def test_a_parameter_that_is_to_be_saved(said, tmp_path):
     (first,), (second,) = said(0, "save(run, 1, 0.0, -1.0)")
     assert "is not finite after step 1; this state was not saved" in first

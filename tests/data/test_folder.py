@@ -158,12 +158,10 @@ def test_a_file_that_vanished_counts_as_bad(tmp_path):
 @pytest.mark.parametrize("state", ["missing", "empty", "file", "only text"])
 def test_missing_data_says_where_it_was_looked_for_and_what_to_do(tmp_path, state):
     root = tmp_path / "imagenet"
-    if state == "file":
-        root.write_text("x")
-    elif state != "missing":
+    if state in ("empty", "only text"):
         (root / "train" / "cat").mkdir(parents=True)
-    if state == "only text":
-        (root / "train/cat/a.txt").write_text("x")
+    if state in ("file", "only text"):
+        (root if state == "file" else root / "train/cat/a.txt").write_text("x")
     with pytest.raises(BadInput) as caught:
         check_dataset({"name": "image_folder", "root": str(root)})
     message = str(caught.value)

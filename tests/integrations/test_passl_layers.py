@@ -78,16 +78,13 @@ def test_frozen_layers_do_not_learn_and_keep_their_statistics():
     assert any(name.startswith("0.net.stages") for name in changed)
 
 
-@pytest.mark.parametrize(("stages", "words"), [(5, "up to 4, the stages"), (-2, "-1 .none."), ("half", "or all"),
-                                               (True, "True")])
-def test_impossible_stages_are_refused(stages, words):
+@pytest.mark.parametrize(("options", "words"), [
+    *(({"frozen_stages": stages}, words) for stages, words in
+      ((5, "up to 4, the stages"), (-2, "-1 .none."), ("half", "or all"), (True, "True"))),
+    ({"output": "flat"}, "output is 'flat', expected one of pooled, map, vector")])
+def test_impossible_stages_and_outputs_are_refused(options, words):
     with pytest.raises(BadInput, match=words):
-        HostBackbone(build_backbone("mlp_mixer_nano"), frozen_stages=stages)
-
-
-def test_an_unknown_output_is_refused():
-    with pytest.raises(BadInput, match="output is 'flat', expected one of pooled, map, vector"):
-        HostBackbone(build_backbone("mlp_mixer_nano"), output="flat")
+        HostBackbone(build_backbone("mlp_mixer_nano"), **options)
 
 
 def test_a_head_has_the_loss_and_accuracies_of_passl():

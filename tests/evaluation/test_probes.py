@@ -38,12 +38,6 @@ def test_knn_is_its_definition_in_any_blocks(k, temperature, blocks):
     assert 0.3 < found < 1.0
 
 
-def test_knn_needs_enough_neighbours():
-    bank, labels = blobs(10)
-    with pytest.raises(BadInput, match=r"evaluate.knn.k is 11 but the bank holds 10"):
-        knn_accuracy(bank, labels, bank, labels, k=11, temperature=0.1)
-
-
 def test_linear_probe_finds_what_is_linear_and_only_that():
     train, labels = blobs(400, spread=0.2)
     test, truth = blobs(200, spread=0.2, seed=1)
@@ -113,7 +107,9 @@ def test_few_labels_draws_do_not_depend_on_the_features():
     assert few_label_accuracy(features, labels, features, labels, labels_per_class=1, draws=4, l2=0.01) == 1.0
 
 
-def test_few_labels_needs_enough_images():
-    train, labels = blobs(20)
+def test_probes_need_enough_images():
+    train, labels = blobs(10)
+    with pytest.raises(BadInput, match=r"evaluate.knn.k is 11 but the bank holds 10"):
+        knn_accuracy(train, labels, train, labels, k=11, temperature=0.1)
     with pytest.raises(BadInput, match="labels per class asked for"):
         few_label_accuracy(train, labels, train, labels, labels_per_class=50, draws=2, l2=0.1)

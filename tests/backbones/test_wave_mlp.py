@@ -1,5 +1,4 @@
 """Wave-MLP: its mixer against the definition with loops over positions, taps and groups, and phases."""
-
 import numpy
 import paddle
 import pytest

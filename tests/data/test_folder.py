@@ -1,5 +1,4 @@
 """Image folders written with OpenCV and read back: layouts, formats, bad files, messages."""
-
 import cv2
 import numpy as np
 import pytest

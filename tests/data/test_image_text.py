@@ -234,23 +234,20 @@ def test_an_empty_caption_is_named(tmp_path, write):
             write_shards: "shard-000.tar: sub/2.txt"}[write] in said
 
 
-@pytest.mark.parametrize(("text", "words"), [
+NOT_PAIRS = {"table": [
     ("image,title\na,b\n", "no column 'caption'"), ("image,caption,caption\na,b,c\n", "two columns 'caption'"),
     ("", "no column 'image'"), ("image,caption\na,b,c\n", "line 2: 3 columns, expected the header's 2"),
     ('image,caption\na,"b\nc\n', "line 3: not a table"), ('image,caption\na,"b" c\n', "line 2: not a table"),
-    ("image,caption\n", "holds no pair")])
-def test_tables_that_are_not_tables(tmp_path, text, words):
-    (tmp_path / "a.csv").write_text(text)
-    assert words in message({"name": "image_text_table", "file": str(tmp_path / "a.csv")})
-
-
-@pytest.mark.parametrize(("text", "words"), [
+    ("image,caption\n", "holds no pair")], "jsonl": [
     ('{"image": "a"}\n', "line 1: no key 'caption'"), ('\n{"image": "a", ', "line 2: not JSON"),
     ('["a", "b"]', "expected a JSON object, got list"), ('{"image": 3, "caption": "x"}', "the image is 3"),
-    ('{"image": "a", "caption": ["x"]}', "the caption is ['x']"), ("[" * 100_000, "line 1: not JSON")])
-def test_lines_that_are_not_pairs(tmp_path, text, words):
-    (tmp_path / "a.jsonl").write_text(text)
-    assert words in message({"name": "image_text_jsonl", "file": str(tmp_path / "a.jsonl")})
+    ('{"image": "a", "caption": ["x"]}', "the caption is ['x']"), ("[" * 100_000, "line 1: not JSON")]}
+
+
+@pytest.mark.parametrize(("kind", "text", "words"), [(kind, *row) for kind, rows in NOT_PAIRS.items() for row in rows])
+def test_files_that_do_not_hold_pairs(tmp_path, kind, text, words):
+    (tmp_path / "a.csv").write_text(text)
+    assert words in message({"name": f"image_text_{kind}", "file": str(tmp_path / "a.csv")})
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")

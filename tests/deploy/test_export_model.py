@@ -5,11 +5,11 @@ import numpy as np
 import paddle
 import pytest
 from helpers.arrays import assert_same, state_of
-from helpers.backbones import SMALL, LeavesPaddle
+from helpers.backbones import NANO, SMALL, LeavesPaddle
 from helpers.gradients import assert_close
 from helpers.marks import slow_but
 
-from passl_mixer import build_backbone, build_head, list_backbones
+from passl_mixer import build_backbone, build_head
 from passl_mixer.checkpoint import read_checkpoint
 from passl_mixer.config import dump
 from passl_mixer.deploy.export import export_network, load_exported
@@ -41,9 +41,9 @@ def assert_output(results, expected):
     assert_close([results], [expected], 1e-5)
 
 
-@pytest.mark.parametrize("name", slow_but(("MlpMixer", "ASMLP"), SMALL))
-def test_features_of_every_family(tmp_path, name):
-    backbone, size, images = network({"name": name, **SMALL[name]})
+@pytest.mark.parametrize("name", slow_but(("MlpMixer", "ASMLP"), [*SMALL, *NANO]))
+def test_features_of_every_family_and_small_network(tmp_path, name):
+    backbone, size, images = network({"name": name, **SMALL[name]} if name in SMALL else name)
     said = export_network(backbone, tmp_path / "out", img_size=size, name=name)
     loaded = load_exported(tmp_path / "out")
     assert loaded.facts["onednn"]
@@ -63,14 +63,6 @@ def test_maps(tmp_path, name):
     assert len(maps) == len(wanted)
     for found, expected in zip(maps, wanted):
         assert_output(found, expected)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list_backbones("*_nano"))
-def test_features_of_every_nano_network(tmp_path, name):
-    backbone, size, images = network(name)
-    export_network(backbone, tmp_path / "out", img_size=size, name=name)
-    assert_output(load_exported(tmp_path / "out")(images), eager(backbone, images))
 
 
 def test_the_choice_of_operators_is_kept_and_can_be_overruled(tmp_path):

@@ -5,8 +5,6 @@ import pytest
 from passl_mixer.errors import BadInput
 from passl_mixer.evaluation.probes import few_label_accuracy, knn_accuracy, linear_probe
 
-RNG = np.random.default_rng(0)
-
 
 def blobs(count, classes=4, width=6, spread=0.7, seed=0):
     centres = np.random.default_rng(99).standard_normal((classes, width))
@@ -43,7 +41,7 @@ def test_linear_probe_finds_what_is_linear_and_only_that():
     test, truth = blobs(200, spread=0.2, seed=1)
     settings = {"epochs": 20, "lr": 1.0, "batch_size": 64}
     assert linear_probe(train, labels, test, truth, **settings) > 0.95
-    shuffled = RNG.permutation(labels)
+    shuffled = np.random.default_rng(0).permutation(labels)
     assert linear_probe(train, shuffled, test, truth, **settings) < 0.5
     assert linear_probe(1000 * train + 5, labels, 1000 * test + 5, truth, **settings) > 0.95, "scale must not matter"
 

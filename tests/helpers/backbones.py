@@ -40,6 +40,9 @@ FORMS = [*((name, {}) for name in SMALL), *(("WaveMLP", options) for options in 
          ("ConvMixer", {"act": "relu"}), ("ResMLP", {"act": "gelu_tanh"}), ("GMLP", {"act": "gelu_tanh"}),
          ("ViT", {"pool": "mean"})]
 NANO = list_backbones("*_nano")
+# Some families, and the network they are compared with, for tests that train every method on each.
+COMPARED = [{"name": "mlp_mixer_nano"}, {"name": "conv_mlp_nano"}, {"name": "cycle_mlp_nano"},
+            {"name": "resnet18", "stem": "cifar"}]
 
 # Laying out the larger networks takes seconds: they are counted once for all tests of a run.
 size_of = functools.cache(summary)

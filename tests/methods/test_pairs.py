@@ -3,16 +3,15 @@ import numpy as np
 import paddle
 import pytest
 from helpers.arrays import differing, state_of
+from helpers.backbones import COMPARED
 from helpers.methods import SELF_SUPERVISED, model_of
 
 from passl_mixer import build_method
 from passl_mixer.training.optim import build_optimizer
 
-BACKBONES = [{"name": "mlp_mixer_nano"}, {"name": "conv_mlp_nano"}, {"name": "cycle_mlp_nano"},
-             {"name": "resnet18", "stem": "cifar"}]
 
 @pytest.mark.parametrize("method", ["supervised", *SELF_SUPERVISED])
-@pytest.mark.parametrize("backbone", BACKBONES, ids=lambda b: b["name"])
+@pytest.mark.parametrize("backbone", COMPARED, ids=lambda b: b["name"])
 def test_one_step(backbone, method):
     paddle.seed(0)
     m = build_method(model_of(method, backbone))

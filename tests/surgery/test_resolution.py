@@ -1,5 +1,4 @@
 """Resized token mixing: against tiles, against interpolated token maps, and what cannot be resized."""
-
 import numpy as np
 import paddle
 import pytest

@@ -1,14 +1,12 @@
 """A run that is ended during the kNN after an epoch loses nothing and ends as one that was not."""
 import json
-import os
 import signal
-import threading
 import time
 
 import pytest
 from helpers.marks import slow_but
 from helpers.run_folders import assert_same_end, evaluated, journal
-from helpers.two_processes import start
+from helpers.two_processes import start, terminated_once, until
 
 from passl_mixer import checkpoint
 from passl_mixer.log import RunLog
@@ -28,13 +26,6 @@ from passl_mixer.cli import main
 options = ["output_dir=" + sys.argv[1] + "NAME", *{RUN + LONG}]
 sys.exit(main(["train", "-c", sys.argv[1] + "tiny.yaml", "--resume", *("-o" + option for option in options)]))
 """
-
-
-def until(happened):
-    limit = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < limit, "not within a minute"
-        time.sleep(0.002)
 
 
 @pytest.fixture
@@ -69,7 +60,7 @@ def test_what_was_best_is_known_though_the_checkpoint_is_older(tiny, two_runs, s
     assert checkpoint.read_checkpoint(parts / "checkpoints" / "step_0000016.safetensors")[2]["best_knn"] == 0.99
 
 
-@pytest.mark.parametrize("steps", [8, 12, 16])
+@pytest.mark.parametrize("steps", slow_but([12], [8, 12, 16]))
 def test_ended_between_the_best_checkpoint_and_its_line(tiny, two_runs, steps):
     whole, options, parts = two_runs()
     train(tiny(*options, f"train.max_steps={steps}"))
@@ -97,14 +88,8 @@ def test_a_checkpoint_with_a_later_best_beside_it(tiny, two_runs):
 def test_a_signal_does_not_wait_for_the_knn(tiny, two_runs, capsys, step, options):
     whole, options, parts = two_runs(*LONG, "evaluate.at_end=[]", *options)
 
-    def interrupt():
-        until(lambda: any(line["step"] == step for line in journal(parts)))
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    summary = train(tiny(*options))
-    thread.join()
+    with terminated_once(lambda: any(line["step"] == step for line in journal(parts))):
+        summary = train(tiny(*options))
     assert summary["interrupted"]
     assert summary["steps"] == step
     assert step not in evaluated(parts)

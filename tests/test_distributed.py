@@ -1,5 +1,4 @@
 """Identity on one process; on two, gathers with the gradient of the whole batch."""
-
 import numpy as np
 import paddle
 import pytest

@@ -18,6 +18,7 @@ import pytest
 from helpers.backbones import SMALL, small
 from helpers.gradients import assert_close, run_with_gradients
 from helpers.methods import overrides
+from helpers.runs import batches_of
 
 from passl_mixer import runtime
 from passl_mixer.data import Loader, build_dataset, build_views
@@ -51,9 +52,8 @@ def losses(tiny, *overrides, count: int = 8, weights=None):
     run = build_run(tiny("schedule.epochs=9", f"train.device={DEVICE}", *overrides))
     if weights is not None:
         run.method.set_state_dict(weights)
-    batches = (batch for epoch in range(9) for batch in run.loader.epoch(epoch))
-    moved = prefetch(batches, make_prefetcher(run.device))
-    return run, [float(train_step(run, batch, step)["loss"]) for step, batch in zip(range(count), moved)]
+    batches = zip(range(count), prefetch(batches_of(run), make_prefetcher(run.device)))
+    return run, [float(train_step(run, batch, step)["loss"]) for step, batch in batches]
 
 
 def assert_same_to_rounding(results: list, expected: list) -> None:

@@ -1,4 +1,4 @@
-"""AS-MLP: its shift against roll-and-zero, the norm over the whole image."""
+"""AS-MLP: its shift against roll-and-zero, and how patches merge."""
 import math
 
 import numpy

@@ -27,11 +27,6 @@ def ours_and_paddles(depth: int) -> tuple:
     return ours, theirs
 
 
-def sorted_parameters(network) -> list:
-    """In the order of names, ``layer1`` and ``stages.0`` alike."""
-    return [p for _, p in sorted(network.named_parameters()) if p.trainable]
-
-
 @pytest.mark.parametrize("depth", slow_but([18, 34, 50], [18, 34, 50, 101, 152]))
 def test_outputs_in_evaluation(depth):
     ours, theirs = ours_and_paddles(depth)
@@ -45,15 +40,15 @@ def test_outputs_in_evaluation(depth):
 def test_training(depth):
     ours, theirs = ours_and_paddles(depth)
     x = np.random.default_rng(1).standard_normal((3, 3, 64, 64)).astype("float32")
-    results, expected = (run_with_gradients(lambda x, network=network: network(x).flatten(1), [x],
-                                            parameters=sorted_parameters(network)) for network in (ours, theirs))
+    results, expected = (run_with_gradients(    # in the order of names, ``layer1`` and ``stages.0`` alike
+        lambda x, network=network: network(x).flatten(1), [x],
+        parameters=[p for _, p in sorted(network.named_parameters()) if p.trainable]) for network in (ours, theirs))
     for found, wanted in zip(results, expected):
         # in all, not each: where a number beside 0 rounds to its other side a ReLU passes or stops a gradient; some are
         # 0 but for rounding, since a norm follows
         assert np.linalg.norm(found - wanted) <= 1e-3 * np.linalg.norm(wanted) + 1e-3
     for name in ("bn1._mean", "bn1._variance"):
-        np.testing.assert_allclose(ours.state_dict()[name].numpy(), theirs.state_dict()[name].numpy(), rtol=1e-5,
-                                   atol=1e-6)
+        assert_close([ours.state_dict()[name]], [theirs.state_dict()[name]], 1e-6)
 
 
 @pytest.mark.parametrize("depth", [18, 50])

@@ -1,5 +1,4 @@
 """ViP: its permutation against the definition, its segments."""
-
 import numpy
 import paddle
 import pytest

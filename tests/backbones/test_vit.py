@@ -1,5 +1,4 @@
 """ViT against its equations in slow loops, its symmetry; what sets CLIP's image tower apart."""
-
 import numpy
 import paddle
 import pytest

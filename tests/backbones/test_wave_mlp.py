@@ -1,5 +1,4 @@
 """Wave-MLP: its mixer against the definition with loops over positions, taps and groups, and phases."""
-
 import numpy
 import paddle
 import pytest
@@ -99,13 +98,15 @@ def test_mixing_reads_seven_positions_of_its_axis():
 def test_group_norm_is_over_a_whole_image(data_format):
     x = numpy.random.default_rng(2).normal(size=(2, 3, 5, 4)).astype("float32")
     layer = NORMS["group"][data_format == "NCHW"](4)
-    scale = numpy.arange(1, 5, dtype="float32")
+    scale = numpy.arange(4, dtype="float32")
     layer.weight.set_value(paddle.to_tensor(scale))
+    layer.bias.set_value(paddle.to_tensor(-scale))
     given = paddle.to_tensor(x if data_format == "NHWC" else x.transpose(0, 3, 1, 2).copy())
     got = layer(given).numpy()
     got = got if data_format == "NHWC" else got.transpose(0, 2, 3, 1)
     mean, variance = x.mean((1, 2, 3), keepdims=True), x.var((1, 2, 3), keepdims=True)
-    numpy.testing.assert_allclose(got, (x - mean) / numpy.sqrt(variance + 1e-5) * scale, rtol=1e-3, atol=1e-5)
+    numpy.testing.assert_allclose(got, (x - mean) / numpy.sqrt(variance + 1e-5) * scale - scale, rtol=1e-3,
+                                  atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "layers", "millions", "gflops"), slow_but(lambda row: row[-2] < 20, [

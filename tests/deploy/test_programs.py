@@ -5,8 +5,8 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+from helpers.arrays import assert_same, state_of
 from helpers.gradients import assert_close
-from helpers.marks import slow_but
 
 from passl_mixer import build_backbone
 from passl_mixer.deploy.as_mlp import FlatBlock
@@ -36,7 +36,7 @@ def changed(cfg):
     ids=lambda cfg: cfg["name"])
 def test_features_and_maps(cfg):
     network = changed(cfg)
-    before = {name: value.numpy() for name, value in network.state_dict().items()}
+    before = state_of(network)
     images = paddle.randn([2, network.in_chans, 40, 28])
     other = for_program(network)
     other.eval()
@@ -45,8 +45,7 @@ def test_features_and_maps(cfg):
     assert len(expected) == 1 + len(network.stages)
     assert_close(results, expected, 1e-5)
     assert not any(isinstance(layer, FlatBlock) for layer in network.sublayers())
-    assert before.keys() == network.state_dict().keys()
-    assert all(np.array_equal(before[name], value.numpy()) for name, value in network.state_dict().items())
+    assert_same(state_of(network), before)
 
 
 def test_the_order_of_cycle_mlps_channels():
@@ -68,7 +67,8 @@ def test_products_with_bands_are_the_grouped_convolution(kernel, height, width, 
     assert_close([mix_pairs(x, weight)], [expected], 1e-5)
 
 
-@pytest.mark.parametrize("phase", slow_but(["fc"], ["fc", "depthwise"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["fc", "depthwise"])
 def test_products_by_onednn_keep_cosine_and_sine_apart(tmp_path, phase):
     """Paddle 3.3.1 would compute the cosine of the sine; see ``PlaneMix``."""
     network = changed({**WAVE, "phase": phase})

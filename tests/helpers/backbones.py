@@ -40,6 +40,9 @@ FORMS = [*((name, {}) for name in SMALL), *(("WaveMLP", options) for options in 
          ("ConvMixer", {"act": "relu"}), ("ResMLP", {"act": "gelu_tanh"}), ("GMLP", {"act": "gelu_tanh"}),
          ("ViT", {"pool": "mean"})]
 NANO = list_backbones("*_nano")
+# Some families, and the network they are compared with, for tests that train every method on each.
+COMPARED = [{"name": "mlp_mixer_nano"}, {"name": "conv_mlp_nano"}, {"name": "cycle_mlp_nano"},
+            {"name": "resnet18", "stem": "cifar"}]
 
 # Laying out the larger networks takes seconds: they are counted once for all tests of a run.
 size_of = functools.cache(summary)
@@ -51,6 +54,15 @@ def small(name: str, *, training: bool = False, seed: int = 0, **options):
     backbone = build_backbone({"name": name, **SMALL[name], **options})
     backbone.train() if training else backbone.eval()
     return backbone
+
+
+class LeavesPaddle(paddle.nn.Layer):
+    """A backbone that computes in NumPy, which no program can hold."""
+
+    in_chans, num_features = 3, 3
+
+    def forward(self, images):
+        return paddle.to_tensor(np.linalg.norm(images.numpy(), axis=(2, 3)))
 
 
 def known_options(name: str, **options) -> dict:

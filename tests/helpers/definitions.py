@@ -4,6 +4,15 @@ import math
 import numpy as np
 
 
+def cosine(a, b):
+    return (a @ b) / math.sqrt(a @ a) / math.sqrt(b @ b)
+
+
+def unit(rows):
+    """Rows of length one."""
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
 def gelu(x):
     return np.vectorize(lambda v: 0.5 * v * (1 + math.erf(v / math.sqrt(2))))(x)
 

@@ -1,14 +1,39 @@
-"""A script on one process and on two that train together by gloo."""
+"""A script on one process and on two that train together by gloo; signals and what is waited for."""
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import zlib
 from pathlib import Path
 
 import numpy as np
 
 from passl_mixer import distributed
+
+
+def until(happened) -> None:
+    """Wait for something that happens within a minute."""
+    limit = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < limit, "not within a minute"
+        time.sleep(0.002)
+
+
+@contextlib.contextmanager
+def terminated_once(happened):
+    """Sends SIGTERM to this process when something has happened."""
+    def wait():
+        until(happened)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    yield
+    thread.join()
 
 
 def start(script: str, folder: Path, rank: int = 0, endpoints=("",)):

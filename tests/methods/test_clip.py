@@ -6,6 +6,8 @@ import numpy as np
 import paddle
 import pytest
 from helpers.autocast import LOW, Autocast, take_branches_of_a_gpu
+from helpers.backbones import COMPARED
+from helpers.definitions import cosine
 from helpers.gradients import differences
 from helpers.run_folders import assert_same_arrays, last_checkpoint
 
@@ -19,15 +21,9 @@ from passl_mixer.training.optim import build_optimizer
 from passl_mixer.training.run import build_run
 from passl_mixer.training.trainer import train
 
-BACKBONES = [{"name": "mlp_mixer_nano"}, {"name": "conv_mlp_nano"}, {"name": "cycle_mlp_nano"},
-             {"name": "resnet18", "stem": "cifar"}]
 TEXT = {"vocab_size": 12, "context_length": 6, "width": 16, "num_layers": 1, "num_heads": 2}
 HEAD = {"name": "mlp", "layers": 1, "out": 8, "norm": None, "last_bias": False}
 IDS = np.array([[10, 1, 11, 0, 0, 0], [10, 2, 3, 11, 0, 0], [10, 4, 5, 6, 7, 11], [10, 8, 8, 11, 0, 0]], "int32")
-
-
-def cosine(a, b):
-    return (a @ b) / math.sqrt(a @ a) / math.sqrt(b @ b)
 
 
 def slow_loss(image, text, scale):
@@ -80,7 +76,7 @@ def views(count=4):
     return [paddle.to_tensor(np.random.default_rng(0).normal(size=[count, 3, 32, 32]).astype("float32"))]
 
 
-@pytest.mark.parametrize("backbone", BACKBONES, ids=lambda b: b["name"])
+@pytest.mark.parametrize("backbone", COMPARED, ids=lambda b: b["name"])
 def test_steps_move_everything_and_lower_the_loss(backbone):
     method = tiny(backbone)
     method.check_batch(4)

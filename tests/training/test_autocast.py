@@ -6,6 +6,7 @@ from helpers.autocast import FULL, LOW, Autocast, take_branches_of_a_gpu
 from helpers.backbones import SMALL
 from helpers.marks import slow_but
 from helpers.methods import override
+from helpers.runs import first_losses
 from test_host_reads import RUNS
 
 from passl_mixer.training.precision import Precision
@@ -22,10 +23,9 @@ def as_on_a_gpu(monkeypatch):
 
 
 def losses(run) -> list:
-    batches = [batch for epoch in range(STEPS) for batch in run.loader.epoch(epoch)][:STEPS]
-    found = [train_step(run, batch, step)["loss"] for step, batch in enumerate(batches)]
-    assert all(loss.dtype == FULL for loss in found)
-    return [float(loss) for loss in found]
+    results = first_losses(run, STEPS)
+    assert all(loss.dtype == FULL for loss in results)
+    return [float(loss) for loss in results]
 
 
 def types(run) -> dict:

@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 import pytest
 from helpers.methods import DROP_PATH, overrides
+from helpers.runs import first_losses
 
 from passl_mixer.errors import BadInput
 from passl_mixer.runtime import seed_step
@@ -76,9 +77,14 @@ def graphed(run, **options):
     return found
 
 
+def graphed_run(tiny, *overrides, **options):
+    run = build_run(tiny("schedule.epochs=9", *overrides))
+    run.graphed = graphed(run, **options)
+    return run
+
+
 def steps(run, count: int) -> list:
-    return [float(train_step(run, batch, step)["loss"])
-            for step, batch in zip(range(count), (b for epoch in range(9) for b in run.loader.epoch(epoch)))]
+    return [float(loss) for loss in first_losses(run, count)]
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -96,15 +102,13 @@ def test_recorded_steps_train_as_eager_ones_do(tiny, name):
 
 
 def test_a_graph_that_draws_the_same_numbers_every_time_is_refused(tiny):
-    run = build_run(tiny("schedule.epochs=9", *RUNS["supervised"]))
-    run.graphed = graphed(run, random=False)
+    run = graphed_run(tiny, *RUNS["supervised"], random=False)
     with pytest.raises(BadInput, match=r"computes something else: .* set train.cuda_graphs=false"):
         steps(run, WARM_UP + 1)
 
 
 def test_a_graph_that_keeps_the_first_batch_is_refused(tiny, monkeypatch):
-    run = build_run(tiny("schedule.epochs=9"))
-    run.graphed = graphed(run)
+    run = graphed_run(tiny)
     replay = Recorded.replay
 
     def stale(self):
@@ -118,8 +122,7 @@ def test_a_graph_that_keeps_the_first_batch_is_refused(tiny, monkeypatch):
 
 
 def test_a_tensor_that_moves_is_noticed(tiny):
-    run = build_run(tiny("schedule.epochs=9", *RUNS["moco_split"]))
-    run.graphed = graphed(run)
+    run = graphed_run(tiny, *RUNS["moco_split"])
     steps(run, WARM_UP + 1)
     moved = paddle.rand(run.method.queue.shape)
     moved._share_buffer_to(run.method.queue)
@@ -128,8 +131,7 @@ def test_a_tensor_that_moves_is_noticed(tiny):
 
 
 def test_another_batch_size_is_refused(tiny):
-    run = build_run(tiny("schedule.epochs=9"))
-    run.graphed = graphed(run)
+    run = graphed_run(tiny)
     steps(run, WARM_UP + 1)
     views, labels = next(iter(run.loader.epoch(0)))
     with pytest.raises(BadInput, match=r"a batch has the shapes .* set train.cuda_graphs=false"):

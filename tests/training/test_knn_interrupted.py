@@ -1,14 +1,12 @@
 """A run that is ended during the kNN after an epoch loses nothing and ends as one that was not."""
 import json
-import os
 import signal
-import threading
 import time
 
 import pytest
 from helpers.marks import slow_but
 from helpers.run_folders import assert_same_end, evaluated, journal
-from helpers.two_processes import start
+from helpers.two_processes import start, terminated_once, until
 
 from passl_mixer import checkpoint
 from passl_mixer.log import RunLog
@@ -30,13 +28,6 @@ sys.exit(main(["train", "-c", sys.argv[1] + "tiny.yaml", "--resume", *("-o" + op
 """
 
 
-def until(happened):
-    limit = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < limit, "not within a minute"
-        time.sleep(0.002)
-
-
 @pytest.fixture
 def two_runs(tiny, tmp_path):
     """A run that is not disturbed, its folder, and the options and the folder of one that will be."""
@@ -47,7 +38,7 @@ def two_runs(tiny, tmp_path):
     return begin
 
 
-@pytest.mark.parametrize("steps", [4, 12, 14, 16])
+@pytest.mark.parametrize("steps", slow_but([14], [4, 12, 14, 16]))
 def test_ended_after_any_step(tiny, two_runs, steps):
     whole, options, parts = two_runs()
     train(tiny(*options, f"train.max_steps={steps}"))
@@ -55,7 +46,7 @@ def test_ended_after_any_step(tiny, two_runs, steps):
     assert_same_end(whole, parts)
 
 
-@pytest.mark.parametrize("steps", [12, 14])
+@pytest.mark.parametrize("steps", slow_but([14], [12, 14]))
 def test_what_was_best_is_known_though_the_checkpoint_is_older(tiny, two_runs, steps):
     """The checkpoint of step 12 was saved before the kNN that the log has of it, here one that is not beaten."""
     _, options, parts = two_runs()
@@ -69,7 +60,7 @@ def test_what_was_best_is_known_though_the_checkpoint_is_older(tiny, two_runs, s
     assert checkpoint.read_checkpoint(parts / "checkpoints" / "step_0000016.safetensors")[2]["best_knn"] == 0.99
 
 
-@pytest.mark.parametrize("steps", [8, 12, 16])
+@pytest.mark.parametrize("steps", slow_but([12], [8, 12, 16]))
 def test_ended_between_the_best_checkpoint_and_its_line(tiny, two_runs, steps):
     whole, options, parts = two_runs()
     train(tiny(*options, f"train.max_steps={steps}"))
@@ -97,14 +88,8 @@ def test_a_checkpoint_with_a_later_best_beside_it(tiny, two_runs):
 def test_a_signal_does_not_wait_for_the_knn(tiny, two_runs, capsys, step, options):
     whole, options, parts = two_runs(*LONG, "evaluate.at_end=[]", *options)
 
-    def interrupt():
-        until(lambda: any(line["step"] == step for line in journal(parts)))
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    summary = train(tiny(*options))
-    thread.join()
+    with terminated_once(lambda: any(line["step"] == step for line in journal(parts))):
+        summary = train(tiny(*options))
     assert summary["interrupted"]
     assert summary["steps"] == step
     assert step not in evaluated(parts)

@@ -206,5 +206,3 @@ def test_embeddings_of_the_comparison_backbones_are_not_decayed():
         matrices = {n for n, p in named if p.ndim > 1}
         assert {n for n in matrices if n.endswith(tuple(excluded))} == matrices & optimizer.excluded
         assert matrices - optimizer.excluded
-
-

@@ -2,10 +2,9 @@
 import signal
 import time
 
-import numpy as np
 import pytest
-from helpers.run_folders import assert_same_end, evaluated, journal
-from helpers.two_processes import ends, start_pair
+from helpers.run_folders import assert_same_arrays, assert_same_end, evaluated, journal
+from helpers.two_processes import ends, start_pair, until
 
 from passl_mixer import checkpoint
 from passl_mixer.training.interruption import Interruption, steps_to_next_exchange
@@ -62,13 +61,6 @@ def pair(tmp_path):
         process.communicate()
 
 
-def steps_reached(folder, more_than):
-    limit = time.monotonic() + 60
-    while not any(line["step"] > more_than for line in journal(folder)):
-        assert time.monotonic() < limit, "no step within a minute"
-        time.sleep(0.01)
-
-
 def step_saved(folder, said):
     """The step of the one checkpoint, which is the last that was logged and the one that was said."""
     saved = checkpoint.checkpoints_of(folder)
@@ -86,12 +78,12 @@ def test_two_processes_end_at_one_step_and_resume_bit_for_bit(tmp_path, tiny, pa
     undisturbed = pair(train("whole"))
 
     running = pair(train("parts"))           # only the process that does not save is told to end
-    steps_reached(parts, 2)
+    until(lambda: any(line["step"] > 2 for line in journal(parts)))
     running[1].send_signal(signal.SIGTERM)
     first = step_saved(parts, ends(running, 130)[0])
 
     running = pair(train("parts"))           # as Paddle's launcher does it: one after the other, three times
-    steps_reached(parts, first + 1)
+    until(lambda: any(line["step"] > first + 1 for line in journal(parts)))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
         for process in running:
             process.send_signal(number)
@@ -100,10 +92,7 @@ def test_two_processes_end_at_one_step_and_resume_bit_for_bit(tmp_path, tiny, pa
 
     ends(pair(train("parts")), 0)
     ends(undisturbed, 0)
-    one, other = (checkpoint.read_checkpoint(checkpoint.find_checkpoint(folder)) for folder in (whole, parts))
-    for mine, theirs in zip(one[:2], other[:2]):
-        assert mine.keys() == theirs.keys()
-        assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
+    assert_same_arrays(whole, parts)
     assert [(line["step"], line["loss"]) for line in journal(whole) if "loss" in line] \
         == [(line["step"], line["loss"]) for line in journal(parts) if "loss" in line]
 
@@ -114,11 +103,7 @@ def test_two_processes_give_up_the_knn_together_and_do_it_when_they_continue(tmp
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     undisturbed = pair(train("whole", 3, KNN))
     running = pair(train("parts", 3, KNN))
-    saved_last = parts / "checkpoints" / "step_0000008.safetensors"
-    limit = time.monotonic() + 60
-    while not saved_last.exists():
-        assert time.monotonic() < limit, "no checkpoint within a minute"
-        time.sleep(0.005)
+    until((parts / "checkpoints" / "step_0000008.safetensors").exists)
     running[1].send_signal(signal.SIGTERM)
     assert "interrupted at step 8; saved." in ends(running, 130)[0]
     assert list(evaluated(parts)) == [4]

@@ -1,15 +1,12 @@
 """The loop: exact resume, what a run folder holds, the step's order, failures that name themselves."""
 import json
-import os
-import signal
-import threading
-import time
 
 import numpy as np
 import paddle
 import pytest
 from helpers.methods import CLASSIFIER, DROP_PATH, METHODS, OPTIMISERS, override, overrides
 from helpers.run_folders import assert_same_arrays, journal, last_checkpoint
+from helpers.two_processes import terminated_once
 
 from passl_mixer import checkpoint
 from passl_mixer.build import resolve
@@ -159,15 +156,8 @@ def test_interruption_saves_and_continues_exactly(tiny, tmp_path):
     whole = f"output_dir={tmp_path / 'whole'}"
     train(tiny(whole, "schedule.epochs=6"))
 
-    def interrupt():
-        log = tmp_path / "run" / "log.jsonl"
-        while not log.exists() or len(log.read_text().splitlines()) < 3:
-            time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGTERM)
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    summary = train(tiny("schedule.epochs=6"))
-    thread.join()
+    with terminated_once(lambda: len(journal(tmp_path / "run")) >= 3):
+        summary = train(tiny("schedule.epochs=6"))
     assert summary["interrupted"]
     assert 3 <= summary["steps"] < 24
     train(tiny("schedule.epochs=6"), resume=True)

@@ -40,11 +40,16 @@ def batch_norm(x, weight, bias, mean, variance, residual=None, *, training: bool
         BadInput: a residual of another shape.
     Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
     """
+    _check_residual(x, residual)
+    return BATCH_NORM(x, weight, bias, mean, variance, residual, training, momentum, epsilon, data_format, pre_act,
+                      post_act)
+
+
+@paddle.jit.not_to_static                   # in a program unknown sizes would be compared as tensors
+def _check_residual(x, residual) -> None:
     if residual is not None and list(residual.shape) != list(x.shape):
         raise BadInput(f"a map {list(residual.shape)} is to be added to a normalised map {list(x.shape)}; expected one "
                        "shape")
-    return BATCH_NORM(x, weight, bias, mean, variance, residual, training, momentum, epsilon, data_format, pre_act,
-                      post_act)
 
 
 def _paddle_batch_norm(x, weight, bias, mean, variance, residual, training, momentum, epsilon, data_format, pre_act,
@@ -168,15 +173,16 @@ def _native_fixed(x, weight, bias, mean, variance, residual, training, momentum,
 
 
 def _accepts_batch_norm(x, weight, bias, mean, variance, residual, *options) -> bool:
-    channels = x.shape[1] if options[3] == "NCHW" else x.shape[-1]
-    return x.ndim > 1 and x.size > 0 and all(t is not None and t.shape == [channels]
-                                             for t in (weight, bias, mean, variance))
+    if x.ndim < 2 or x.size == 0 or (residual is not None and residual.shape != x.shape):
+        return False
+    channels = [x.shape[1] if options[3] == "NCHW" else x.shape[-1]]
+    return all(t is not None and t.shape == channels for t in (weight, bias, mean, variance))
 
 
 def _accepts_batch_norm_kernel(x, weight, bias, mean, variance, residual, *options) -> bool:
-    # the running statistics are changed where they are
+    # Of one number a channel Paddle trains no norm, but returns it; the running statistics are changed where they are.
     return (_accepts_batch_norm(x, weight, bias, mean, variance, residual, *options)
-            and (options[0] or not _needs_gradient(x, weight, bias, residual))
+            and (x.size > weight.size if options[0] else not _needs_gradient(x, weight, bias, residual))
             and mean.is_contiguous() and variance.is_contiguous())
 
 

@@ -8,6 +8,7 @@ import ctypes
 import paddle
 import paddle.nn.functional as F
 
+from passl_mixer.errors import BadInput
 from passl_mixer.ops import native
 from passl_mixer.ops.axes import permute
 from passl_mixer.ops.gradients import apply
@@ -31,11 +32,19 @@ def conv2d(x, weight, bias=None, *, stride: int = 1, padding=0, groups: int = 1,
         data_format: "NCHW", or "NHWC" where the channels are last.
     Returns:
         [B, O, h, w] or [B, h, w, O], where h = floor((H + 2 padding - kernel height) / stride) + 1, and w likewise.
+    Raises:
+        BadInput: if maps are too small for a kernel to give a single output.
     """
     return CONV2D(x, weight, bias, stride, padding, groups, data_format)
 
 
 def _paddle_conv2d(x, weight, bias, stride, padding, groups, data_format):
+    sides = x.shape[2:] if data_format == "NCHW" else x.shape[1:-1]
+    for side, zeros, kernel in zip(sides, _pair(padding), weight.shape[2:]):
+        # Unknown in a program, -1 or a symbol, it passes. Paddle's kernels give a map without positions, and then die.
+        if isinstance(side, int) and side > 0 and side + 2 * zeros - kernel <= -stride:
+            raise BadInput(f"maps of {sides[0]} x {sides[1]} positions are too small for a kernel of {weight.shape[2]} "
+                           f"x {weight.shape[3]} with padding {padding}; give larger images")
     return F.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups, data_format=data_format)
 
 

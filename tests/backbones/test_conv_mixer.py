@@ -81,7 +81,7 @@ def test_every_parameter_gets_a_gradient(act):
 def test_the_published_relu_variant_is_relu_and_nothing_drops_paths():
     for name, act in (("conv_mixer_768_32", "relu"), ("conv_mixer_1024_20", "gelu")):
         block = build_backbone({"name": name, "embed_dim": 8, "num_blocks": 1}).blocks[0]
-        assert block.norm1.before == block.norm2.before == act
+        assert block.norm1.pre_act == block.norm2.pre_act == act
     assert not [layer for layer in evaluated().sublayers() if isinstance(layer, DropPath)]
 
 

@@ -52,6 +52,7 @@ class AxialShift(nn.Layer):
         self.proj = torch_pointwise(width, width)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         y = ops.activate(self.norm1(self.enter(x_bhwc)), "gelu")
         w = self.along_width(axial_shift(y, 2, self.shift_size), "gelu")
         h = self.along_height(axial_shift(y, 1, self.shift_size), "gelu")
@@ -72,6 +73,7 @@ class AxialShiftBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
         return x_bhwc + self.drop_path(self.fc2(self.fc1(self.norm2(x_bhwc), "gelu")))
 
@@ -85,6 +87,7 @@ class PatchMerging(nn.Layer):
         self.reduction = torch_pointwise(4 * width, 2 * width, bias=False)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to [B, H / 2, W / 2, 2 C]."""
         return self.reduction(self.norm(four_neighbours(x_bhwc)))
 
 

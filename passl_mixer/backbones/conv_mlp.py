@@ -28,7 +28,15 @@ STEMS = {4: (2, 2), 2: (2, None), 1: (1, None)}
 
 
 def conv(in_chans: int, out_chans: int, kernel: int, *, stride: int = 1, bias: bool = False, groups: int = 1):
-    """Convolution that keeps H / stride, with the official initialisation."""
+    """Convolution with the official initialisation; its maps have height H / stride and width W / stride, rounded up.
+
+    Args:
+        in_chans, out_chans: channels in and out.
+        kernel: side of the kernel, odd.
+        stride: positions between outputs.
+        bias: whether a bias is added.
+        groups: number of parts of the channels that are convolved apart.
+    """
     init = nn.initializer.Normal(0.0, math.sqrt(2.0 / (out_chans * kernel ** 2)))
     bias_attr = attr(torch_uniform(in_chans * kernel ** 2)) if bias else False
     return Conv2D(in_chans, out_chans, kernel, stride=stride, padding=kernel // 2, groups=groups,
@@ -62,6 +70,7 @@ class ConvMlpBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         # Sums are on rows: exported, a map that is used twice would be copied to be seen as rows.
         shape = [-1, *x_bhwc.shape[1:]]
         x_bsc = ops.flatten(x_bhwc, 1, 2)

@@ -53,6 +53,7 @@ class CycleMixer(nn.Layer):
         self.proj = Linear(width, width)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         branches = [self.along_width(x_bhwc), self.along_height(x_bhwc), self.channel(x_bhwc)]
         return self.proj(weigh_branches(branches, self.reweight1, self.reweight2))
 

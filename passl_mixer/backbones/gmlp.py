@@ -63,6 +63,7 @@ class GmlpBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bsc):
+        """Tokens [B, S, C] to the same shape."""
         hidden_bse = self.fc1(self.norm(x_bsc), self.act)
         return x_bsc + self.drop_path(self.fc2(self.gate(hidden_bse)))
 

@@ -33,7 +33,17 @@ Norm = functools.partial(BatchNorm2D, data_format="NHWC")
 
 
 def turned(x_bhwc, axis: int, start: int, count: int, length: int):
-    """``count`` positions of an axis (1 or 2) from ``start`` on, going round after ``length`` of them."""
+    """Positions of an axis from one on, going round at its end.
+
+    Args:
+        x_bhwc: [B, H, W, C].
+        axis: 1 for the height, 2 for the width.
+        start: the first position, in (-length, length).
+        count: number of positions.
+        length: positions after which it goes round; at most the length of the axis.
+    Returns:
+        [B, count, W, C] or [B, H, count, C].
+    """
     if start == 0 and count == x_bhwc.shape[axis]:
         return x_bhwc
     return ops.take(x_bhwc, [(start + i) % length for i in range(count)], axis)
@@ -67,7 +77,15 @@ def to_regions(x_bhwc, size: int, axis: int, shift: int = 0):
 
 
 def from_regions(x_bhwc, size: int, axis: int, length: int, shift: int = 0):
-    """Undo ``to_regions``; ``length`` is that of the axis before it."""
+    """Undo ``to_regions``.
+
+    Args:
+        x_bhwc: what ``to_regions`` gave.
+        size, axis, shift: as there.
+        length: of the axis before ``to_regions``.
+    Returns:
+        [B, H, W, C], of which the axis has ``length`` positions.
+    """
     height, width, chans = x_bhwc.shape[1:]
     chans //= size
     if axis == 2:
@@ -115,12 +133,17 @@ class HireMixer(nn.Layer):
         self.proj = Linear(width, width)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         branches = [self.along_height(x_bhwc), self.along_width(x_bhwc), self.channel(x_bhwc)]
         return self.proj(weigh_branches(branches, self.reweight1, self.reweight2))
 
 
 def conv_bn_relu(in_chans: int, out_chans: int, kernel: int, *, stride: int, padding: int) -> nn.Layer:
-    """Convolution with bias, BatchNorm and ReLU on [B, C, H, W], with the official initialisation."""
+    """Convolution with bias, BatchNorm and ReLU on [B, C, H, W], with the official initialisation.
+
+    Args:
+        in_chans, out_chans, kernel, stride, padding: as of ``Conv2D``.
+    """
     conv = Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding,
                      weight_attr=attr(nn.initializer.TruncatedNormal(std=0.02)),
                      bias_attr=attr(nn.initializer.Constant(0.0)))

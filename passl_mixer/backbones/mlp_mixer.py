@@ -41,6 +41,7 @@ class TokenMlp(nn.Layer):
         self.fc2 = TokenLinear(hidden, num_tokens, init=xavier, bias_init=tiny)
 
     def forward(self, x_bsc):
+        """Tokens [B, S, C] to the same shape."""
         return self.fc2(self.fc1(x_bsc, self.act))
 
 
@@ -58,6 +59,7 @@ class MixerBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bsc):
+        """Tokens [B, S, C] to the same shape."""
         x_bsc = x_bsc + self.drop_path(self.token_mlp(self.norm1(x_bsc)))
         return x_bsc + self.drop_path(self.channel_mlp(self.norm2(x_bsc)))
 

@@ -32,6 +32,7 @@ class Affine(nn.Layer):
         self.beta = self.create_parameter([width], is_bias=True)
 
     def forward(self, x_bsc):
+        """Tokens [B, S, C] to the same shape."""
         # In float32 under autocast: without statistics nothing else bounds the sum of many blocks.
         return ops.affine(x_bsc.astype(self.alpha.dtype), self.alpha, self.beta)
 
@@ -52,6 +53,7 @@ class ResMlpBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bsc):
+        """Tokens [B, S, C] to the same shape."""
         x_bsc = self._add(x_bsc, self.token_mixing(self.norm1(x_bsc)), self.gamma_1)
         return self._add(x_bsc, self.mlp(self.norm2(x_bsc)), self.gamma_2)
 

@@ -56,9 +56,11 @@ class BasicBlock(Block):
 
     @property
     def last_norm(self):
+        """The norm that ends the branch."""
         return self.bn2
 
     def forward(self, x):
+        """Maps x [B, in_chans, H, W], or channels last, to [B, expansion * width, H / stride, W / stride]."""
         return self.bn2(self.conv2(self.bn1(self.conv1(x))), residual=self.shortcut(x))
 
 
@@ -78,9 +80,11 @@ class BottleneckBlock(Block):
 
     @property
     def last_norm(self):
+        """The norm that ends the branch."""
         return self.bn3
 
     def forward(self, x):
+        """Maps x [B, in_chans, H, W], or channels last, to [B, expansion * width, H / stride, W / stride]."""
         y = self.bn2(self.conv2(self.bn1(self.conv1(x))))
         return self.bn3(self.conv3(y), residual=self.shortcut(x))
 

@@ -47,7 +47,13 @@ def check_quarters(**widths) -> None:
 
 
 def check_hidden(mlp_ratio: float, width: int, name: str) -> None:
-    """Raise ``BadInput`` if an MLP would be left without a hidden unit."""
+    """Raise ``BadInput`` if an MLP would be left without a hidden unit.
+
+    Args:
+        mlp_ratio: hidden width as a multiple of ``width``.
+        width: channels in.
+        name: of the option that gives ``width``, for the message.
+    """
     if mlp_ratio * width < 1:
         raise BadInput(f"mlp_ratio {mlp_ratio} leaves no hidden unit at {name} {width}; raise one of them")
 
@@ -77,6 +83,7 @@ class S2Block(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         shifted = spatial_shift(self.fc1(self.norm1(x_bhwc), self.act), HEIGHT_FIRST)
         x_bhwc = x_bhwc + self.drop_path(self.fc2(shifted))
         return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))

@@ -45,7 +45,13 @@ class SplitAttention(nn.Layer):
         self.fc2 = Linear(width // 4, 3 * width, bias=False)
 
     def forward(self, a_bhwc, b_bhwc, c_bhwc):
-        """Three maps [B, H, W, C] to one."""
+        """The weighted sum of three maps.
+
+        Args:
+            a_bhwc, b_bhwc, c_bhwc: [B, H, W, C] each.
+        Returns:
+            [B, H, W, C].
+        """
         maps = [a_bhwc, b_bhwc, c_bhwc]
         sum_bc = ops.branch_mean(maps) * math.prod(a_bhwc.shape[1:3])
         # The channel is the fastest index of the 3 C scores.

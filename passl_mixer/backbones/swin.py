@@ -29,7 +29,13 @@ MASKED = -1e4  # exp() of it is 0 in float32, and float16 can hold it
 
 
 def pad_to_multiple(x, side: int, data_format: str = "NHWC"):
-    """Zeros at the bottom and right until H and W are multiples of ``side``; the same tensor where they are."""
+    """Zeros at the bottom and right until H and W are multiples of a number; the same tensor where they are.
+
+    Args:
+        x: [B, H, W, C], or [B, C, H, W] in the layout "NCHW".
+        side: the number, 1 or more.
+        data_format: "NHWC" or "NCHW".
+    """
     height = data_format.index("H")
     bottom, right = (-length % side for length in x.shape[height:height + 2])
     return ops.pad_axis(ops.pad_axis(x, height, 0, bottom), height + 1, 0, right)
@@ -44,7 +50,15 @@ def to_windows(x_bhwc, side: int):
 
 
 def from_windows(x_bwnc, height: int, width: int, side: int):
-    """Put the windows of ``to_windows`` back together, [B, height, width, C]."""
+    """Put the windows of ``to_windows`` back together.
+
+    Args:
+        x_bwnc: [B, (height / side) * (width / side), side^2, C].
+        height, width: of the map, multiples of ``side``.
+        side: positions on a window's side.
+    Returns:
+        [B, height, width, C].
+    """
     rows, columns, channels = height // side, width // side, x_bwnc.shape[-1]
     cut = ops.permute(x_bwnc.reshape([-1, rows, columns, side, side, channels]), [0, 1, 3, 2, 4, 5])
     return cut.reshape([-1, height, width, channels])
@@ -84,7 +98,11 @@ def window_mask(regions: Optional[numpy.ndarray]):
 
 
 def shifted_mask(size: Sequence[int], side: int, shifts: Sequence[int]):
-    """``window_mask`` of ``window_regions``."""
+    """``window_mask`` of ``window_regions``.
+
+    Args:
+        size, side, shifts: as of ``window_regions``.
+    """
     return window_mask(window_regions(size, side, shifts))
 
 
@@ -125,6 +143,7 @@ class WindowAttention(nn.Layer):
         return bias_hnn if mask is None else bias_hnn + mask
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         size = x_bhwc.shape[1:3]
         shifts = [self.shift if length > self.side else 0 for length in size]
         mask = ops.constant(shifted_mask, tuple(size), self.side, tuple(shifts))
@@ -151,6 +170,7 @@ class SwinBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         x_bhwc = x_bhwc + self.drop_path(self.attention(self.norm1(x_bhwc)))
         return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
 
@@ -164,6 +184,7 @@ class PatchMerging(nn.Layer):
         self.reduction = Linear(4 * width, 2 * width, bias=False)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to [B, H / 2, W / 2, 2 C], sides rounded up."""
         x_bhwc = pad_to_multiple(x_bhwc, 2)
         return self.reduction(self.norm(four_neighbours(x_bhwc)))
 

@@ -58,6 +58,7 @@ class PermuteMixer(nn.Layer):
         self.proj = Linear(width, width)
 
     def forward(self, x_bhwc):
+        """Maps [B, N, N, C] to the same shape."""
         h = exchange(self.along_height(exchange(x_bhwc, 1, self.segment_dim)), 1, self.segment_dim)
         w = exchange(self.along_width(exchange(x_bhwc, 2, self.segment_dim)), 2, self.segment_dim)
         c = self.channel(x_bhwc)
@@ -65,24 +66,36 @@ class PermuteMixer(nn.Layer):
 
 
 def segments(side: int, patch_size: int, embed_dims: Sequence[int], transitions: Sequence[bool]) -> Optional[List[int]]:
-    """Positions per row in every stage for square images of ``side`` pixels; None if the network cannot take them."""
+    """Positions per row in every stage; None if the network cannot take such images.
+
+    Args:
+        side: height and width of the images in pixels.
+        patch_size, embed_dims, transitions: options of ``ViP``.
+    """
     step = patch_size * 2 ** sum(transitions)
     if side < step or side % step:
         return None
-    found, n = [], side // patch_size
+    counts, n = [], side // patch_size
     for width, halved in zip(embed_dims, transitions):
         if width % n:
             return None
-        found.append(n)
+        counts.append(n)
         n = n // 2 if halved else n
-    return found
+    return counts
 
 
 def fitting_segments(img_size, patch_size: int, embed_dims: Sequence[int], transitions: Sequence[bool]) -> List[int]:
-    """``segments`` of an image size, or ``BadInput`` naming the nearest sizes that fit."""
-    found = segments(img_size[0], patch_size, embed_dims, transitions)
-    if img_size[0] == img_size[1] and found:
-        return found
+    """``segments`` of an image size.
+
+    Args:
+        img_size: (height, width) in pixels.
+        patch_size, embed_dims, transitions: options of ``ViP``.
+    Raises:
+        BadInput: a size that does not fit, with the nearest ones that do.
+    """
+    counts = segments(img_size[0], patch_size, embed_dims, transitions)
+    if img_size[0] == img_size[1] and counts:
+        return counts
     # A stage has no more positions in a row than channels, which bounds the sizes.
     fits = [side for side in range(patch_size, patch_size * embed_dims[0] + 1, patch_size)
             if segments(side, patch_size, embed_dims, transitions)]

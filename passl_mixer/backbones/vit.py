@@ -42,6 +42,7 @@ class VitBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bnc):
+        """Tokens [B, N, C] to the same shape."""
         x_bnc = x_bnc + self.drop_path(self.attention(self.norm1(x_bnc)))
         return x_bnc + self.drop_path(self.mlp(self.norm2(x_bnc)))
 

@@ -40,7 +40,12 @@ WINDOW = 7  # positions that token mixing reads along an axis
 
 
 def conv_norm(in_chans: int, out_chans: int, kernel: int, *, stride: int, padding: int, norm: str) -> nn.Layer:
-    """Stem or down-sampling: convolution with bias and a norm on [B, C, H, W]."""
+    """Stem or down-sampling: convolution with bias and a norm on [B, C, H, W].
+
+    Args:
+        in_chans, out_chans, kernel, stride, padding: as of ``Conv2D``.
+        norm: "batch", "group" or "none".
+    """
     return nn.Sequential(torch_conv(in_chans, out_chans, kernel, stride=stride, padding=padding),
                          NORMS[norm][1](out_chans))
 
@@ -102,6 +107,7 @@ class WaveMixer(nn.Layer):
         self.proj = torch_pointwise(width, width)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         branches = [self.along_width(x_bhwc), self.along_height(x_bhwc), self.channel(x_bhwc)]
         return self.proj(weigh_branches(branches, self.reweight1, self.reweight2))
 
@@ -118,6 +124,7 @@ class WaveBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
         return x_bhwc + self.drop_path(self.fc2(self.fc1(self.norm2(x_bhwc), "gelu")))
 

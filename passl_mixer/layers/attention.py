@@ -13,7 +13,7 @@ from passl_mixer.layers.basic import Linear
 
 
 class Attend(nn.Layer):
-    """``softmax(q k^T / sqrt(d) + bias) v``: a Layer without weights, so that ``macs.py`` sees its two products."""
+    """``softmax(q k^T / sqrt(d) + bias) v``: a Layer without weights, whose two products ``surgery/macs.py`` counts."""
 
     def forward(self, q, k, v, bias=None):
         """Weighted means of the values, [..., h, N, d].
@@ -57,7 +57,13 @@ class SelfAttention(nn.Layer):
 
 
 def check_block(width: int, num_heads: int, mlp_ratio: float) -> None:
-    """Raise ``BadInput`` unless ``num_heads`` divides ``width`` and the MLP has a hidden unit."""
+    """Raise ``BadInput`` unless the heads divide the width and the MLP has a hidden unit.
+
+    Args:
+        width: channels of a token.
+        num_heads: number of attention heads.
+        mlp_ratio: hidden width of the MLP as a multiple of ``width``.
+    """
     if width % num_heads:
         raise BadInput(f"num_heads {num_heads} does not divide the width {width}; change num_heads or embed_dim")
     if width * mlp_ratio < 1:

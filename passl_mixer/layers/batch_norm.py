@@ -166,7 +166,7 @@ class SyncBatchNorm(nn.layer.norm._BatchNormBase):
 
     def _normalised(self, x, data_format: str):
         if not self.training and paddle.is_grad_enabled() and self.weight is not None and self.bias is not None:
-            # of Paddle's own, the scale's gradient is None unless the shift's is asked for too
+            # Paddle's own gives the scale a gradient only together with the shift's
             _, shape = ops.around_channels(x, data_format)
             scale = self.weight * (self._variance + self._epsilon).rsqrt()
             return (x * scale.reshape(shape) + (self.bias - self._mean * scale).reshape(shape)).astype(x.dtype)

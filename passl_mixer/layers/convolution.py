@@ -53,6 +53,11 @@ def torch_conv(in_chans: int, out_chans: int, kernel: Union[int, Sequence[int]],
 
 
 def torch_pointwise(in_chans: int, out_chans: int, *, bias: bool = True) -> Linear:
-    """Linear map over the last axis, which starts as a 1 x 1 convolution of PyTorch does."""
+    """Linear map over the last axis, which starts as a 1 x 1 convolution of PyTorch does.
+
+    Args:
+        in_chans, out_chans: channels in and out.
+        bias: whether a bias is added.
+    """
     init = torch_uniform(in_chans)
     return Linear(in_chans, out_chans, bias=bias, init=init, bias_init=init)

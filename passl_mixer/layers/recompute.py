@@ -76,8 +76,8 @@ class _Recompute:
 
     @staticmethod
     def plain_gradients(ctx, dy):
-        raise BadInput("a gradient of gradients (create_graph=True) was asked of a backbone whose blocks are computed "
-                       "again, which have first derivatives only; call set_recompute(backbone, False), or set "
+        raise BadInput("a gradient of gradients (create_graph=True) was requested of a backbone whose blocks are "
+                       "computed again, which have first derivatives only; call set_recompute(backbone, False), or set "
                        "train.recompute=false")
 
 

@@ -1,5 +1,4 @@
-"""What families of stages share: the loop over stages, stem sizes, the block of two residual branches and weighted
-branches.
+"""Families of stages: their loop over stages, stem sizes, the block of two residual branches, weighted branches.
 
 Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is its layout.
 """
@@ -100,6 +99,7 @@ class ResidualBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
         return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
 

@@ -64,9 +64,13 @@ PERMUTE = Operator("permute", 1, _transpose,
 
 
 def flatten(x, start: int, stop: int):
-    """The axes ``start`` to ``stop`` of ``x`` as one; counted from 0.
+    """Some neighbouring axes as one. Paddle's own has no second derivative (3.3.1, 2.6.2).
 
-    Paddle's own has no second derivative (3.3.1, 2.6.2).
+    Args:
+        x: any shape.
+        start, stop: the first and the last of these axes, from 0 on.
+    Returns:
+        A tensor with ``stop - start`` axes less.
     """
     return FLATTEN(x, start, stop)
 

@@ -70,8 +70,9 @@ def _needs_gradient(*tensors) -> bool:
 
 
 def _batch_norm(x, weight, bias, mean, variance, residual, training, momentum, epsilon, data_format, pre_act, post_act):
-    """In evaluation by two operators where gradients are needed: of Paddle's norm, the scale's gradient is None unless
-    the shift's is asked for too (3.3.1, 2.6.2), and there is no second derivative.
+    """In evaluation by two operators where gradients are needed.
+
+    Paddle's norm (3.3.1, 2.6.2) gives the scale a gradient only together with the shift's, and has no second one.
     """
     if training or not _needs_gradient(x, weight, bias, residual):
         return _paddle_batch_norm(x, weight, bias, mean, variance, residual, training, momentum, epsilon, data_format,
@@ -89,7 +90,7 @@ def _scale_and_shift(weight, bias, mean, variance, epsilon: float) -> tuple:
 
 
 def _places(x, data_format: str) -> tuple:
-    """``(outer, channels, inner)`` as the native kernels want them."""
+    """``(outer, channels, inner)`` as the native kernels take them."""
     if data_format == "NHWC":
         return math.prod(x.shape[:-1]), x.shape[-1], 1
     return x.shape[0], x.shape[1], math.prod(x.shape[2:])

@@ -11,12 +11,11 @@ import paddle.nn.functional as F
 from passl_mixer.errors import BadInput
 from passl_mixer.ops import native
 from passl_mixer.ops.axes import permute
+from passl_mixer.ops.convolution_kernels import FIRST, LAST, Depthwise, PairMix, conv_gradients
 from passl_mixer.ops.gradients import apply
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.products import linear
 from passl_mixer.ops.table import Implementation, Operator
-
-LAST, FIRST = [0, 2, 3, 1], [0, 3, 1, 2]        # axes of [B, H, W, C] in [B, C, H, W], and the way back
 
 
 def conv2d(x, weight, bias=None, *, stride: int = 1, padding=0, groups: int = 1, data_format: str = "NCHW"):
@@ -38,13 +37,21 @@ def conv2d(x, weight, bias=None, *, stride: int = 1, padding=0, groups: int = 1,
     return CONV2D(x, weight, bias, stride, padding, groups, data_format)
 
 
+@paddle.jit.not_to_static
+def _check_sides(sides, kernel, stride: int, padding) -> None:
+    """Raise ``BadInput`` for maps that give no output: Paddle's kernels give an empty map, and then end the process.
+
+    Unknown sides, -1 or symbols in a program, pass.
+    """
+    if any(isinstance(side, int) and side > 0 and side + 2 * zeros - length <= -stride
+           for side, zeros, length in zip(sides, _pair(padding), kernel)):
+        raise BadInput(f"maps of {sides[0]} x {sides[1]} positions are too small for a kernel of {kernel[0]} x "
+                       f"{kernel[1]} with padding {padding}; give larger images")
+
+
 def _paddle_conv2d(x, weight, bias, stride, padding, groups, data_format):
-    sides = x.shape[2:] if data_format == "NCHW" else x.shape[1:-1]
-    for side, zeros, kernel in zip(sides, _pair(padding), weight.shape[2:]):
-        # Unknown in a program, -1 or a symbol, it passes. Paddle's kernels give a map without positions, and then die.
-        if isinstance(side, int) and side > 0 and side + 2 * zeros - kernel <= -stride:
-            raise BadInput(f"maps of {sides[0]} x {sides[1]} positions are too small for a kernel of {weight.shape[2]} "
-                           f"x {weight.shape[3]} with padding {padding}; give larger images")
+    if isinstance(stride, int) and x.ndim == weight.ndim == 4:
+        _check_sides(x.shape[2:] if data_format == "NCHW" else x.shape[1:3], weight.shape[2:], stride, padding)
     return F.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups, data_format=data_format)
 
 
@@ -54,36 +61,6 @@ def _conv2d(x, weight, bias, stride, padding, groups, data_format):
         return _paddle_conv2d(x, weight, bias, stride, padding, groups, data_format)
     y = _paddle_conv2d(permute(x, FIRST), weight, bias, stride, padding, groups, "NCHW")
     return permute(y, LAST)
-
-
-def conv_gradients(x, weight, dy, *, stride: int, padding, groups: int):
-    """The gradients of a convolution by differentiable operators.
-
-    Args:
-        x: [B, groups * I, H, W].
-        weight: [groups * O, I, kernel_h, kernel_w].
-        dy: gradient of the result, [B, groups * O, h, w].
-        stride: of the convolution.
-        padding: a number, or that of the height and that of the width.
-        groups: of the convolution.
-    Returns:
-        Functions that give the gradients of x and of the weight.
-    """
-    batch, in_chans, *sides = x.shape
-    out_chans, *kernel = weight.shape[0], *weight.shape[2:]
-
-    def input_gradient():
-        return F.conv2d_transpose(dy, weight, stride=stride, padding=padding, groups=groups, output_size=sides)
-
-    def weight_gradient():
-        # a convolution in which images and the channels of a group change places, and dy is the kernel
-        maps = x.reshape([batch, groups, in_chans // groups, *sides]).transpose([2, 1, 0, 3, 4])
-        kernels = dy.reshape([batch, out_chans, *dy.shape[2:]]).transpose([1, 0, 2, 3])
-        y = F.conv2d(maps.reshape([in_chans // groups, groups * batch, *sides]), kernels, padding=padding,
-                     dilation=stride, groups=groups)
-        return y[:, :, :kernel[0], :kernel[1]].transpose([1, 0, 2, 3])
-
-    return input_gradient, weight_gradient
 
 
 def _pair(padding) -> list:
@@ -148,38 +125,6 @@ def _by_products(x, weight, bias, stride, padding, groups, data_format):
     return y if data_format == "NCHW" else permute(y, LAST)
 
 
-class _Depthwise:
-    """Of [B, H, W, C] with [C, 1, k, k], k odd; keeps the size."""
-
-    @staticmethod
-    def forward(ctx, x_bhwc, weight, bias):
-        ctx.x, ctx.weight, y_bhwc = x_bhwc, weight, paddle.empty(x_bhwc.shape)
-        call("depthwise", dense(x_bhwc), dense(weight), None if bias is None else dense(bias), y_bhwc, *x_bhwc.shape,
-             weight.shape[-1], 0)
-        return y_bhwc
-
-    @staticmethod
-    def gradients(ctx, dy):
-        x_bhwc, weight, dy = ctx.x, dense(ctx.weight), dense(dy)
-        dweight, dbias = paddle.empty(weight.shape), paddle.empty([weight.shape[0]]) if ctx.needs_grad[2] else None
-        if any(ctx.needs_grad[1:]):
-            call("depthwise_weights_gradient", dense(x_bhwc), dy, dweight, dbias, *x_bhwc.shape, weight.shape[-1])
-
-        def input_gradient():
-            dx_bhwc = paddle.empty(x_bhwc.shape)
-            call("depthwise", dy, weight, None, dx_bhwc, *x_bhwc.shape, weight.shape[-1], 1)
-            return dx_bhwc
-
-        return input_gradient, dweight, dbias
-
-    @staticmethod
-    def plain_gradients(ctx, dy):
-        input_gradient, weight_gradient = conv_gradients(
-            ctx.x.transpose(FIRST), ctx.weight, dy.transpose(FIRST), stride=1, padding=ctx.weight.shape[-1] // 2,
-            groups=dy.shape[-1])
-        return lambda: input_gradient().transpose(LAST), weight_gradient, lambda: dy.sum([0, 1, 2])
-
-
 def _accepts_depthwise(x, weight, bias, stride, padding, groups, data_format) -> bool:
     if (groups == 1 and weight.shape[0] != 1) or not _fits(x, weight, bias, stride, padding, groups, data_format):
         return False
@@ -189,7 +134,7 @@ def _accepts_depthwise(x, weight, bias, stride, padding, groups, data_format) ->
 
 
 def _by_depthwise(x, weight, bias, stride, padding, groups, data_format):
-    y_bhwc = apply(_Depthwise, [x if data_format == "NHWC" else permute(x, LAST), weight, bias])
+    y_bhwc = apply(Depthwise, [x if data_format == "NHWC" else permute(x, LAST), weight, bias])
     return y_bhwc if data_format == "NHWC" else permute(y_bhwc, FIRST)
 
 
@@ -202,43 +147,6 @@ def _by_linear(x, weight, bias, stride, padding, groups, data_format):
     return linear(x, permute(weight.reshape(weight.shape[:2]), [1, 0]), bias)
 
 
-class _PairMix:
-    """Of [B, H, W, 2 C] with [C, 2, k, 1] or [C, 2, 1, k], k odd; keeps the size. No bias."""
-
-    @staticmethod
-    def forward(ctx, x_bhwc, weight):
-        channels, _, height, width = weight.shape
-        ctx.x, ctx.weight = x_bhwc, weight
-        ctx.sizes = (*x_bhwc.shape[:3], channels, height * width, 1 if width == 1 else 2)
-        y_bhwc = paddle.empty([*x_bhwc.shape[:3], channels])
-        call("pair_mix", dense(x_bhwc), dense(weight), y_bhwc, *ctx.sizes)
-        return y_bhwc
-
-    @staticmethod
-    def gradients(ctx, dy):
-        dy = dense(dy)
-
-        def input_gradient():
-            dx_bhwc = paddle.empty(ctx.x.shape)
-            call("pair_mix_gradient", dy, dense(ctx.weight), dx_bhwc, *ctx.sizes)
-            return dx_bhwc
-
-        def weight_gradient():
-            dweight = paddle.empty(ctx.weight.shape)
-            call("pair_mix_weight_gradient", dense(ctx.x), dy, dweight, *ctx.sizes)
-            return dweight
-
-        return input_gradient, weight_gradient
-
-    @staticmethod
-    def plain_gradients(ctx, dy):
-        channels, _, height, width = ctx.weight.shape
-        input_gradient, weight_gradient = conv_gradients(
-            ctx.x.transpose(FIRST), ctx.weight, dy.transpose(FIRST), stride=1, padding=[height // 2, width // 2],
-            groups=channels)
-        return lambda: input_gradient().transpose(LAST), weight_gradient
-
-
 def _accepts_pair_mix(x, weight, bias, stride, padding, groups, data_format) -> bool:
     if data_format != "NHWC" or bias is not None or not _fits(x, weight, bias, stride, padding, groups, data_format):
         return False
@@ -248,7 +156,7 @@ def _accepts_pair_mix(x, weight, bias, stride, padding, groups, data_format) -> 
 
 
 def _by_pair_mix(x, weight, bias, stride, padding, groups, data_format):
-    return apply(_PairMix, [x, weight])
+    return apply(PairMix, [x, weight])
 
 
 CONV2D = Operator("conv2d", 3, _conv2d, gpu=_paddle_conv2d, native=[

@@ -29,7 +29,15 @@ def _affine(x, scale, shift):
 
 
 def add_scaled(residual, x, scale):
-    """``residual + x * scale`` per channel; residual and x [..., C] of one shape, scale [C]; [..., C]."""
+    """``residual + x * scale`` per channel.
+
+    Args:
+        residual: [..., C].
+        x: of the shape of ``residual``.
+        scale: [C].
+    Returns:
+        [..., C].
+    """
     return ADD_SCALED(residual, x, scale)
 
 

@@ -27,7 +27,7 @@ class Kept:
     Tensors are noted as they came, not as copies: gradients of gradients follow them. An output is noted detached.
 
     Args:
-        needs_grad: for each input whether its gradient may be asked for.
+        needs_grad: for each input whether its gradient may be needed.
     """
 
     def __init__(self, needs_grad: Sequence[bool]):

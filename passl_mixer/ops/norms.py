@@ -103,9 +103,15 @@ def _group_norm1(x, weight, bias, epsilon: float):
 
 
 def group_norm1_of_rows(x, weight, bias, epsilon: float):
-    """``group_norm1`` of images as rows [B, H * W * C]: one LayerNorm, its scale and shift repeated at every position.
+    """``group_norm1`` of images as rows: one LayerNorm, its scale and shift repeated at every position.
 
-    For programs: Paddle's oneDNN computes its own norms of [B, H, W, C] wrongly.
+    For programs: oneDNN computes Paddle's norms of [B, H, W, C] wrongly.
+
+    Args:
+        x: [B, H * W * C].
+        weight, bias, epsilon: as of ``group_norm1``.
+    Returns:
+        [B, H * W * C].
     """
     size, channels = x.shape[1], weight.shape[0]
     scale, shift = (paddle.tile(vector, [size // channels]) for vector in (weight, bias))

@@ -149,7 +149,7 @@ class _TokenProduct:
 
 
 def _sizes(z, units: int) -> tuple:
-    """``(rows, columns, units)`` as the native kernels want them; a bias along the rows repeats every ``units``."""
+    """``(rows, columns, units)`` as the native kernels take them; a bias along the rows repeats every ``units``."""
     return math.prod(z.shape[:-1]), z.shape[-1], units
 
 

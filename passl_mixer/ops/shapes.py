@@ -22,6 +22,13 @@ def shapes_only():
 
 
 def blank_images(in_chans: int, height: int, width: int):
-    """One image of zeros [1, in_chans, height, width]; within ``shapes_only`` one without numbers."""
+    """A batch of one image of zeros; within ``shapes_only`` one without numbers.
+
+    Args:
+        in_chans: image channels.
+        height, width: in pixels.
+    Returns:
+        [1, in_chans, height, width].
+    """
     shape = [1, in_chans, height, width]
     return paddle.zeros(shape) if paddle.in_dynamic_mode() else paddle.static.data("images", shape, "float32")

@@ -48,7 +48,7 @@ class Operator:
         name: of the public function.
         tensors: number of leading arguments that are tensors, lists of tensors or None; the others are options.
         reference: computes every call that Paddle can compute, by Paddle's operators, on any device.
-        native: implementations by the native kernels, in the order in which they are asked.
+        native: implementations by the native kernels, the first that accepts a call computes it.
         gpu: function for GPUs.
         program: function, or implementation, for static programs.
     """

@@ -1,7 +1,7 @@
 """Functions of Paddle whose gradients Paddle cannot differentiate (3.3.1, 2.6.2), with gradients that it can.
 
 They are the eager references of softmax, GELU, LayerNorm and the norm of whole images. In programs and on GPUs the
-operators are Paddle's own, which says that an operator "doesn't have any grad op" when asked for a second derivative.
+operators are Paddle's own; there a second derivative raises Paddle's "doesn't have any grad op".
 """
 from typing import Callable, Sequence
 
@@ -11,7 +11,7 @@ from passl_mixer.ops.gradients import apply
 
 
 def differentiable_twice(function: Callable, inputs: Sequence, gradients: Callable):
-    """``function(*inputs)`` with Paddle's first gradient, and with one that can be differentiated where that is asked.
+    """``function(*inputs)`` with Paddle's first gradient, and a second one where that is needed.
 
     Args:
         function: of tensors to a tensor, by Paddle's operators.

@@ -45,6 +45,15 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_who_reads_an_old_file_keeps_it_whole(tmp_path):
+    path = tmp_path / "a.json"
+    write_atomic(path, b"old")
+    with open(path, "rb") as reader:
+        write_atomic(path, b"new and longer")
+        assert reader.read() == b"old"
+    assert path.read_bytes() == b"new and longer"
+
+
 @pytest.mark.parametrize("damaged", [
     lambda whole: whole[:-100], lambda whole: b"\x01" * 500, lambda whole: pickle.dumps({"a": 1}),
     lambda whole: save({"x": np.zeros(3)})], ids=["truncated", "noise", "pickle", "foreign"])

@@ -24,11 +24,11 @@ from passl_mixer import runtime
 from passl_mixer.data import Loader, build_dataset, build_views
 from passl_mixer.data.dali import DaliLoader
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.layout import turn_channels_last
-from passl_mixer.ops import gpu_ops
+from passl_mixer.layers.data_format import set_data_format
+from passl_mixer.ops import products
 from passl_mixer.training.adamw import FusedAdamW
 from passl_mixer.training.cuda_graph import WARM_UP
-from passl_mixer.training.prefetch import SideStream, ahead, mover
+from passl_mixer.training.prefetch import CopyStream, make_prefetcher, prefetch
 from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
 
@@ -52,7 +52,7 @@ def losses(tiny, *overrides, count: int = 8, weights=None):
     run = build_run(tiny("schedule.epochs=9", f"train.device={DEVICE}", *overrides))
     if weights is not None:
         run.method.set_state_dict(weights)
-    batches = zip(range(count), ahead(batches_of(run), mover(run.device)))
+    batches = zip(range(count), prefetch(batches_of(run), make_prefetcher(run.device)))
     return run, [float(train_step(run, batch, step)["loss"]) for step, batch in batches]
 
 
@@ -123,7 +123,7 @@ def test_a_network_turned_channels_last_computes_the_same(name):
     for turned in (True, False):
         backbone = small(name)
         if turned:
-            turn_channels_last(backbone)
+            set_data_format(backbone, "NHWC")
         results.append(run_with_gradients(backbone, [images], frozen=(0,), parameters=backbone.parameters()))
     assert_same_to_rounding(*results)
 
@@ -157,25 +157,25 @@ def test_adamw_is_the_fused_one(tiny):
 
 def test_the_fused_product_is_the_plain_one():
     paddle.set_device(DEVICE)
-    for one, other in zip(gpu_ops._trial(gpu_ops.fused_linear()), gpu_ops._trial(paddle.nn.functional.linear)):
+    for one, other in zip(products._trial(products.fused_linear()), products._trial(paddle.nn.functional.linear)):
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-3, atol=1e-3)
 
 
-def side_stream() -> SideStream:
+def side_stream() -> CopyStream:
     """What copies batches: the mover of a GPU; on the plug-in the same with the plug-in's own copies."""
     if HAS_CUDA:
-        return mover("gpu:0")
+        return make_prefetcher("gpu:0")
     place = paddle.CustomPlace(DEVICE, 0)
     paddle.rand([1])            # makes the stream of the computation, the first one, on which nothing is late
-    return SideStream(lambda array: paddle.to_tensor(array, place=paddle.CPUPlace())._copy_to(place, False))
+    return CopyStream(lambda array: paddle.to_tensor(array, place=paddle.CPUPlace())._copy_to(place, False))
 
 
-def sums_of_batches(side: SideStream) -> tuple:
+def sums_of_batches(side: CopyStream) -> tuple:
     """Sums of twenty batches as they arrive, while the device computes, and what they are."""
     rng = np.random.default_rng(0)
     batches = [([rng.integers(0, 255, [64, 64, 64, 3], dtype=np.uint8)], np.full([64], n)) for n in range(20)]
     busy, found = paddle.rand([512, 512]), []
-    for views, labels in ahead(batches, side):
+    for views, labels in prefetch(batches, side):
         for _ in range(5):
             busy = paddle.tanh(busy @ busy)
         found.append(views[0].astype("int64").sum() + labels.sum())
@@ -211,7 +211,7 @@ def test_dali_hands_its_views_over_on_the_gpu(tmp_path):
     views = build_views({"name": "inception", "img_size": 48})
     ours = Loader(dataset, views, batch_size=4, seed=3, num_workers=2, shuffle=True, drop_last=True)
     device = runtime.select_device("gpu")
-    theirs = ahead(DaliLoader(ours, device_id=0).epoch(0), mover(device))
+    theirs = prefetch(DaliLoader(ours, device_id=0).epoch(0), make_prefetcher(device))
     for (one, labels), (other, there) in zip(ours.epoch(0), theirs):
         assert other[0].place.is_gpu_place()
         assert np.array_equal(there.numpy(), labels)

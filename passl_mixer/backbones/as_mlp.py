@@ -11,46 +11,15 @@ Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is 
 """
 from typing import Sequence
 
-import paddle
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import DropPath, activate, linear_rates, permute
+from passl_mixer.layers.basic import DropPath, linear_rates
 from passl_mixer.layers.checks import check_images, check_positive
-from passl_mixer.layers.map_norms import ImageNorm
+from passl_mixer.layers.convolution import torch_conv, torch_pointwise
+from passl_mixer.layers.group_norm import GroupNorm1
 from passl_mixer.layers.stages import four_neighbours, stage_outputs
-from passl_mixer.layers.torch_layers import torch_conv, torch_pointwise
-from passl_mixer.ops import cpu as ops
-from passl_mixer.ops import shift_ops
-from passl_mixer.ops.gradients import apply
-from passl_mixer.ops.program_ops import pad_axis
-
-
-def _move_groups(x_bhwc, axis: int, offsets: Sequence[int]):
-    """Move the channel groups of ceil(C / len(offsets)) by one offset each; groups beyond C do not exist."""
-    width, reach = x_bhwc.shape[-1], max(offsets)
-    size = -(-width // len(offsets))
-    padded, whole = pad_axis(x_bhwc, axis, reach, reach), slice(None)
-    # One slice a group, of both axes: a split of the channels before it takes Paddle's CPU three times as long.
-    # A negative or open end instead of a length: heights and widths may be unknown in a program.
-    return paddle.concat([padded[(*[whole] * axis, slice(reach - offset, -(reach + offset) or None),
-                                  *[whole] * (2 - axis), slice(start, min(start + size, width)))]
-                          for start, offset in zip(range(0, width, size), offsets)], -1)
-
-
-class _MoveGroups:
-    """The gradient of a move is the move back, which costs less than Paddle's gradients of the slices."""
-
-    @staticmethod
-    def forward(ctx, x_bhwc, axis, offsets):
-        ctx.axis, ctx.offsets = axis, offsets
-        return _move_groups(x_bhwc, axis, offsets)
-
-    @staticmethod
-    def gradients(ctx, dy_bhwc):
-        return [apply(_MoveGroups, [dy_bhwc], ctx.axis, [-offset for offset in ctx.offsets])]
-
-    plain_gradients = gradients
 
 
 def axial_shift(x_bhwc, axis: int, shift_size: int):
@@ -66,12 +35,7 @@ def axial_shift(x_bhwc, axis: int, shift_size: int):
     Source: official code, shift_cuda.py (torch_shift is the same in plain operators).
     """
     reach = shift_size // 2
-    offsets = list(range(-reach, reach + 1))
-    if ops.compiled(x_bhwc):
-        return shift_ops.move_groups(x_bhwc, axis, offsets)
-    if ops.usable(x_bhwc):
-        return apply(_MoveGroups, [x_bhwc], axis, offsets)
-    return _move_groups(x_bhwc, axis, offsets)
+    return ops.move_groups(x_bhwc, axis, list(range(-reach, reach + 1)))
 
 
 class AxialShift(nn.Layer):
@@ -81,14 +45,15 @@ class AxialShift(nn.Layer):
         super().__init__()
         self.shift_size = shift_size
         self.enter = torch_pointwise(width, width)
-        self.norm1 = ImageNorm(width)
+        self.norm1 = GroupNorm1(width)
         self.along_width = torch_pointwise(width, width)
         self.along_height = torch_pointwise(width, width)
-        self.norm2 = ImageNorm(width)
+        self.norm2 = GroupNorm1(width)
         self.proj = torch_pointwise(width, width)
 
     def forward(self, x_bhwc):
-        y = activate(self.norm1(self.enter(x_bhwc)), "gelu")
+        """Maps [B, H, W, C] to the same shape."""
+        y = ops.activate(self.norm1(self.enter(x_bhwc)), "gelu")
         w = self.along_width(axial_shift(y, 2, self.shift_size), "gelu")
         h = self.along_height(axial_shift(y, 1, self.shift_size), "gelu")
         return self.proj(self.norm2(w + h))
@@ -100,14 +65,15 @@ class AxialShiftBlock(nn.Layer):
     def __init__(self, width: int, *, shift_size: int, mlp_ratio: float, drop_path: float):
         super().__init__()
         hidden = int(width * mlp_ratio)
-        self.norm1 = ImageNorm(width)
+        self.norm1 = GroupNorm1(width)
         self.mixer = AxialShift(width, shift_size)
-        self.norm2 = ImageNorm(width)
+        self.norm2 = GroupNorm1(width)
         self.fc1 = torch_pointwise(width, hidden)
         self.fc2 = torch_pointwise(hidden, width)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
         return x_bhwc + self.drop_path(self.fc2(self.fc1(self.norm2(x_bhwc), "gelu")))
 
@@ -117,10 +83,11 @@ class PatchMerging(nn.Layer):
 
     def __init__(self, width: int):
         super().__init__()
-        self.norm = ImageNorm(4 * width)
+        self.norm = GroupNorm1(4 * width)
         self.reduction = torch_pointwise(4 * width, 2 * width, bias=False)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to [B, H / 2, W / 2, 2 C]."""
         return self.reduction(self.norm(four_neighbours(x_bhwc)))
 
 
@@ -158,14 +125,14 @@ class ASMLP(nn.Layer):
         self.feature_channels = tuple(widths)
         self.feature_strides = tuple(patch_size * 2 ** i for i in range(len(depths)))
         self.stem = torch_conv(in_chans, embed_dim, patch_size, stride=patch_size)
-        self.stem_norm = ImageNorm(embed_dim)
+        self.stem_norm = GroupNorm1(embed_dim)
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
         self.stages = nn.LayerList([
             nn.LayerList([AxialShiftBlock(width, shift_size=shift_size, mlp_ratio=mlp_ratio, drop_path=next(rates))
                           for _ in range(depth)])
             for width, depth in zip(widths, depths)])
         self.downsamples = nn.LayerList([PatchMerging(width) for width in widths[:-1]])
-        self.norm = ImageNorm(self.num_features)
+        self.norm = GroupNorm1(self.num_features)
 
     def _check_size(self, images) -> None:
         check_images(images, self.in_chans)
@@ -180,7 +147,7 @@ class ASMLP(nn.Layer):
 
     def _stage_outputs(self, images) -> list:
         self._check_size(images)
-        x_bhwc = self.stem_norm(permute(self.stem(images), [0, 2, 3, 1]))
+        x_bhwc = self.stem_norm(ops.permute(self.stem(images), [0, 2, 3, 1]))
         return stage_outputs(x_bhwc, self.stages, self.downsamples)
 
     def forward(self, images):
@@ -189,4 +156,4 @@ class ASMLP(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """Output of every stage before merging, not normalised: [B, C_i, H / stride, W / stride]."""
-        return [permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in self._stage_outputs(images)]
+        return [ops.permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in self._stage_outputs(images)]

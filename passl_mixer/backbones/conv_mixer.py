@@ -5,19 +5,18 @@ The activation comes before every BatchNorm, and only the depth-wise map has a r
 Initialisation is PyTorch's default, as in both references. The published 768/32 weights were trained with
 ReLU, although the official entry point of that name builds GELU: our variant has ReLU.
 
-Shapes: B images, C = embed_dim; maps are [B, C, H // patch, W // patch] throughout; channels last on a CPU with
-compiled passes, and once ``layout.py`` has turned the network.
+Shapes: B images, C = embed_dim; maps are [B, C, H // patch, W // patch], or with the channels last where that
+is quicker (``ops.prefers_nhwc``) or ``set_data_format`` chose it.
 """
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import permute
+from passl_mixer.layers.batch_norm import BatchNorm2D
 from passl_mixer.layers.checks import check_act, check_images, check_positive
-from passl_mixer.layers.layout import images_in, map_out, mean_of
-from passl_mixer.layers.map_norms import BatchNorm2D
+from passl_mixer.layers.convolution import torch_conv
+from passl_mixer.layers.data_format import from_nchw, to_nchw
 from passl_mixer.layers.recompute import apply_block
-from passl_mixer.layers.torch_layers import torch_conv
-from passl_mixer.ops import cpu as ops
 
 
 class ConvMixerBlock(nn.Layer):
@@ -26,14 +25,14 @@ class ConvMixerBlock(nn.Layer):
     def __init__(self, width: int, *, kernel_size: int, act: str):
         super().__init__()
         self.depthwise = torch_conv(width, width, kernel_size, padding=kernel_size // 2, groups=width)
-        self.norm1 = BatchNorm2D(width, before=act)
+        self.norm1 = BatchNorm2D(width, pre_act=act)
         self.pointwise = torch_conv(width, width, 1)
-        self.norm2 = BatchNorm2D(width, before=act)
+        self.norm2 = BatchNorm2D(width, pre_act=act)
 
-    def forward(self, x, channels_last: bool = False):
-        """``x`` mixed, of its shape; [B, H, W, C] with ``channels_last``."""
-        x = self.norm1(self.depthwise(x, channels_last), channels_last, plus=x)
-        return self.norm2(self.pointwise(x, channels_last), channels_last)
+    def forward(self, x, data_format: str = "NCHW"):
+        """Maps x [B, C, H, W], or [B, H, W, C] with ``data_format`` "NHWC", mixed; of their shape."""
+        x = self.norm1(self.depthwise(x, data_format), data_format, residual=x)
+        return self.norm2(self.pointwise(x, data_format), data_format)
 
 
 class ConvMixer(nn.Layer):
@@ -52,7 +51,7 @@ class ConvMixer(nn.Layer):
     """
 
     img_size = None
-    channels_last = False       # turned by layout.py: maps are [B, H, W, C] inside
+    data_formats, data_format = ("NCHW", "NHWC"), "NCHW"       # of the maps inside; see layers/data_format.py
 
     def __init__(self, *, in_chans: int = 3, embed_dim: int = 1024, num_blocks: int = 20, kernel_size: int = 9,
                  patch_size: int = 14, act: str = "gelu"):
@@ -66,20 +65,20 @@ class ConvMixer(nn.Layer):
         self.in_chans, self.num_features, self.patch_size = in_chans, embed_dim, patch_size
         self.feature_strides, self.feature_channels = (patch_size,), (embed_dim,)
         self.stem = torch_conv(in_chans, embed_dim, patch_size, stride=patch_size)
-        self.stem_norm = BatchNorm2D(embed_dim, before=act)
+        self.stem_norm = BatchNorm2D(embed_dim, pre_act=act)
         self.blocks = nn.LayerList([ConvMixerBlock(embed_dim, kernel_size=kernel_size, act=act)
                                     for _ in range(num_blocks)])
 
     def forward(self, images):
         """Mean over the positions of the last map, [B, embed_dim]."""
-        return mean_of(*self._map(images))
+        return ops.spatial_mean(*self._map(images))
 
     def feature_maps(self, images) -> list:
         """One map [B, embed_dim, H // patch, W // patch], whose mean is ``forward``."""
-        return [map_out(*self._map(images))]
+        return [to_nchw(*self._map(images))]
 
     def _map(self, images) -> tuple:
-        """The last map as it is computed, and whether that is [B, H // patch, W // patch, embed_dim]."""
+        """The last map as it is computed, and its layout."""
         check_images(images, self.in_chans)
         height, width = images.shape[2:]
         # In an exported program an unknown side is -1 or a symbol.
@@ -87,10 +86,10 @@ class ConvMixer(nn.Layer):
         if any(side < self.patch_size for side in known):
             raise BadInput(f"images are {height} x {width} pixels, smaller than a patch; give images of at least "
                            f"{self.patch_size} x {self.patch_size} or a smaller patch_size")
-        last = self.channels_last or ops.compiled(images)
-        x = self.stem(images_in(images, self.channels_last))
-        x = permute(x, [0, 2, 3, 1]) if last and not self.channels_last else x
-        x = self.stem_norm(x, last)
+        data_format = "NHWC" if ops.prefers_nhwc(images) else self.data_format
+        x = self.stem(from_nchw(images, self.data_format))
+        x = from_nchw(x, data_format) if data_format != self.data_format else x
+        x = self.stem_norm(x, data_format)
         for block in self.blocks:
-            x = apply_block(block, x, last)
-        return x, last
+            x = apply_block(block, x, data_format)
+        return x, data_format

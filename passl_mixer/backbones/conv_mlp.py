@@ -11,23 +11,32 @@ from typing import Sequence
 
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import DropPath, LayerNorm, Mlp, attr, linear_rates, permute, torch_uniform
+from passl_mixer.layers.basic import DropPath, LayerNorm, Mlp, linear_rates
+from passl_mixer.layers.batch_norm import BatchNorm2D
 from passl_mixer.layers.checks import check_images, check_positive, check_same_length
 from passl_mixer.layers.convolution import Conv2D
-from passl_mixer.layers.layout import images_in, map_out
-from passl_mixer.layers.map_norms import BatchNorm2D
+from passl_mixer.layers.data_format import from_nchw, to_nchw
+from passl_mixer.layers.initialisers import attr, torch_uniform
 from passl_mixer.layers.pooling import MaxPool2D
 from passl_mixer.layers.recompute import apply_block
-from passl_mixer.layers.stages import channels_last, stage_outputs
-from passl_mixer.ops.twice import flatten
+from passl_mixer.layers.stages import in_nhwc, stage_outputs
 
 # stem_stride: (stride of the first convolution, stride of the max-pool or None)
 STEMS = {4: (2, 2), 2: (2, None), 1: (1, None)}
 
 
 def conv(in_chans: int, out_chans: int, kernel: int, *, stride: int = 1, bias: bool = False, groups: int = 1):
-    """Convolution that keeps H / stride, with the official initialisation."""
+    """Convolution with the official initialisation; its maps have height H / stride and width W / stride, rounded up.
+
+    Args:
+        in_chans, out_chans: channels in and out.
+        kernel: side of the kernel, odd.
+        stride: positions between outputs.
+        bias: whether a bias is added.
+        groups: number of parts of the channels that are convolved apart.
+    """
     init = nn.initializer.Normal(0.0, math.sqrt(2.0 / (out_chans * kernel ** 2)))
     bias_attr = attr(torch_uniform(in_chans * kernel ** 2)) if bias else False
     return Conv2D(in_chans, out_chans, kernel, stride=stride, padding=kernel // 2, groups=groups,
@@ -41,7 +50,7 @@ def conv_bn_relu(*chans_kernel_stride) -> list:
     """
     layers = []
     for in_chans, out_chans, kernel, stride in chans_kernel_stride:
-        layers += [conv(in_chans, out_chans, kernel, stride=stride), BatchNorm2D(out_chans, after="relu"),
+        layers += [conv(in_chans, out_chans, kernel, stride=stride), BatchNorm2D(out_chans, post_act="relu"),
                    nn.Identity()]
     return layers
 
@@ -61,11 +70,12 @@ class ConvMlpBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         # Sums are on rows: exported, a map that is used twice would be copied to be seen as rows.
         shape = [-1, *x_bhwc.shape[1:]]
-        x_bsc = flatten(x_bhwc, 1, 2)
+        x_bsc = ops.flatten(x_bhwc, 1, 2)
         x_bsc = x_bsc + self.drop_path(self.channel_mlp1(self.norm1(x_bsc)))
-        x_bsc = flatten(self.connect(self.connect_norm(x_bsc).reshape(shape), channels_last=True), 1, 2)
+        x_bsc = ops.flatten(self.connect(self.connect_norm(x_bsc).reshape(shape), data_format="NHWC"), 1, 2)
         return (x_bsc + self.drop_path(self.channel_mlp2(self.norm2(x_bsc)))).reshape(shape)
 
 
@@ -100,7 +110,7 @@ class ConvMLP(nn.Layer):
     """
 
     img_size = None
-    channels_last = False       # turned by layout.py: the stem's maps are [B, H, W, C] too
+    data_formats, data_format = ("NCHW", "NHWC"), "NCHW"       # of the stem's maps; see layers/data_format.py
 
     def __init__(self, *, in_chans: int = 3, stem_channels: int = 64, num_conv_blocks: int = 2,
                  embed_dims: Sequence[int] = (128, 256, 512), depths: Sequence[int] = (2, 4, 2),
@@ -133,21 +143,21 @@ class ConvMLP(nn.Layer):
 
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""
-        return self.norm(flatten(self._maps(images)[-1], 1, 2)).mean(axis=1)
+        return self.norm(ops.flatten(self._maps(images)[-1], 1, 2)).mean(axis=1)
 
     def feature_maps(self, images) -> list:
         """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""
-        return [map_out(x_bhwc, True) for x_bhwc in self._maps(images)]
+        return [to_nchw(x_bhwc, "NHWC") for x_bhwc in self._maps(images)]
 
     def _maps(self, images) -> list:
-        """``feature_maps`` as they are computed, [B, H, W, C]; x before them is so once turned."""
+        """``feature_maps`` as they are computed, [B, H, W, C]; x before them has the layout ``data_format``."""
         check_images(images, self.in_chans)
-        x = self.tokenizer(images_in(images, self.channels_last))
+        x = self.tokenizer(from_nchw(images, self.data_format))
         if self.pool is not None:
             x = self.pool(x)
         for block in self.conv_blocks:
             x = x + apply_block(block, x)
         x = self.downsample(x)
-        x_bhwc = x if self.channels_last else permute(x, [0, 2, 3, 1])
+        x_bhwc = x if self.data_format == "NHWC" else from_nchw(x, "NHWC")
         return stage_outputs(x_bhwc, [stage.blocks for stage in self.stages],
-                             [channels_last(stage.downsample) for stage in self.stages[:-1]])
+                             [in_nhwc(stage.downsample) for stage in self.stages[:-1]])

@@ -9,31 +9,13 @@ Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is 
 """
 from typing import Sequence
 
-import paddle
 from paddle import nn
 
-from passl_mixer.layers.basic import LayerNorm, Linear, attr, linear, linear_rates, permute
+from passl_mixer import ops
+from passl_mixer.layers.basic import LayerNorm, Linear, linear_rates
+from passl_mixer.layers.convolution import torch_conv
+from passl_mixer.layers.initialisers import attr
 from passl_mixer.layers.stages import STEMS, ResidualBlock, check_stages, conv_stage_outputs, weigh_branches
-from passl_mixer.layers.torch_layers import torch_conv
-from passl_mixer.ops import cpu as ops
-from passl_mixer.ops import map_ops
-
-
-def cycle_shift(x_bhwc, axis: int):
-    """Shift channels along one axis, zero outside, and sort them by their shift.
-
-    Args:
-        x_bhwc: [B, H, W, C].
-        axis: 1 shifts along the height, 2 along the width.
-    Returns:
-        [B, H, W, C]: first the channels i % 3 == 0 as they are, then i % 3 == 1 read from position + 1, then
-        i % 3 == 2 read from position - 1.
-    Source: official code, cycle_mlp.py, CycleFC.gen_offset for kernels (1, 3) and (3, 1).
-    """
-    sides = [0, 0, 1, 1] if axis == 1 else [1, 1, 0, 0]  # width first
-    padded = nn.functional.pad(x_bhwc, sides, data_format="NHWC")
-    after, before = (padded[:, 2:], padded[:, :-2]) if axis == 1 else (padded[:, :, 2:], padded[:, :, :-2])
-    return paddle.concat([x_bhwc[..., 0::3], after[..., 1::3], before[..., 2::3]], axis=-1)
 
 
 class CycleFC(nn.Layer):
@@ -53,10 +35,8 @@ class CycleFC(nn.Layer):
         self.bias = self.create_parameter([width], is_bias=True)
 
     def forward(self, x_bhwc):
-        if ops.compiled(x_bhwc):
-            return linear(map_ops.cycle_shift(x_bhwc, self.axis), self.weight, self.bias)
-        rows = paddle.concat([self.weight[k::3] for k in range(3)])  # in the channel order of cycle_shift
-        return linear(cycle_shift(x_bhwc, self.axis), rows, self.bias)
+        """Maps [B, H, W, C] to the same shape."""
+        return ops.linear(ops.cycle_shift(x_bhwc, self.axis), self.weight, self.bias)
 
 
 class CycleMixer(nn.Layer):
@@ -73,6 +53,7 @@ class CycleMixer(nn.Layer):
         self.proj = Linear(width, width)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         branches = [self.along_width(x_bhwc), self.along_height(x_bhwc), self.channel(x_bhwc)]
         return self.proj(weigh_branches(branches, self.reweight1, self.reweight2))
 
@@ -122,4 +103,4 @@ class CycleMLP(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""
-        return [permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in conv_stage_outputs(self, images)]
+        return [ops.permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in conv_stage_outputs(self, images)]

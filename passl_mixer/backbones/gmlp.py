@@ -13,21 +13,19 @@ from typing import Sequence, Union
 
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput
 from passl_mixer.layers.basic import (
     DropPath,
     LayerNorm,
     Linear,
     TokenLinear,
-    attr,
     mixed_tokens,
-    scaled_truncated_normal,
     token_map,
 )
 from passl_mixer.layers.checks import check_act, check_positive, image_pair, patch_grid
 from passl_mixer.layers.convolution import Conv2D
-from passl_mixer.ops import cpu as ops
-from passl_mixer.ops import gate_ops
+from passl_mixer.layers.initialisers import attr, scaled_truncated_normal
 
 
 class SpatialGatingUnit(nn.Layer):
@@ -46,10 +44,9 @@ class SpatialGatingUnit(nn.Layer):
                                         bias_init=nn.initializer.Constant(1.0))
 
     def forward(self, x_bse):
-        compiled = ops.compiled(x_bse)
-        u, v = gate_ops.halves(x_bse) if compiled else x_bse.chunk(2, axis=-1)
-        mixed = self.token_mixing(self.norm(v))
-        return gate_ops.product(u, mixed) if compiled else u * mixed
+        """Tokens [B, S, E] to [B, S, E / 2]."""
+        u, v = ops.halves(x_bse)
+        return ops.multiply(u, self.token_mixing(self.norm(v)))
 
 
 class GmlpBlock(nn.Layer):
@@ -66,6 +63,7 @@ class GmlpBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bsc):
+        """Tokens [B, S, C] to the same shape."""
         hidden_bse = self.fc1(self.norm(x_bsc), self.act)
         return x_bsc + self.drop_path(self.fc2(self.gate(hidden_bse)))
 

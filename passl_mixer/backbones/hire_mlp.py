@@ -15,43 +15,48 @@ where the official code stops; ``stem_stride`` 2 is ours, for small images.
 
 Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is its layout.
 """
+import functools
 from typing import Sequence
 
-import paddle
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import Linear, attr, linear_rates, permute
+from passl_mixer.layers.basic import Linear, linear_rates
+from passl_mixer.layers.batch_norm import BatchNorm2D
 from passl_mixer.layers.checks import check_positive, check_same_length
 from passl_mixer.layers.convolution import Conv2D
-from passl_mixer.layers.map_norms import BatchNorm2D, MapNorm
+from passl_mixer.layers.initialisers import attr
 from passl_mixer.layers.stages import STEMS, ResidualBlock, check_stages, conv_stage_outputs, weigh_branches
-from passl_mixer.ops import cpu as ops
-from passl_mixer.ops import shift_ops
-from passl_mixer.ops.twice import roll
+
+Norm = functools.partial(BatchNorm2D, data_format="NHWC")
 
 
-def wrap_to_multiple(x_bhwc, size: int, axis: int):
-    """Continue an axis (1 or 2) from its own start until its length is a multiple of ``size``."""
-    length = x_bhwc.shape[axis]
-    if length < 1:
-        raise BadInput("Hire-MLP lays regions over an image side of unknown length; export it with a fixed "
-                       "image size")
-    missing = -length % size
-    if missing == 0:
+def turned(x_bhwc, axis: int, start: int, count: int, length: int):
+    """Positions of an axis from one on, going round at its end.
+
+    Args:
+        x_bhwc: [B, H, W, C].
+        axis: 1 for the height, 2 for the width.
+        start: the first position, in (-length, length).
+        count: number of positions.
+        length: positions after which it goes round; at most the length of the axis.
+    Returns:
+        [B, count, W, C] or [B, H, count, C].
+    """
+    if start == 0 and count == x_bhwc.shape[axis]:
         return x_bhwc
-    repeated = [x_bhwc] * (missing // length)
-    head = paddle.slice(x_bhwc, axes=[axis], starts=[0], ends=[missing % length])
-    return paddle.concat([x_bhwc, *repeated] + ([head] if missing % length else []), axis=axis)
+    return ops.take(x_bhwc, [(start + i) % length for i in range(count)], axis)
 
 
-def to_regions(x_bhwc, size: int, axis: int):
+def to_regions(x_bhwc, size: int, axis: int, shift: int = 0):
     """Gather the positions of a region along one axis in its channels (inner-region rearrangement).
 
     Args:
         x_bhwc: [B, H, W, C].
         size: positions of a region.
         axis: 1 gathers along the height, 2 along the width.
+        shift: positions the axis is turned by before (cross-region rearrangement).
     Returns:
         [B, ceil(H / size), W, size * C] or [B, H, ceil(W / size), size * C]; channel ``p * C + c`` is channel c
         of the region's position p. A last region that is not full goes on with the first positions.
@@ -59,26 +64,36 @@ def to_regions(x_bhwc, size: int, axis: int):
         BadInput: if the length of the axis is not known.
     Source: Guo et al. 2021, arXiv:2108.13341, inner-region rearrangement.
     """
-    x_bhwc = wrap_to_multiple(x_bhwc, size, axis)
+    length = x_bhwc.shape[axis]
+    if not isinstance(length, int) or length < 1:
+        raise BadInput("Hire-MLP lays regions over an image side of unknown length; export it with a fixed "
+                       "image size")
+    x_bhwc = turned(x_bhwc, axis, -shift, -(-length // size) * size, length)
     height, width, chans = x_bhwc.shape[1:]
     if axis == 2:
         return x_bhwc.reshape([-1, height, width // size, size * chans])
     x_bgswc = x_bhwc.reshape([-1, height // size, size, width, chans])
-    return permute(x_bgswc, [0, 1, 3, 2, 4]).reshape([-1, height // size, width, size * chans])
+    return ops.permute(x_bgswc, [0, 1, 3, 2, 4]).reshape([-1, height // size, width, size * chans])
 
 
-def from_regions(x_bhwc, size: int, axis: int, length: int):
-    """Undo ``to_regions``; ``length`` is that of the axis before it, what was added is cut off."""
+def from_regions(x_bhwc, size: int, axis: int, length: int, shift: int = 0):
+    """Undo ``to_regions``.
+
+    Args:
+        x_bhwc: what ``to_regions`` gave.
+        size, axis, shift: as there.
+        length: of the axis before ``to_regions``.
+    Returns:
+        [B, H, W, C], of which the axis has ``length`` positions.
+    """
     height, width, chans = x_bhwc.shape[1:]
     chans //= size
     if axis == 2:
         x_bhwc = x_bhwc.reshape([-1, height, width * size, chans])
     else:
         x_bgwsc = x_bhwc.reshape([-1, height, width, size, chans])
-        x_bhwc = permute(x_bgwsc, [0, 1, 3, 2, 4]).reshape([-1, height * size, width, chans])
-    if x_bhwc.shape[axis] == length:
-        return x_bhwc
-    return paddle.slice(x_bhwc, axes=[axis], starts=[0], ends=[length])
+        x_bhwc = ops.permute(x_bgwsc, [0, 1, 3, 2, 4]).reshape([-1, height * size, width, chans])
+    return turned(x_bhwc, axis, shift, length, length)
 
 
 class RegionMlp(nn.Layer):
@@ -96,24 +111,13 @@ class RegionMlp(nn.Layer):
         super().__init__()
         self.size, self.shift, self.axis = size, shift, axis
         self.fc1 = Linear(size * width, width // 2, bias=False)
-        self.norm = MapNorm(width // 2, after="relu")
+        self.norm = Norm(width // 2, post_act="relu")
         self.fc2 = Linear(width // 2, size * width)
 
     def forward(self, x_bhwc):
-        length = x_bhwc.shape[self.axis]
-        rounded = -(-length // self.size) * self.size
-        quick = ops.compiled(x_bhwc) and (self.shift or rounded != length)
-        if quick:               # the turn and the positions that fill the last region up, in one copy
-            x_bhwc = shift_ops.take(x_bhwc, [(i - self.shift) % length for i in range(rounded)], self.axis)
-        elif self.shift:
-            x_bhwc = roll(x_bhwc, [self.shift], [self.axis])
-        regions = to_regions(x_bhwc, self.size, self.axis)
-        regions = self.fc2(self.norm(self.fc1(regions)))
-        if quick:
-            y_bhwc = from_regions(regions, self.size, self.axis, rounded)
-            return shift_ops.take(y_bhwc, [(i + self.shift) % length for i in range(length)], self.axis)
-        y_bhwc = from_regions(regions, self.size, self.axis, length)
-        return roll(y_bhwc, [-self.shift], [self.axis]) if self.shift else y_bhwc
+        """Maps [B, H, W, C] to the same shape."""
+        regions = self.fc2(self.norm(self.fc1(to_regions(x_bhwc, self.size, self.axis, self.shift))))
+        return from_regions(regions, self.size, self.axis, x_bhwc.shape[self.axis], self.shift)
 
 
 class HireMixer(nn.Layer):
@@ -129,16 +133,21 @@ class HireMixer(nn.Layer):
         self.proj = Linear(width, width)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         branches = [self.along_height(x_bhwc), self.along_width(x_bhwc), self.channel(x_bhwc)]
         return self.proj(weigh_branches(branches, self.reweight1, self.reweight2))
 
 
 def conv_bn_relu(in_chans: int, out_chans: int, kernel: int, *, stride: int, padding: int) -> nn.Layer:
-    """Convolution with bias, BatchNorm and ReLU on [B, C, H, W], with the official initialisation."""
+    """Convolution with bias, BatchNorm and ReLU on [B, C, H, W], with the official initialisation.
+
+    Args:
+        in_chans, out_chans, kernel, stride, padding: as of ``Conv2D``.
+    """
     conv = Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding,
                      weight_attr=attr(nn.initializer.TruncatedNormal(std=0.02)),
                      bias_attr=attr(nn.initializer.Constant(0.0)))
-    return nn.Sequential(conv, BatchNorm2D(out_chans, after="relu"))
+    return nn.Sequential(conv, BatchNorm2D(out_chans, post_act="relu"))
 
 
 class HireMLP(nn.Layer):
@@ -182,11 +191,11 @@ class HireMLP(nn.Layer):
         rates = iter(linear_rates(drop_path_rate, sum(depths)))
         self.stages = nn.LayerList([
             nn.LayerList([ResidualBlock(width, HireMixer(width, size=size, shift=cycle[i % len(cycle)]),
-                                        mlp_ratio=ratio, drop_path=next(rates), norm=MapNorm) for i in range(depth)])
+                                        mlp_ratio=ratio, drop_path=next(rates), norm=Norm) for i in range(depth)])
             for width, depth, ratio, size, cycle in zip(embed_dims, depths, mlp_ratios, region_sizes, shifts)])
         self.downsamples = nn.LayerList([conv_bn_relu(width, next_width, 3, stride=2, padding=1)
                                          for width, next_width in zip(embed_dims[:-1], embed_dims[1:])])
-        self.norm = MapNorm(self.num_features)
+        self.norm = Norm(self.num_features)
 
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""
@@ -194,4 +203,4 @@ class HireMLP(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""
-        return [permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in conv_stage_outputs(self, images)]
+        return [ops.permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in conv_stage_outputs(self, images)]

@@ -21,14 +21,13 @@ from passl_mixer.layers.basic import (
     LayerNorm,
     Mlp,
     TokenLinear,
-    attr,
     linear_rates,
     mixed_tokens,
-    scaled_truncated_normal,
     token_map,
 )
 from passl_mixer.layers.checks import check_act, check_positive, image_pair, patch_grid
 from passl_mixer.layers.convolution import Conv2D
+from passl_mixer.layers.initialisers import attr, scaled_truncated_normal
 
 
 class TokenMlp(nn.Layer):
@@ -42,6 +41,7 @@ class TokenMlp(nn.Layer):
         self.fc2 = TokenLinear(hidden, num_tokens, init=xavier, bias_init=tiny)
 
     def forward(self, x_bsc):
+        """Tokens [B, S, C] to the same shape."""
         return self.fc2(self.fc1(x_bsc, self.act))
 
 
@@ -59,6 +59,7 @@ class MixerBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bsc):
+        """Tokens [B, S, C] to the same shape."""
         x_bsc = x_bsc + self.drop_path(self.token_mlp(self.norm1(x_bsc)))
         return x_bsc + self.drop_path(self.channel_mlp(self.norm2(x_bsc)))
 

@@ -5,11 +5,11 @@ from typing import Dict, Mapping, Optional
 
 import numpy
 
-from passl_mixer.backbones.shapes import shapes_only
 from passl_mixer.backbones.token_maps import adapt_token_arrays
 from passl_mixer.backbones.vip import ViP
 from passl_mixer.checkpoint import find_checkpoint, load_arrays
 from passl_mixer.errors import BadInput
+from passl_mixer.ops.shapes import shapes_only
 from passl_mixer.registry import BACKBONES
 from passl_mixer.weights import NEEDS, convert_backbone, read_arrays
 from passl_mixer.weights.files import own_facts
@@ -57,9 +57,9 @@ def _backbone_arrays(file: Path, built: type, own: Mapping) -> tuple:
     arrays, facts = read_arrays(file), own_facts(file)
     if facts is not None:
         saved = facts["config"]["model"]["backbone"]
-        found = {name[len(PREFIX):]: value for name, value in arrays.items() if name.startswith(PREFIX)}
+        backbone = {name[len(PREFIX):]: value for name, value in arrays.items() if name.startswith(PREFIX)}
         needs = {key: saved[key] for key in ("act", "img_size") if key in saved}
-        return found, _class_of(saved["name"]), f"{file} (backbone {saved['name']!r})", needs
+        return backbone, _class_of(saved["name"]), f"{file} (backbone {saved['name']!r})", needs
     if set(arrays) == set(own):
         return arrays, built, str(file), {}
     inside = _inside_a_model(arrays, own)
@@ -79,11 +79,11 @@ def _inside_a_model(arrays: Mapping, own: Mapping) -> Dict[str, numpy.ndarray]:
     """
     ending = min(own)
     prefixes = [name[:-len(ending)] for name in arrays if name.endswith(f".{ending}")]
-    found = {prefix: {name[len(prefix):]: value for name, value in arrays.items() if name.startswith(prefix)}
+    parts = {prefix: {name[len(prefix):]: value for name, value in arrays.items() if name.startswith(prefix)}
              for prefix in prefixes}
-    whole = [prefix for prefix in prefixes if set(found[prefix]) == set(own)]
+    whole = [prefix for prefix in prefixes if set(parts[prefix]) == set(own)]
     whole = [prefix for prefix in whole if prefix.startswith(PREFIX)] or whole
-    return found[whole[0]] if len(whole) == 1 else {}
+    return parts[whole[0]] if len(whole) == 1 else {}
 
 
 def _class_of(name: str) -> Optional[type]:

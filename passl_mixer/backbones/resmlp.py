@@ -15,11 +15,12 @@ from typing import Sequence, Union
 
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import DropPath, Mlp, TokenLinear, attr, mixed_tokens, token_map
+from passl_mixer.layers.basic import DropPath, Mlp, TokenLinear, mixed_tokens, token_map
 from passl_mixer.layers.checks import check_positive, image_pair, patch_grid
-from passl_mixer.layers.torch_layers import torch_conv
-from passl_mixer.ops.affine_ops import add_scaled, affine
+from passl_mixer.layers.convolution import torch_conv
+from passl_mixer.layers.initialisers import attr
 
 
 class Affine(nn.Layer):
@@ -31,8 +32,9 @@ class Affine(nn.Layer):
         self.beta = self.create_parameter([width], is_bias=True)
 
     def forward(self, x_bsc):
+        """Tokens [B, S, C] to the same shape."""
         # In float32 under autocast: without statistics nothing else bounds the sum of many blocks.
-        return affine(x_bsc.astype(self.alpha.dtype), self.alpha, self.beta)
+        return ops.affine(x_bsc.astype(self.alpha.dtype), self.alpha, self.beta)
 
 
 class ResMlpBlock(nn.Layer):
@@ -51,14 +53,15 @@ class ResMlpBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bsc):
+        """Tokens [B, S, C] to the same shape."""
         x_bsc = self._add(x_bsc, self.token_mixing(self.norm1(x_bsc)), self.gamma_1)
         return self._add(x_bsc, self.mlp(self.norm2(x_bsc)), self.gamma_2)
 
     def _add(self, x_bsc, mixed, gamma):
         mixed = mixed.astype(gamma.dtype)
         if self.drop_path.keeps_all():
-            return add_scaled(x_bsc, mixed, gamma)
-        return x_bsc + self.drop_path(affine(mixed, gamma))
+            return ops.add_scaled(x_bsc, mixed, gamma)
+        return x_bsc + self.drop_path(ops.affine(mixed, gamma))
 
 
 class ResMLP(nn.Layer):

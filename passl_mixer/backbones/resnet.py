@@ -8,11 +8,12 @@ work (PASSL's SimCLR). Weights are random; nothing is downloaded. Initialisation
 import paddle
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput, nearest
+from passl_mixer.layers.batch_norm import BatchNorm2D
 from passl_mixer.layers.checks import check_images, check_positive
 from passl_mixer.layers.convolution import Conv2D
-from passl_mixer.layers.layout import images_in, map_out, mean_of
-from passl_mixer.layers.map_norms import BatchNorm2D
+from passl_mixer.layers.data_format import from_nchw, to_nchw
 from passl_mixer.layers.pooling import MaxPool2D
 from passl_mixer.layers.recompute import apply_block
 
@@ -49,16 +50,18 @@ class BasicBlock(Block):
     def __init__(self, in_chans: int, width: int, stride: int):
         super().__init__(in_chans, width, stride)
         self.conv1 = Conv2D(in_chans, width, 3, stride=stride, padding=1, bias_attr=False)
-        self.bn1 = BatchNorm2D(width, after="relu")
+        self.bn1 = BatchNorm2D(width, post_act="relu")
         self.conv2 = Conv2D(width, width, 3, padding=1, bias_attr=False)
-        self.bn2 = BatchNorm2D(width, after="relu")
+        self.bn2 = BatchNorm2D(width, post_act="relu")
 
     @property
     def last_norm(self):
+        """The norm that ends the branch."""
         return self.bn2
 
     def forward(self, x):
-        return self.bn2(self.conv2(self.bn1(self.conv1(x))), plus=self.shortcut(x))
+        """Maps x [B, in_chans, H, W], or channels last, to [B, expansion * width, H / stride, W / stride]."""
+        return self.bn2(self.conv2(self.bn1(self.conv1(x))), residual=self.shortcut(x))
 
 
 class BottleneckBlock(Block):
@@ -69,19 +72,21 @@ class BottleneckBlock(Block):
     def __init__(self, in_chans: int, width: int, stride: int):
         super().__init__(in_chans, width, stride)
         self.conv1 = Conv2D(in_chans, width, 1, bias_attr=False)
-        self.bn1 = BatchNorm2D(width, after="relu")
+        self.bn1 = BatchNorm2D(width, post_act="relu")
         self.conv2 = Conv2D(width, width, 3, stride=stride, padding=1, bias_attr=False)
-        self.bn2 = BatchNorm2D(width, after="relu")
+        self.bn2 = BatchNorm2D(width, post_act="relu")
         self.conv3 = Conv2D(width, 4 * width, 1, bias_attr=False)
-        self.bn3 = BatchNorm2D(4 * width, after="relu")
+        self.bn3 = BatchNorm2D(4 * width, post_act="relu")
 
     @property
     def last_norm(self):
+        """The norm that ends the branch."""
         return self.bn3
 
     def forward(self, x):
+        """Maps x [B, in_chans, H, W], or channels last, to [B, expansion * width, H / stride, W / stride]."""
         y = self.bn2(self.conv2(self.bn1(self.conv1(x))))
-        return self.bn3(self.conv3(y), plus=self.shortcut(x))
+        return self.bn3(self.conv3(y), residual=self.shortcut(x))
 
 
 # depth: (block, number of them in each stage); table 1
@@ -116,7 +121,7 @@ class ResNet(nn.Layer):
     """
 
     img_size = None
-    channels_last = False       # turned by layout.py: maps are [B, H, W, C] inside
+    data_formats, data_format = ("NCHW", "NHWC"), "NCHW"       # of the maps inside; see layers/data_format.py
 
     def __init__(self, *, depth: int = 50, stem: str = "imagenet", in_chans: int = 3,
                  zero_init_residual: bool = False):
@@ -130,7 +135,7 @@ class ResNet(nn.Layer):
         kernel, stride = (3, 1) if stem == "cifar" else (7, 2)
         self.in_chans = in_chans
         self.conv1 = Conv2D(in_chans, 64, kernel, stride=stride, padding=kernel // 2, bias_attr=False)
-        self.bn1 = BatchNorm2D(64, after="relu")
+        self.bn1 = BatchNorm2D(64, post_act="relu")
         self.pool = MaxPool2D(3, stride=2, padding=1) if stem == "imagenet" else None
         self.stages = nn.LayerList(_stages(block, depths))
         first = {"imagenet": 4, "no_pool": 2, "cifar": 1}[stem]
@@ -144,16 +149,16 @@ class ResNet(nn.Layer):
 
     def forward(self, images):
         """Mean over the positions of the last stage, [B, num_features]."""
-        return mean_of(self._maps(images)[-1], self.channels_last)
+        return ops.spatial_mean(self._maps(images)[-1], self.data_format)
 
     def feature_maps(self, images) -> list:
         """Output of every stage: [B, C_i, H / stride_i, W / stride_i]."""
-        return [map_out(x, self.channels_last) for x in self._maps(images)]
+        return [to_nchw(x, self.data_format) for x in self._maps(images)]
 
     def _maps(self, images) -> list:
-        """``feature_maps`` as they are computed: [B, H, W, C] once turned."""
+        """``feature_maps`` as they are computed, in the layout ``data_format``."""
         check_images(images, self.in_chans)
-        x = self.bn1(self.conv1(images_in(images, self.channels_last)))
+        x = self.bn1(self.conv1(from_nchw(images, self.data_format)))
         if self.pool is not None:
             x = self.pool(x)
         maps = []

@@ -8,59 +8,31 @@ published 71 M and 51 M; their multiply-accumulates agree with the published one
 
 Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is its layout.
 """
-from typing import Sequence
 
-import paddle
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import DropPath, LayerNorm, Linear, Mlp, linear_rates, permute
+from passl_mixer.layers.basic import DropPath, LayerNorm, Linear, Mlp, linear_rates
 from passl_mixer.layers.checks import check_act, check_images, check_positive
+from passl_mixer.layers.convolution import torch_conv
 from passl_mixer.layers.recompute import apply_block
-from passl_mixer.layers.torch_layers import torch_conv
-from passl_mixer.ops import cpu as ops
-from passl_mixer.ops import shift_ops
 
-# Axes of [B, H, W, C] along which the four quarters of the channels move, by +1, -1, +1, -1.
-HEIGHT_FIRST, WIDTH_FIRST = (1, 1, 2, 2), (2, 2, 1, 1)
+# Axis of [B, H, W, C] along which the first two quarters of the channels move; the other two move along the other.
+HEIGHT_FIRST, WIDTH_FIRST = 1, 2
 
 
-def shift(x_bhwc, axis: int, step: int):
-    """Move a map by one position; the row that nothing moves into keeps its value.
-
-    Args:
-        x_bhwc: [B, H, W, C].
-        axis: 1 moves along the height, 2 along the width.
-        step: +1 makes position i read i - 1 (the first keeps its value), -1 makes it read i + 1 (the last does).
-    Returns:
-        [B, H, W, C].
-    """
-    side = x_bhwc.shape[axis]
-    if isinstance(side, int) and side == 1:  # a symbol in an exported program
-        return x_bhwc
-    if axis == 1:
-        first, last, others = x_bhwc[:, :1], x_bhwc[:, -1:], (x_bhwc[:, :-1], x_bhwc[:, 1:])
-    else:
-        first, last, others = x_bhwc[:, :, :1], x_bhwc[:, :, -1:], (x_bhwc[:, :, :-1], x_bhwc[:, :, 1:])
-    # Put together from slices: assigning a slice to a slice of the same tensor can smear the first row over all.
-    return paddle.concat([first, others[0]] if step > 0 else [others[1], last], axis=axis)
-
-
-def spatial_shift(x_bhwc, axes: Sequence[int]):
-    """Move the four quarters of the channels by +1, -1, +1, -1 along ``axes``.
+def spatial_shift(x_bhwc, first_axis: int):
+    """Move the four quarters of the channels by +1, -1, +1, -1.
 
     Args:
         x_bhwc: [B, H, W, C]; C a multiple of 4.
-        axes: axis of every quarter, ``HEIGHT_FIRST`` or ``WIDTH_FIRST``.
+        first_axis: axis of the first two quarters, ``HEIGHT_FIRST`` or ``WIDTH_FIRST``.
     Returns:
         [B, H, W, C]; border rows and columns keep their value where nothing moves into them.
     Source: Yu et al. 2021, arXiv:2106.07477, its pseudo-code.
     """
-    if ops.compiled(x_bhwc):
-        return shift_ops.shift_quarters(x_bhwc, axes[:1])
-    quarters = paddle.split(x_bhwc, 4, axis=-1)
-    moved = [shift(quarter, axis, step) for quarter, axis, step in zip(quarters, axes, (1, -1, 1, -1))]
-    return paddle.concat(moved, axis=-1)
+    return ops.shift_quarters(x_bhwc, [first_axis])[0]
 
 
 def check_quarters(**widths) -> None:
@@ -75,7 +47,13 @@ def check_quarters(**widths) -> None:
 
 
 def check_hidden(mlp_ratio: float, width: int, name: str) -> None:
-    """Raise ``BadInput`` if an MLP would be left without a hidden unit."""
+    """Raise ``BadInput`` if an MLP would be left without a hidden unit.
+
+    Args:
+        mlp_ratio: hidden width as a multiple of ``width``.
+        width: channels in.
+        name: of the option that gives ``width``, for the message.
+    """
     if mlp_ratio * width < 1:
         raise BadInput(f"mlp_ratio {mlp_ratio} leaves no hidden unit at {name} {width}; raise one of them")
 
@@ -105,6 +83,7 @@ class S2Block(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         shifted = spatial_shift(self.fc1(self.norm1(x_bhwc), self.act), HEIGHT_FIRST)
         x_bhwc = x_bhwc + self.drop_path(self.fc2(shifted))
         return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
@@ -147,7 +126,7 @@ class S2MLPv1(nn.Layer):
         """Normalised positions of the last block, [B, H / patch, W / patch, C], from [B, in_chans, H, W]."""
         check_images(images, self.in_chans)
         check_multiple(images, self.feature_strides[0])
-        x_bhwc = permute(self.stem(images), [0, 2, 3, 1])
+        x_bhwc = ops.permute(self.stem(images), [0, 2, 3, 1])
         for block in self.blocks:
             x_bhwc = apply_block(block, x_bhwc)
         return self.norm(x_bhwc)
@@ -158,4 +137,4 @@ class S2MLPv1(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """One map [B, embed_dim, H / patch, W / patch]: the normalised positions, whose mean is ``forward``."""
-        return [permute(self.positions(images), [0, 3, 1, 2])]
+        return [ops.permute(self.positions(images), [0, 3, 1, 2])]

@@ -11,25 +11,21 @@ Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is 
 import math
 from typing import Sequence
 
-import paddle
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.backbones.s2_mlp_v1 import (
     HEIGHT_FIRST,
     WIDTH_FIRST,
     check_hidden,
     check_multiple,
     check_quarters,
-    spatial_shift,
 )
-from passl_mixer.layers.basic import LayerNorm, Linear, activate, linear_rates, permute
+from passl_mixer.layers.basic import LayerNorm, Linear, linear_rates
 from passl_mixer.layers.checks import check_act, check_images, check_positive, check_same_length
+from passl_mixer.layers.convolution import torch_conv
 from passl_mixer.layers.recompute import apply_block
 from passl_mixer.layers.stages import ResidualBlock
-from passl_mixer.layers.torch_layers import torch_conv
-from passl_mixer.ops import cpu as ops
-from passl_mixer.ops import map_ops, shift_ops
-from passl_mixer.ops.twice import flatten, softmax
 
 
 class SplitAttention(nn.Layer):
@@ -49,17 +45,18 @@ class SplitAttention(nn.Layer):
         self.fc2 = Linear(width // 4, 3 * width, bias=False)
 
     def forward(self, a_bhwc, b_bhwc, c_bhwc):
-        quick = ops.compiled(a_bhwc)
-        if quick:
-            sum_bc = map_ops.branch_mean([a_bhwc, b_bhwc, c_bhwc]) * math.prod(a_bhwc.shape[1:3])
-        else:
-            sum_bc = (a_bhwc + b_bhwc + c_bhwc).sum(axis=[1, 2])
+        """The weighted sum of three maps.
+
+        Args:
+            a_bhwc, b_bhwc, c_bhwc: [B, H, W, C] each.
+        Returns:
+            [B, H, W, C].
+        """
+        maps = [a_bhwc, b_bhwc, c_bhwc]
+        sum_bc = ops.branch_mean(maps) * math.prod(a_bhwc.shape[1:3])
         # The channel is the fastest index of the 3 C scores.
-        scores = self.fc2(activate(self.fc1(sum_bc), "gelu")).reshape([-1, 3, 1, 1, self.width])
-        shares = softmax(scores, 1).astype(a_bhwc.dtype).unbind(axis=1)
-        if quick:
-            return map_ops.weigh_branches([a_bhwc, b_bhwc, c_bhwc], [flatten(share, 1, 3) for share in shares])
-        return a_bhwc * shares[0] + b_bhwc * shares[1] + c_bhwc * shares[2]
+        scores = self.fc2(ops.activate(self.fc1(sum_bc), "gelu")).reshape([-1, 3, self.width])
+        return ops.weigh_branches(maps, ops.softmax(scores, 1).astype(a_bhwc.dtype).unbind(axis=1))
 
 
 class S2Mixer(nn.Layer):
@@ -72,12 +69,8 @@ class S2Mixer(nn.Layer):
         self.proj = Linear(width, width)
 
     def forward(self, x_bhwc):
-        thirds = self.expand(x_bhwc)
-        if ops.compiled(thirds):
-            maps = shift_ops.shift_quarters(thirds, [HEIGHT_FIRST[0], WIDTH_FIRST[0], 0])
-        else:
-            a, b, c = paddle.split(thirds, 3, axis=-1)
-            maps = spatial_shift(a, HEIGHT_FIRST), spatial_shift(b, WIDTH_FIRST), c
+        """Maps [B, H, W, C] to the same shape."""
+        maps = ops.shift_quarters(self.expand(x_bhwc), [HEIGHT_FIRST, WIDTH_FIRST, 0])
         return self.proj(self.attention(*maps))
 
 
@@ -128,11 +121,11 @@ class S2MLPv2(nn.Layer):
         check_multiple(images, self.feature_strides[-1])
         x_bchw, outputs = images, []
         for stem, stage in zip(self.stems, self.stages):
-            x_bhwc = permute(stem(x_bchw), [0, 2, 3, 1])
+            x_bhwc = ops.permute(stem(x_bchw), [0, 2, 3, 1])
             for block in stage:
                 x_bhwc = apply_block(block, x_bhwc)
             outputs.append(x_bhwc)
-            x_bchw = permute(x_bhwc, [0, 3, 1, 2])
+            x_bchw = ops.permute(x_bhwc, [0, 3, 1, 2])
         return outputs
 
     def forward(self, images):
@@ -141,4 +134,4 @@ class S2MLPv2(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """Output of every stage, not normalised: [B, C_i, H / stride, W / stride]."""
-        return [permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in self._stage_outputs(images)]
+        return [ops.permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in self._stage_outputs(images)]

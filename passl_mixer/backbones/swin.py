@@ -10,44 +10,57 @@ As the authors do, the bias tables are not decayed (``optim.py``).
 
 Shapes: B images, H x W positions, C channels, W windows of N = side * side positions, h heads.
 """
-import functools
-from typing import Callable, Optional, Sequence
+from typing import Optional, Sequence
 
 import numpy
 import paddle
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput
 from passl_mixer.layers.attention import SelfAttention, check_block
-from passl_mixer.layers.basic import DropPath, LayerNorm, Linear, Mlp, attr, linear_rates, permute
+from passl_mixer.layers.basic import DropPath, LayerNorm, Linear, Mlp, linear_rates
 from passl_mixer.layers.checks import check_images, check_positive, check_same_length
+from passl_mixer.layers.convolution import torch_conv
+from passl_mixer.layers.initialisers import attr
 from passl_mixer.layers.stages import four_neighbours, stage_outputs
-from passl_mixer.layers.torch_layers import torch_conv
-from passl_mixer.ops.program_ops import pad_axis
-from passl_mixer.ops.twice import roll
 
 MASKED = -1e4  # exp() of it is 0 in float32, and float16 can hold it
 
 
-def pad_to_multiple(x, side: int, layout: str = "NHWC"):
-    """Zeros at the bottom and right until H and W are multiples of ``side``; the same tensor where they are."""
-    height = layout.index("H")
+def pad_to_multiple(x, side: int, data_format: str = "NHWC"):
+    """Zeros at the bottom and right until H and W are multiples of a number; the same tensor where they are.
+
+    Args:
+        x: [B, H, W, C], or [B, C, H, W] in the layout "NCHW".
+        side: the number, 1 or more.
+        data_format: "NHWC" or "NCHW".
+    """
+    height = data_format.index("H")
     bottom, right = (-length % side for length in x.shape[height:height + 2])
-    return pad_axis(pad_axis(x, height, 0, bottom), height + 1, 0, right)
+    return ops.pad_axis(ops.pad_axis(x, height, 0, bottom), height + 1, 0, right)
 
 
 def to_windows(x_bhwc, side: int):
     """Cut [B, H, W, C], H and W multiples of ``side``, into windows [B, (H / side) * (W / side), side^2, C]."""
     _, height, width, channels = x_bhwc.shape
     rows, columns = height // side, width // side
-    cut = permute(x_bhwc.reshape([-1, rows, side, columns, side, channels]), [0, 1, 3, 2, 4, 5])
+    cut = ops.permute(x_bhwc.reshape([-1, rows, side, columns, side, channels]), [0, 1, 3, 2, 4, 5])
     return cut.reshape([-1, rows * columns, side * side, channels])
 
 
 def from_windows(x_bwnc, height: int, width: int, side: int):
-    """Put the windows of ``to_windows`` back together, [B, height, width, C]."""
+    """Put the windows of ``to_windows`` back together.
+
+    Args:
+        x_bwnc: [B, (height / side) * (width / side), side^2, C].
+        height, width: of the map, multiples of ``side``.
+        side: positions on a window's side.
+    Returns:
+        [B, height, width, C].
+    """
     rows, columns, channels = height // side, width // side, x_bwnc.shape[-1]
-    cut = permute(x_bwnc.reshape([-1, rows, columns, side, side, channels]), [0, 1, 3, 2, 4, 5])
+    cut = ops.permute(x_bwnc.reshape([-1, rows, columns, side, side, channels]), [0, 1, 3, 2, 4, 5])
     return cut.reshape([-1, height, width, channels])
 
 
@@ -85,7 +98,11 @@ def window_mask(regions: Optional[numpy.ndarray]):
 
 
 def shifted_mask(size: Sequence[int], side: int, shifts: Sequence[int]):
-    """``window_mask`` of ``window_regions``."""
+    """``window_mask`` of ``window_regions``.
+
+    Args:
+        size, side, shifts: as of ``window_regions``.
+    """
     return window_mask(window_regions(size, side, shifts))
 
 
@@ -99,16 +116,6 @@ def relative_index(side: int) -> numpy.ndarray:
 def bias_rows(side: int):
     """``relative_index`` as one row of numbers, a tensor."""
     return paddle.to_tensor(relative_index(side).reshape(-1))
-
-
-@functools.lru_cache(maxsize=64)
-def _kept(make: Callable, _device: str, *options):
-    return make(*options)
-
-
-def constant(make: Callable, *options):
-    """``make(*options)``, which a device gets once, not at every pass, and every program of its own."""
-    return _kept(make, paddle.get_device(), *options) if paddle.in_dynamic_mode() else make(*options)
 
 
 class WindowAttention(nn.Layer):
@@ -131,22 +138,23 @@ class WindowAttention(nn.Layer):
 
     def _bias(self, mask):
         positions = self.side ** 2
-        bias_nnh = paddle.gather(self.bias_table, constant(bias_rows, self.side))
+        bias_nnh = paddle.gather(self.bias_table, ops.constant(bias_rows, self.side))
         bias_hnn = bias_nnh.reshape([positions, positions, self.num_heads]).transpose([2, 0, 1])
         return bias_hnn if mask is None else bias_hnn + mask
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         size = x_bhwc.shape[1:3]
         shifts = [self.shift if length > self.side else 0 for length in size]
-        mask = constant(shifted_mask, tuple(size), self.side, tuple(shifts))
+        mask = ops.constant(shifted_mask, tuple(size), self.side, tuple(shifts))
         x_bhwc = pad_to_multiple(x_bhwc, self.side)
         height, width = x_bhwc.shape[1:3]
         if any(shifts):
-            x_bhwc = roll(x_bhwc, [-shift for shift in shifts], [1, 2])
+            x_bhwc = ops.roll(x_bhwc, [-shift for shift in shifts], [1, 2])
         y_bwnc = self.attention(to_windows(x_bhwc, self.side), self._bias(mask))
         y_bhwc = from_windows(y_bwnc, height, width, self.side)
         if any(shifts):
-            y_bhwc = roll(y_bhwc, shifts, [1, 2])
+            y_bhwc = ops.roll(y_bhwc, shifts, [1, 2])
         return y_bhwc[:, :size[0], :size[1]]
 
 
@@ -162,6 +170,7 @@ class SwinBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         x_bhwc = x_bhwc + self.drop_path(self.attention(self.norm1(x_bhwc)))
         return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
 
@@ -175,6 +184,7 @@ class PatchMerging(nn.Layer):
         self.reduction = Linear(4 * width, 2 * width, bias=False)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to [B, H / 2, W / 2, 2 C], sides rounded up."""
         x_bhwc = pad_to_multiple(x_bhwc, 2)
         return self.reduction(self.norm(four_neighbours(x_bhwc)))
 
@@ -228,7 +238,7 @@ class Swin(nn.Layer):
             raise BadInput(f"images have shape {images.shape}: Swin cuts its windows when a program is exported, "
                            "so height and width must be known; export with a fixed image size")
         patches_bchw = self.stem(pad_to_multiple(images, self.patch_size, "NCHW"))
-        x_bhwc = self.stem_norm(permute(patches_bchw, [0, 2, 3, 1]))
+        x_bhwc = self.stem_norm(ops.permute(patches_bchw, [0, 2, 3, 1]))
         return stage_outputs(x_bhwc, self.stages, self.merges)
 
     def forward(self, images):
@@ -237,4 +247,4 @@ class Swin(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """Output of every stage before merging, not normalised: [B, C_i, H / stride, W / stride], rounded up."""
-        return [permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in self._stage_outputs(images)]
+        return [ops.permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in self._stage_outputs(images)]

@@ -109,7 +109,7 @@ def adapt(arrays: Dict[str, np.ndarray], family: str, old: Grid, new: Grid, sche
     Args:
         arrays: parameters under our structured names; those that do not mix tokens are passed over.
         family: class name of the backbone, one of ``TOKEN_ARRAYS``.
-        old: (h, w) of the arrays; new: (h', w') that is wanted.
+        old: (h, w) of the arrays; new: (h', w') of the result.
         scheme: "interpolate" or "blocks", see the top of this file.
     Returns:
         The adapted arrays by name, float64.

@@ -16,11 +16,12 @@ from typing import List, Optional, Sequence, Union
 
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import LayerNorm, Linear, linear_rates, permute
+from passl_mixer.layers.basic import LayerNorm, Linear, linear_rates
 from passl_mixer.layers.checks import check_images, check_positive, check_same_length, image_pair
-from passl_mixer.layers.stages import ResidualBlock, channels_last, stage_outputs, weigh_branches
-from passl_mixer.layers.torch_layers import torch_conv
+from passl_mixer.layers.convolution import torch_conv
+from passl_mixer.layers.stages import ResidualBlock, in_nhwc, stage_outputs, weigh_branches
 
 # Axes of [B, row, column, group, channel of the group] after the exchange of rows (1) or columns (2) with groups.
 EXCHANGES = {1: [0, 3, 2, 1, 4], 2: [0, 1, 3, 2, 4]}
@@ -40,7 +41,7 @@ def exchange(x_bhwc, axis: int, segment_dim: int):
     """
     n, width = segment_dim, x_bhwc.shape[-1]
     split = x_bhwc.reshape([-1, n, n, n, width // n])
-    return permute(split, EXCHANGES[axis]).reshape([-1, n, n, width])
+    return ops.permute(split, EXCHANGES[axis]).reshape([-1, n, n, width])
 
 
 class PermuteMixer(nn.Layer):
@@ -57,6 +58,7 @@ class PermuteMixer(nn.Layer):
         self.proj = Linear(width, width)
 
     def forward(self, x_bhwc):
+        """Maps [B, N, N, C] to the same shape."""
         h = exchange(self.along_height(exchange(x_bhwc, 1, self.segment_dim)), 1, self.segment_dim)
         w = exchange(self.along_width(exchange(x_bhwc, 2, self.segment_dim)), 2, self.segment_dim)
         c = self.channel(x_bhwc)
@@ -64,24 +66,36 @@ class PermuteMixer(nn.Layer):
 
 
 def segments(side: int, patch_size: int, embed_dims: Sequence[int], transitions: Sequence[bool]) -> Optional[List[int]]:
-    """Positions per row in every stage for square images of ``side`` pixels; None if the network cannot take them."""
+    """Positions per row in every stage; None if the network cannot take such images.
+
+    Args:
+        side: height and width of the images in pixels.
+        patch_size, embed_dims, transitions: options of ``ViP``.
+    """
     step = patch_size * 2 ** sum(transitions)
     if side < step or side % step:
         return None
-    found, n = [], side // patch_size
+    counts, n = [], side // patch_size
     for width, halved in zip(embed_dims, transitions):
         if width % n:
             return None
-        found.append(n)
+        counts.append(n)
         n = n // 2 if halved else n
-    return found
+    return counts
 
 
 def fitting_segments(img_size, patch_size: int, embed_dims: Sequence[int], transitions: Sequence[bool]) -> List[int]:
-    """``segments`` of an image size, or ``BadInput`` naming the nearest sizes that fit."""
-    found = segments(img_size[0], patch_size, embed_dims, transitions)
-    if img_size[0] == img_size[1] and found:
-        return found
+    """``segments`` of an image size.
+
+    Args:
+        img_size: (height, width) in pixels.
+        patch_size, embed_dims, transitions: options of ``ViP``.
+    Raises:
+        BadInput: a size that does not fit, with the nearest ones that do.
+    """
+    counts = segments(img_size[0], patch_size, embed_dims, transitions)
+    if img_size[0] == img_size[1] and counts:
+        return counts
     # A stage has no more positions in a row than channels, which bounds the sizes.
     fits = [side for side in range(patch_size, patch_size * embed_dims[0] + 1, patch_size)
             if segments(side, patch_size, embed_dims, transitions)]
@@ -151,8 +165,8 @@ class ViP(nn.Layer):
 
     def _stage_outputs(self, images) -> list:
         check_images(images, self.in_chans, self.img_size)
-        downsamples = [layer if isinstance(layer, nn.Identity) else channels_last(layer) for layer in self.downsamples]
-        return stage_outputs(permute(self.stem(images), [0, 2, 3, 1]), self.stages, downsamples)
+        downsamples = [layer if isinstance(layer, nn.Identity) else in_nhwc(layer) for layer in self.downsamples]
+        return stage_outputs(ops.permute(self.stem(images), [0, 2, 3, 1]), self.stages, downsamples)
 
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""
@@ -161,4 +175,4 @@ class ViP(nn.Layer):
     def feature_maps(self, images) -> list:
         """One map per resolution, not normalised, before the transition: [B, C_i, H / stride, W / stride]."""
         outputs = self._stage_outputs(images)
-        return [permute(outputs[i], [0, 3, 1, 2]) for i in self._map_stages]
+        return [ops.permute(outputs[i], [0, 3, 1, 2]) for i in self._map_stages]

@@ -18,14 +18,14 @@ from typing import Sequence, Union
 import paddle
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput, nearest
 from passl_mixer.layers.attention import SelfAttention, check_block
-from passl_mixer.layers.basic import DropPath, LayerNorm, Mlp, attr, linear_rates, permute, token_map
+from passl_mixer.layers.basic import DropPath, LayerNorm, Mlp, linear_rates, token_map
 from passl_mixer.layers.checks import check_images, check_positive, image_pair, patch_grid
+from passl_mixer.layers.convolution import torch_conv
+from passl_mixer.layers.initialisers import attr
 from passl_mixer.layers.recompute import apply_block
-from passl_mixer.layers.torch_layers import torch_conv
-from passl_mixer.ops.program_ops import pad_axis
-from passl_mixer.ops.twice import flatten
 
 POOLS = ("token", "mean")
 
@@ -42,6 +42,7 @@ class VitBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bnc):
+        """Tokens [B, N, C] to the same shape."""
         x_bnc = x_bnc + self.drop_path(self.attention(self.norm1(x_bnc)))
         return x_bnc + self.drop_path(self.mlp(self.norm2(x_bnc)))
 
@@ -94,9 +95,9 @@ class ViT(nn.Layer):
     def tokens(self, images):
         """Normalised tokens of the last block, class token first, [B, 1 + S, C], from [B, in_chans, H, W]."""
         check_images(images, self.in_chans, self.img_size)
-        patches_bsc = permute(flatten(self.stem(images), 2, 3), [0, 2, 1])
+        patches_bsc = ops.permute(ops.flatten(self.stem(images), 2, 3), [0, 2, 1])
         # A row of zeros in front makes room for the class token: one sum adds it and the positions to every image.
-        x_bnc = pad_axis(patches_bsc, 1, 1, 0)
+        x_bnc = ops.pad_axis(patches_bsc, 1, 1, 0)
         added = paddle.concat([self.class_token + self.position[:, :1], self.position[:, 1:]], axis=1)
         x_bnc = x_bnc + added.astype(x_bnc.dtype)
         x_bnc = x_bnc if self.pre_norm is None else self.pre_norm(x_bnc)

@@ -22,39 +22,32 @@ Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is 
 import functools
 from typing import Sequence
 
-import paddle
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput, nearest
-from passl_mixer.layers.basic import DropPath, linear_rates, permute
-from passl_mixer.layers.map_norms import BatchNorm2D, ImageNorm, MapNorm
+from passl_mixer.layers.basic import DropPath, linear_rates
+from passl_mixer.layers.batch_norm import BatchNorm2D
+from passl_mixer.layers.convolution import torch_conv, torch_pointwise
+from passl_mixer.layers.group_norm import GroupNorm1
 from passl_mixer.layers.stages import STEMS, check_stages, conv_stage_outputs, weigh_branches
-from passl_mixer.layers.torch_layers import torch_conv, torch_pointwise
-from passl_mixer.ops import cpu as ops
-from passl_mixer.ops import wave_ops
 
 PHASES = ("fc", "depthwise")
 # "batch": BatchNorm; "group": positions and channels of an image are one group. On [B, H, W, C], on [B, C, H, W].
-NORMS = {"batch": (MapNorm, BatchNorm2D), "group": (ImageNorm, functools.partial(nn.GroupNorm, 1)),
-         "none": (nn.Identity, nn.Identity)}
+NORMS = {"batch": (functools.partial(BatchNorm2D, data_format="NHWC"), BatchNorm2D),
+         "group": (GroupNorm1, functools.partial(nn.GroupNorm, 1)), "none": (nn.Identity, nn.Identity)}
 WINDOW = 7  # positions that token mixing reads along an axis
 
 
 def conv_norm(in_chans: int, out_chans: int, kernel: int, *, stride: int, padding: int, norm: str) -> nn.Layer:
-    """Stem or down-sampling: convolution with bias and a norm on [B, C, H, W]."""
+    """Stem or down-sampling: convolution with bias and a norm on [B, C, H, W].
+
+    Args:
+        in_chans, out_chans, kernel, stride, padding: as of ``Conv2D``.
+        norm: "batch", "group" or "none".
+    """
     return nn.Sequential(torch_conv(in_chans, out_chans, kernel, stride=stride, padding=padding),
                          NORMS[norm][1](out_chans))
-
-
-def unfold_wave(amplitude_bhwc, phase_bhwc):
-    """Real and imaginary part of the wave ``amplitude * exp(i phase)``, [B, H, W, 2 C]: first C cosine parts.
-
-    Source: Tang et al. 2021, arXiv:2111.12294; Euler's formula.
-    """
-    if ops.compiled(amplitude_bhwc) and ops.compiled(phase_bhwc):
-        return wave_ops.unfold_wave(amplitude_bhwc, phase_bhwc)
-    cosine, sine = (f(phase_bhwc).astype(amplitude_bhwc.dtype) for f in (paddle.cos, paddle.sin))
-    return paddle.concat([amplitude_bhwc * cosine, amplitude_bhwc * sine], axis=-1)
 
 
 class Phase(nn.Layer):
@@ -71,14 +64,11 @@ class Phase(nn.Layer):
         self.depthwise = kind == "depthwise"
         self.map = torch_conv(width, width, 3, padding=1, groups=width, bias=False) if self.depthwise \
             else torch_pointwise(width, width)
-        self.norm = MapNorm(width, after="relu")
+        self.norm = BatchNorm2D(width, data_format="NHWC", post_act="relu")
 
     def forward(self, x_bhwc):
-        if self.depthwise:
-            phase_bhwc = permute(self.map(permute(x_bhwc, [0, 3, 1, 2])), [0, 2, 3, 1])
-        else:
-            phase_bhwc = self.map(x_bhwc)
-        return self.norm(phase_bhwc)
+        """Maps [B, H, W, C] to their phases, of the same shape, in radians."""
+        return self.norm(self.map(x_bhwc, data_format="NHWC") if self.depthwise else self.map(x_bhwc))
 
 
 class WaveMix(nn.Layer):
@@ -100,10 +90,8 @@ class WaveMix(nn.Layer):
                               bias=False)
 
     def forward(self, x_bhwc):
-        wave_bhwc = unfold_wave(self.amplitude(x_bhwc), self.phase(x_bhwc))
-        if ops.compiled(wave_bhwc):
-            return self.mix(wave_bhwc, channels_last=True)
-        return permute(self.mix(permute(wave_bhwc, [0, 3, 1, 2])), [0, 2, 3, 1])
+        """Maps [B, H, W, C] to the same shape."""
+        return self.mix(ops.unfold_wave(self.amplitude(x_bhwc), self.phase(x_bhwc)), data_format="NHWC")
 
 
 class WaveMixer(nn.Layer):
@@ -119,6 +107,7 @@ class WaveMixer(nn.Layer):
         self.proj = torch_pointwise(width, width)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         branches = [self.along_width(x_bhwc), self.along_height(x_bhwc), self.channel(x_bhwc)]
         return self.proj(weigh_branches(branches, self.reweight1, self.reweight2))
 
@@ -135,6 +124,7 @@ class WaveBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
         return x_bhwc + self.drop_path(self.fc2(self.fc1(self.norm2(x_bhwc), "gelu")))
 
@@ -195,4 +185,4 @@ class WaveMLP(nn.Layer):
 
     def feature_maps(self, images) -> list:
         """Output of every stage before down-sampling, not normalised: [B, C_i, H / stride, W / stride]."""
-        return [permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in conv_stage_outputs(self, images)]
+        return [ops.permute(x_bhwc, [0, 3, 1, 2]) for x_bhwc in conv_stage_outputs(self, images)]

@@ -27,36 +27,22 @@ arXiv:2104.02057 and facebookresearch/moco-v3 ``builder.py``.
 """
 from typing import Optional
 
-import paddle.nn.functional as F
 from paddle import nn
 
 from passl_mixer.errors import BadInput
-
-
-class BatchNorm1D(nn.BatchNorm1D):
-    """``nn.BatchNorm1D`` whose scale learns without a shift too.
-
-    Paddle (3.3.1, 2.6.2) gives a scale no gradient where there is no shift, so the scale is a product of its own here.
-    """
-
-    def forward(self, x):
-        """Rows x [B, C], normalised over the batch; running statistics move in training."""
-        alone = self.bias is None and self.weight is not None
-        y = F.batch_norm(x, self._mean, self._variance, None if alone else self.weight, self.bias,
-                         training=self.training, momentum=self._momentum, epsilon=self._epsilon)
-        return y * self.weight.astype(y.dtype) if alone else y
+from passl_mixer.layers.batch_norm import BatchNorm1D
 
 
 class MLPHead(nn.Layer):
-    """Multi-layer perceptron on pooled features.
+    """Multi-layer perceptron on pooled features, [B, in_features] -> [B, out].
 
     Args:
         in_features: width of the features.
         layers: number of linear maps, >= 1.
         hidden: width between them; null takes ``in_features``, as SimCLR and MoCo do.
-        out: width of the result.
-        norm: what stands before each ReLU: "bn" (batch), "ln" (layer) or null (nothing).
-        last_norm: normalise the result too, with a scale but no shift (SimCLR).
+        out: width of the output.
+        norm: normalisation before each ReLU: "bn" (BatchNorm), "ln" (LayerNorm) or null (none).
+        last_norm: normalise the output too, with a scale but no shift (SimCLR).
         last_affine: whether that norm has its scale; false: neither scale nor shift (SimSiam, MoCo v3).
         hidden_bias: biases of all linear maps but the last; null: only where no norm follows, as its shift
             does the same.

@@ -7,13 +7,13 @@ import math
 import paddle
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import Linear, permute
-from passl_mixer.ops.twice import softmax
+from passl_mixer.layers.basic import Linear
 
 
 class Attend(nn.Layer):
-    """``softmax(q k^T / sqrt(d) + bias) v``: a Layer without weights, so that ``macs.py`` sees its two products."""
+    """``softmax(q k^T / sqrt(d) + bias) v``: a Layer without weights, whose two products ``surgery/macs.py`` counts."""
 
     def forward(self, q, k, v, bias=None):
         """Weighted means of the values, [..., h, N, d].
@@ -27,7 +27,7 @@ class Attend(nn.Layer):
         scores = paddle.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k, transpose_y=True)
         if bias is not None:
             scores = scores + bias.astype(scores.dtype)  # autocast lowers the product
-        return paddle.matmul(softmax(scores, -1).astype(v.dtype), v)
+        return paddle.matmul(ops.softmax(scores, -1).astype(v.dtype), v)
 
 
 class SelfAttention(nn.Layer):
@@ -51,13 +51,19 @@ class SelfAttention(nn.Layer):
         # The 3 C channels are q, k, v, each head by head; -1 is the batch, unknown in an exported program.
         split = self.qkv(x).reshape([-1, *lead, tokens, 3, self.num_heads, width // self.num_heads])
         first, n = list(range(len(lead) + 1)), len(lead) + 1
-        q, k, v = permute(split, [n + 1, *first, n + 2, n, n + 3]).unbind(axis=0)  # [..., h, N, d] each
-        heads = permute(self.attend(q, k, v, bias), [*first, n + 1, n, n + 2])
+        q, k, v = ops.permute(split, [n + 1, *first, n + 2, n, n + 3]).unbind(axis=0)  # [..., h, N, d] each
+        heads = ops.permute(self.attend(q, k, v, bias), [*first, n + 1, n, n + 2])
         return self.proj(heads.reshape([-1, *lead, tokens, width]))
 
 
 def check_block(width: int, num_heads: int, mlp_ratio: float) -> None:
-    """Raise ``BadInput`` unless ``num_heads`` divides ``width`` and the MLP has a hidden unit."""
+    """Raise ``BadInput`` unless the heads divide the width and the MLP has a hidden unit.
+
+    Args:
+        width: channels of a token.
+        num_heads: number of attention heads.
+        mlp_ratio: hidden width of the MLP as a multiple of ``width``.
+    """
     if width % num_heads:
         raise BadInput(f"num_heads {num_heads} does not divide the width {width}; change num_heads or embed_dim")
     if width * mlp_ratio < 1:

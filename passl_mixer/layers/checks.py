@@ -1,4 +1,4 @@
-"""What the backbones look at before they are built or run: sizes, options, images. Errors name the remedy."""
+"""Checks of sizes, options and images before a backbone is built or run. Errors name the remedy."""
 from typing import Sequence, Tuple, Union
 
 from passl_mixer.errors import BadInput, nearest
@@ -14,7 +14,7 @@ def check_act(act: str) -> str:
 
 
 def image_pair(img_size: Union[int, Sequence[int]]) -> Tuple[int, int]:
-    """``(height, width)`` of an ``img_size`` option, which is one integer or a pair."""
+    """``(height, width)`` of an ``img_size`` option, which is one integer or a pair; ``BadInput`` for anything else."""
     pair = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
     if len(pair) != 2 or min(pair) < 1:
         raise BadInput(f"img_size is {img_size!r}, expected one positive integer or [height, width]")
@@ -48,9 +48,12 @@ def check_same_length(**options) -> None:
 
 
 def check_images(images, in_chans: int, img_size=None) -> None:
-    """Raise ``BadInput`` unless ``images`` is [B, in_chans, H, W] (of ``img_size`` where one is given).
+    """Raise ``BadInput`` unless ``images`` is [B, in_chans, H, W].
 
-    Unknown sizes (-1, in an exported program) pass.
+    Args:
+        images: the images; unknown sizes (-1, in an exported program) pass.
+        in_chans: expected channels.
+        img_size: expected (height, width) in pixels; None for any.
     """
     shape = list(images.shape)
     if len(shape) != 4 or shape[1] not in (in_chans, -1):
@@ -58,6 +61,6 @@ def check_images(images, in_chans: int, img_size=None) -> None:
                        f"set in_chans of the backbone for another number of channels")
     if img_size is None:
         return
-    if any(got not in (want, -1) for got, want in zip(shape[2:], img_size)):
+    if any(side not in (expected, -1) for side, expected in zip(shape[2:], img_size)):
         raise BadInput(f"images are {shape[2]} x {shape[3]} pixels, the backbone was built for img_size "
                        f"{img_size[0]} x {img_size[1]}; give the backbone and the views the same img_size")

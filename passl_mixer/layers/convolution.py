@@ -1,22 +1,28 @@
-"""The convolution of every backbone: Paddle's parameters, and on each device the quickest way to compute it.
+"""The convolution of every family: Paddle's parameters, computed by ``ops.conv2d``.
 
-Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is its layout.
+Shapes: B images, H x W positions, C channels.
 """
+import math
+from typing import Optional, Sequence, Union
+
 from paddle import nn
 
-from passl_mixer.layers.basic import linear, permute
-from passl_mixer.ops import cpu as ops
-from passl_mixer.ops import gpu_ops, map_ops, wave_ops
+from passl_mixer import ops
+from passl_mixer.layers.basic import Linear
+from passl_mixer.layers.initialisers import attr, torch_uniform
 
 
 class Conv2D(nn.Conv2D):
-    """``nn.Conv2D`` with zeros around the image; on the CPU one that uses every core, without groups or depth-wise,
-    or along one axis of [B, H, W, C] with two channels a group and no bias (Wave-MLP); 1 x 1 there is a linear map.
+    """``nn.Conv2D`` with zeros around the map, in either layout.
 
     Args:
         in_chans, out_chans: channels in and out.
         kernel: side of the kernel, or (height, width).
-        stride, padding, groups, weight_attr, bias_attr: as in ``nn.Conv2D``.
+        stride: positions between outputs.
+        padding: zeros at every edge, or the pair (along the height, along the width).
+        groups, weight_attr, bias_attr: as in ``nn.Conv2D``.
+    Attributes:
+        data_format: layout of the maps unless a call says otherwise, "NCHW" or "NHWC"; ``set_data_format`` changes it.
     """
 
     def __init__(self, in_chans: int, out_chans: int, kernel, *, stride: int = 1, padding=0, groups: int = 1,
@@ -24,39 +30,34 @@ class Conv2D(nn.Conv2D):
         super().__init__(in_chans, out_chans, kernel, stride=stride, padding=padding, groups=groups,
                          weight_attr=weight_attr, bias_attr=bias_attr)
         self.stride, self.padding, self.groups = stride, padding, groups
-        self.on_bhwc = False        # whether x is [B, H, W, C] unless said otherwise: see layout.py
+        self.data_format = "NCHW"
 
-    def forward(self, x, channels_last: bool = False):
-        """The convolution of [B, C, H, W]; of [B, H, W, C] with ``channels_last``: quicker on a GPU, and depth-wise."""
-        channels_last = channels_last or self.on_bhwc
-        if channels_last and gpu_ops.on_gpu(x):
-            return gpu_ops.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding,
-                                  groups=self.groups)
-        if self._keeps_size_depthwise() and ops.compiled(x):
-            x_bhwc = x if channels_last else permute(x, [0, 2, 3, 1])
-            y_bhwc = map_ops.depthwise(x_bhwc, self.weight, self.bias)
-            return y_bhwc if channels_last else permute(y_bhwc, [0, 3, 1, 2])
-        if channels_last and self._is_linear() and ops.compiled(x):
-            channels, inputs = self.weight.shape[:2]
-            return linear(x, permute(self.weight.reshape([channels, inputs]), [1, 0]), self.bias)
-        if channels_last and self._mixes_pairs_along_an_axis() and ops.compiled(x):
-            return wave_ops.pair_mix(x, self.weight)
-        x_bchw = permute(x, [0, 3, 1, 2]) if channels_last else x
-        if isinstance(self.padding, int) and map_ops.convolves(x_bchw, self.groups):
-            y_bchw = map_ops.conv2d(x_bchw, self.weight, self.bias, stride=self.stride, padding=self.padding)
-        else:
-            y_bchw = nn.Conv2D.forward(self, x_bchw)  # Paddle 2.6 cannot trace super()
-        return permute(y_bchw, [0, 2, 3, 1]) if channels_last else y_bchw
+    def forward(self, x, data_format: Optional[str] = None):
+        """The convolution of x [B, C, H, W], or [B, H, W, C] with ``data_format`` "NHWC"; of the same layout."""
+        return ops.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding, groups=self.groups,
+                          data_format=data_format or self.data_format)
 
-    def _is_linear(self) -> bool:
-        return self.groups == self.stride == 1 and self.padding == 0 and self.weight.shape[2:] == [1, 1]
 
-    def _keeps_size_depthwise(self) -> bool:
-        channels, _, height, width = self.weight.shape
-        return (self.groups == channels == self._in_channels and height == width
-                and self.padding == height // 2 and height % 2 == 1 and self.stride == 1)
+def torch_conv(in_chans: int, out_chans: int, kernel: Union[int, Sequence[int]], *, stride: int = 1, padding=0,
+               groups: int = 1, bias: bool = True) -> Conv2D:
+    """Convolution with the initial weights that PyTorch gives one: what authors who chose none trained with.
 
-    def _mixes_pairs_along_an_axis(self) -> bool:
-        channels, inputs, height, width = self.weight.shape
-        return (inputs == 2 and self.groups == channels and 1 in (height, width) and height * width % 2 == 1
-                and self.bias is None and self.stride == 1 and self.padding == [height // 2, width // 2])
+    Args:
+        in_chans, out_chans, kernel, stride, padding, groups: as of ``Conv2D``.
+        bias: whether a bias is added.
+    """
+    area = kernel ** 2 if isinstance(kernel, int) else math.prod(kernel)
+    init = attr(torch_uniform(in_chans // groups * area))
+    return Conv2D(in_chans, out_chans, kernel, stride=stride, padding=padding, groups=groups, weight_attr=init,
+                  bias_attr=init if bias else False)
+
+
+def torch_pointwise(in_chans: int, out_chans: int, *, bias: bool = True) -> Linear:
+    """Linear map over the last axis, which starts as a 1 x 1 convolution of PyTorch does.
+
+    Args:
+        in_chans, out_chans: channels in and out.
+        bias: whether a bias is added.
+    """
+    init = torch_uniform(in_chans)
+    return Linear(in_chans, out_chans, bias=bias, init=init, bias_init=init)

@@ -60,8 +60,8 @@ class _Recompute:
     def gradients(ctx, dy):
         """By ``backward`` on tensors of their own: ``paddle.grad`` cannot run inside of another one."""
         x, *copies = copies_of_all = [t.detach() for t in (ctx.x, *ctx.parameters)]
-        for t, wanted in zip(copies_of_all, ctx.wanted):
-            t.stop_gradient = not wanted
+        for t, needed in zip(copies_of_all, ctx.needs_grad):
+            t.stop_gradient = not needed
         after = paddle.get_rng_state()
         paddle.set_rng_state(ctx.random)
         try:
@@ -76,8 +76,8 @@ class _Recompute:
 
     @staticmethod
     def plain_gradients(ctx, dy):
-        raise BadInput("a gradient of gradients (create_graph=True) was asked of a backbone whose blocks are computed "
-                       "again, which have first derivatives only; call set_recompute(backbone, False), or set "
+        raise BadInput("a gradient of gradients (create_graph=True) was requested of a backbone whose blocks are "
+                       "computed again, which have first derivatives only; call set_recompute(backbone, False), or set "
                        "train.recompute=false")
 
 

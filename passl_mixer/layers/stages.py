@@ -1,5 +1,4 @@
-"""What families of stages share: the loop over stages, stem sizes, the block of two residual branches and weighted
-branches.
+"""Families of stages: their loop over stages, stem sizes, the block of two residual branches, weighted branches.
 
 Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is its layout.
 """
@@ -8,14 +7,12 @@ from typing import Callable
 import paddle
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import DropPath, LayerNorm, Mlp, activate, permute
+from passl_mixer.layers.basic import DropPath, LayerNorm, Mlp
 from passl_mixer.layers.checks import check_images, check_positive, check_same_length
 from passl_mixer.layers.convolution import Conv2D
 from passl_mixer.layers.recompute import apply_block
-from passl_mixer.ops import cpu as ops
-from passl_mixer.ops import map_ops, program_ops
-from passl_mixer.ops.twice import softmax
 
 # stem_stride: (kernel, padding) of the stem convolution; 7 x 7 with padding 2 is published.
 STEMS = {4: (7, 2), 2: (3, 1)}
@@ -57,13 +54,13 @@ def stage_outputs(x_bhwc, stages, downsamples) -> list:
     return outputs
 
 
-def channels_last(layer: nn.Layer) -> Callable:
-    """A layer on [B, C, H, W] as a function on [B, H, W, C]."""
-    def on_bhwc(x_bhwc):
+def in_nhwc(layer: nn.Layer) -> Callable:
+    """A layer on maps [B, C, H, W] as a function on [B, H, W, C]."""
+    def on_nhwc(x_bhwc):
         if isinstance(layer, Conv2D):
-            return layer(x_bhwc, channels_last=True)
-        return permute(layer(permute(x_bhwc, [0, 3, 1, 2])), [0, 2, 3, 1])
-    return on_bhwc
+            return layer(x_bhwc, data_format="NHWC")
+        return ops.permute(layer(ops.permute(x_bhwc, [0, 3, 1, 2])), [0, 2, 3, 1])
+    return on_nhwc
 
 
 def conv_stage_outputs(backbone, images) -> list:
@@ -76,8 +73,8 @@ def conv_stage_outputs(backbone, images) -> list:
         BadInput: if ``images`` has another shape.
     """
     check_images(images, backbone.in_chans)
-    x_bhwc = permute(backbone.stem(images), [0, 2, 3, 1])
-    return stage_outputs(x_bhwc, backbone.stages, [channels_last(layer) for layer in backbone.downsamples])
+    x_bhwc = ops.permute(backbone.stem(images), [0, 2, 3, 1])
+    return stage_outputs(x_bhwc, backbone.stages, [in_nhwc(layer) for layer in backbone.downsamples])
 
 
 class ResidualBlock(nn.Layer):
@@ -102,6 +99,7 @@ class ResidualBlock(nn.Layer):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x_bhwc):
+        """Maps [B, H, W, C] to the same shape."""
         x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
         return x_bhwc + self.drop_path(self.mlp(self.norm2(x_bhwc)))
 
@@ -112,7 +110,7 @@ def four_neighbours(x_bhwc):
     if not all(isinstance(side, int) and side > 0 for side in (height, width)):     # unknown in this program
         return paddle.concat([x_bhwc[:, row::2, column::2] for column in (0, 1) for row in (0, 1)], axis=-1)
     pairs = x_bhwc.reshape([-1, height // 2, 2, width // 2, 2, channels])
-    return permute(pairs, [0, 1, 3, 4, 2, 5]).reshape([-1, height // 2, width // 2, 4 * channels])
+    return ops.permute(pairs, [0, 1, 3, 4, 2, 5]).reshape([-1, height // 2, width // 2, 4 * channels])
 
 
 def branch_shares(mean_bc, reduce, score, count: int, dtype):
@@ -122,9 +120,10 @@ def branch_shares(mean_bc, reduce, score, count: int, dtype):
         mean_bc: mean over positions of the branches' sum, [B, C].
         reduce, score: as of ``weigh_branches``.
         count: number of branches.
+        dtype: of the branches.
     """
-    scores = score(activate(reduce(mean_bc), "gelu"))
-    shares = softmax(scores.reshape([-1, mean_bc.shape[-1], count]), -1).astype(dtype)
+    scores = score(ops.activate(reduce(mean_bc), "gelu"))
+    shares = ops.softmax(scores.reshape([-1, mean_bc.shape[-1], count]), -1).astype(dtype)
     # The branch in front: to part the last axis takes Paddle's CPU programs six times as long (0.54 ms, 8 x 512 x 3).
     return shares.transpose([2, 0, 1]).unbind(axis=0)
 
@@ -141,16 +140,5 @@ def weigh_branches(branches, reduce, score):
     Source: the ``reweight`` of the official Hire-MLP, Wave-MLP and CycleMLP; ResNeSt's split attention
         (Zhang et al. 2020, arXiv:2004.08955).
     """
-    quick = len(branches) == 3 and ops.compiled(branches[0])
-    in_program = program_ops.in_cpu_program()
-    if quick:
-        mean_bc = map_ops.branch_mean(branches)
-    else:
-        total = paddle.add_n(branches)
-        mean_bc = program_ops.map_mean(total) if in_program else total.mean(axis=[1, 2])
-    shares_bc = branch_shares(mean_bc, reduce, score, len(branches), branches[0].dtype)
-    if quick:
-        return map_ops.weigh_branches(branches, shares_bc)
-    if in_program:
-        return paddle.add_n([program_ops.scale_map(branch, share) for branch, share in zip(branches, shares_bc)])
-    return paddle.add_n([branch * share.unsqueeze([1, 2]) for branch, share in zip(branches, shares_bc)])
+    shares_bc = branch_shares(ops.branch_mean(branches), reduce, score, len(branches), branches[0].dtype)
+    return ops.weigh_branches(branches, shares_bc)

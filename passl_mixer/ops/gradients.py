@@ -27,11 +27,11 @@ class Kept:
     Tensors are noted as they came, not as copies: gradients of gradients follow them. An output is noted detached.
 
     Args:
-        wanted: for each input whether its gradient may be asked for.
+        needs_grad: for each input whether its gradient may be needed.
     """
 
-    def __init__(self, wanted: Sequence[bool]):
-        self.wanted = wanted
+    def __init__(self, needs_grad: Sequence[bool]):
+        self.needs_grad = needs_grad
 
 
 class Call:
@@ -42,21 +42,21 @@ class Call:
 
     def __init__(self, operator, kept: Kept):
         self.operator, self.kept = operator, kept
-        self.dy, self.found, self.left, self.letter = None, None, 0, None
+        self.dy, self.gradients, self.left, self.letter = None, None, 0, None
         self.zero = paddle.zeros([1], "float32")        # what stands for inputs, and signals that gradients are there
 
     def lay_down(self, dy) -> None:
         """Begin a backward pass; what one before left, whose inputs were pruned, goes."""
-        self.dy, self.found, self.left = dy, None, sum(self.kept.wanted)
+        self.dy, self.gradients, self.left = dy, None, sum(self.kept.needs_grad)
 
     def take(self, index: int):
         """One input's gradient; with the last one everything is let go."""
-        if self.found is None:
-            self.found = list(self.operator.gradients(self.kept, self.dy))
-        gradient, self.found[index] = _value(self.found[index]), None
+        if self.gradients is None:
+            self.gradients = list(self.operator.gradients(self.kept, self.dy))
+        gradient, self.gradients[index] = _value(self.gradients[index]), None
         self.left -= 1
         if not self.left:
-            self.dy = self.found = None
+            self.dy = self.gradients = None
         return gradient
 
 
@@ -73,24 +73,24 @@ def apply(operator, inputs: Sequence, *options):
             ``forward(ctx, *inputs, *options)`` gives the output, or a tuple of them where there is one input. It runs
             without recording, and notes in ``ctx``, of the class ``Kept``, what the gradients need.
             ``gradients(ctx, dy)`` gives for each input its gradient, or a function without arguments that gives it;
-            anything where ``ctx.wanted`` is false. ``dy`` is a list where the output is a tuple. Every gradient is a
-            tensor of its own, not ``dy``: Paddle adds into them.
+            anything where ``ctx.needs_grad`` is false. ``dy`` is a list where the output is a tuple. Every gradient is
+            a tensor of its own, not ``dy``: Paddle adds into them.
             ``plain_gradients(ctx, dy)`` gives the same by operators that are differentiable.
         inputs: tensors; None for one that is left out.
         options: no tensors that need gradients.
     """
     recording = paddle.is_grad_enabled()
     kept = Kept([recording and t is not None and not t.stop_gradient for t in inputs])
-    count = sum(kept.wanted)
+    count = sum(kept.needs_grad)
     if count == 0:
         return operator.forward(kept, *inputs, *options)
     run = functools.partial(operator.forward, kept, *inputs, *options)      # a list of tensors would be inputs
     layers = []
     if count == 1:
-        y = _Single.apply(inputs[kept.wanted.index(True)], operator, kept, run, layers)
+        y = _Single.apply(inputs[kept.needs_grad.index(True)], operator, kept, run, layers)
     else:
         call = Call(operator, kept)
-        stand_ins = [_Input.apply(t, call, i) for i, t in enumerate(inputs) if kept.wanted[i]]
+        stand_ins = [_Input.apply(t, call, i) for i, t in enumerate(inputs) if kept.needs_grad[i]]
         y = _Several.apply(paddle.add_n(stand_ins), call, run, layers)
     if paddle.is_tensor(y):         # Paddle 2.6 cannot call a hook of an output, of several, that has no gradient
         y.register_hook(functools.partial(_check_alive, *layers))
@@ -128,8 +128,8 @@ class _Single(PyLayer):
             paddle.zeros(*like) if one is None else one for one, like in zip(dy, ctx.likes)]
         # Paddle records in a backward pass if, and only if, that is to be differentiated too.
         again = paddle.is_grad_enabled()
-        found = operator.plain_gradients(kept, dy) if again else operator.gradients(kept, dy)
-        return _value(found[kept.wanted.index(True)])
+        gradients = operator.plain_gradients(kept, dy) if again else operator.gradients(kept, dy)
+        return _value(gradients[kept.needs_grad.index(True)])
 
 
 class _Input(PyLayer):

@@ -5,7 +5,9 @@ import numpy
 import paddle
 import pytest
 
-from passl_mixer.backbones.as_mlp import PatchMerging, _move_groups, axial_shift
+from passl_mixer import ops
+from passl_mixer.backbones.as_mlp import PatchMerging, axial_shift
+from passl_mixer.layers.group_norm import GroupNorm1
 
 
 def roll_and_zero(x, axis, shift_size):
@@ -29,7 +31,7 @@ def test_the_shift_is_roll_and_zero(axis, width, shift_size):
     x = numpy.random.default_rng(0).normal(size=(2, 6, 5, width)).astype("float32")
     wanted, reach = roll_and_zero(x, axis, shift_size), shift_size // 2
     numpy.testing.assert_array_equal(axial_shift(paddle.to_tensor(x), axis, shift_size).numpy(), wanted)
-    by_slices = _move_groups(paddle.to_tensor(x), axis, range(-reach, reach + 1))
+    by_slices = ops.TABLE["move_groups"].reference(paddle.to_tensor(x), axis, range(-reach, reach + 1))
     numpy.testing.assert_array_equal(by_slices.numpy(), wanted)
 
 
@@ -55,6 +57,16 @@ def test_the_gradient_of_the_shift_is_the_adjoint(axis):
     unit = paddle.eye(4 * 5 * 13).reshape([-1, 4, 5, 13])
     expected = (axial_shift(unit, axis, 5) * weights[:1]).sum(axis=[1, 2, 3]).reshape([4, 5, 13])
     numpy.testing.assert_allclose(x.grad[0].numpy(), expected.numpy(), atol=1e-6)
+
+
+def test_the_norm_is_over_the_whole_image():
+    norm = GroupNorm1(6)
+    norm.weight.set_value(paddle.arange(6, dtype="float32"))
+    norm.bias.set_value(-paddle.arange(6, dtype="float32"))
+    x = numpy.random.default_rng(2).normal(3, 2, size=(2, 4, 5, 6)).astype("float32")
+    mean, variance = x.mean((1, 2, 3), keepdims=True), x.var((1, 2, 3), keepdims=True)
+    expected = (x - mean) / numpy.sqrt(variance + 1e-5) * numpy.arange(6) - numpy.arange(6)
+    numpy.testing.assert_allclose(norm(paddle.to_tensor(x)).numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_merging_puts_the_neighbours_side_by_side():

@@ -6,9 +6,10 @@ import paddle
 import pytest
 from helpers.definitions import gelu, layer_norm, linear
 
-from passl_mixer.backbones.s2_mlp_v1 import HEIGHT_FIRST, WIDTH_FIRST, S2Block, shift, spatial_shift
+from passl_mixer.backbones.s2_mlp_v1 import HEIGHT_FIRST, WIDTH_FIRST, S2Block, spatial_shift
 from passl_mixer.backbones.s2_mlp_v2 import S2Mixer
 from passl_mixer.layers.stages import ResidualBlock
+from passl_mixer.ops.quarters import shift_map
 
 # (row, column) that every quarter of the channels is read from, in the order of the paper's pseudo-code.
 READ_FROM = {HEIGHT_FIRST: [(-1, 0), (1, 0), (0, -1), (0, 1)], WIDTH_FIRST: [(0, -1), (0, 1), (-1, 0), (1, 0)]}
@@ -77,15 +78,15 @@ def test_shift_moves_quarters_and_does_not_touch_its_input(axes, size):
 @pytest.mark.parametrize("step", [1, -1])
 def test_border_rows_keep_their_value_and_there_and_back_leaves_the_interior(axis, step):
     x = paddle.randn([2, 5, 6, 3])
-    moved = shift(x, axis, step)
+    moved = shift_map(x, axis, step)
     border = 0 if step > 0 else -1
     numpy.testing.assert_array_equal(moved.numpy().take(border, axis), x.numpy().take(border, axis))
-    back = shift(moved, axis, -step).numpy()
+    back = shift_map(moved, axis, -step).numpy()
     interior = range(1, x.shape[axis] - 1)
     numpy.testing.assert_array_equal(back.take(interior, axis), x.numpy().take(interior, axis))
 
 
 def test_shift_of_a_ramp():
     ramp = paddle.arange(5, dtype="float32").reshape([1, 5, 1, 1])
-    assert shift(ramp, 1, 1).flatten().tolist() == [0, 0, 1, 2, 3]
-    assert shift(ramp, 1, -1).flatten().tolist() == [1, 2, 3, 4, 4]
+    assert shift_map(ramp, 1, 1).flatten().tolist() == [0, 0, 1, 2, 3]
+    assert shift_map(ramp, 1, -1).flatten().tolist() == [1, 2, 3, 4, 4]

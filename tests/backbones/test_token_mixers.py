@@ -136,4 +136,4 @@ def test_relu_comes_before_the_norm_and_the_residual_spans_the_depthwise_part_on
 def test_the_published_relu_variant_is_relu():
     for name, act in (("conv_mixer_768_32", "relu"), ("conv_mixer_1024_20", "gelu")):
         block = build_backbone({"name": name, "embed_dim": 8, "num_blocks": 1}).blocks[0]
-        assert block.norm1.before == block.norm2.before == act
+        assert block.norm1.pre_act == block.norm2.pre_act == act

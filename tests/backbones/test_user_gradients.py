@@ -12,8 +12,8 @@ from helpers.marks import slow_but
 from paddle import nn
 
 from passl_mixer import build_backbone
+from passl_mixer.layers.batch_norm import synchronise
 from passl_mixer.layers.recompute import set_recompute
-from passl_mixer.layers.sync_batch_norm import synchronise
 from passl_mixer.ops import gradients
 
 CASES = [*((name, {}, 32) for name in NANO), ("ResNet", SMALL["ResNet"], 16)]

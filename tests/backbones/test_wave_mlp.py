@@ -7,7 +7,8 @@ from helpers.definitions import batch_norm, linear
 from helpers.marks import slow_but
 from helpers.three_branches import joined, layer_sum, map_size, randomised
 
-from passl_mixer.backbones.wave_mlp import NORMS, WaveMix, WaveMixer, unfold_wave
+from passl_mixer import ops
+from passl_mixer.backbones.wave_mlp import NORMS, WaveMix, WaveMixer
 
 
 def phase_of(layer, x):
@@ -56,7 +57,7 @@ def test_mixer_is_the_definition(phase, height, width, chans):
 def test_a_phase_turns_an_amplitude_and_keeps_its_size():
     paddle.seed(0)
     amplitude, phase = paddle.randn([2, 3, 3, 4]), 3 * paddle.rand([2, 3, 3, 4])
-    real, imaginary = (part.numpy() for part in unfold_wave(amplitude, phase).chunk(2, axis=-1))
+    real, imaginary = (part.numpy() for part in ops.unfold_wave(amplitude, phase).chunk(2, axis=-1))
     numpy.testing.assert_allclose(real ** 2 + imaginary ** 2, amplitude.numpy() ** 2, rtol=1e-4, atol=1e-6)
     expected = amplitude.numpy() * numpy.exp(1j * phase.numpy())
     numpy.testing.assert_allclose(real + 1j * imaginary, expected, rtol=1e-4, atol=1e-5)
@@ -72,7 +73,7 @@ def test_without_phases_the_sine_part_vanishes(kind):
     layer.phase.norm.weight.set_value(paddle.zeros([8]))  # the bias is zero from the start
     assert float(layer.phase(x).abs().max()) == 0
     amplitude = layer.amplitude(x)
-    real, imaginary = unfold_wave(amplitude, layer.phase(x)).chunk(2, axis=-1)
+    real, imaginary = ops.unfold_wave(amplitude, layer.phase(x)).chunk(2, axis=-1)
     assert (real.numpy() == amplitude.numpy()).all()
     assert (imaginary.numpy() == 0).all()
     assert (layer(x)[..., 4:].numpy() == 0).all()  # the outputs that read sine parts

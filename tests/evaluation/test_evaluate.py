@@ -64,10 +64,10 @@ def test_measure_takes_one_pass_for_all_items(tiny):
         calls.append(len(images))
         return raw_pixels(images)
     views = build_views({"name": "center_crop", "img_size": 16})
-    found = evaluate.measure(encode, train, test, views, config.evaluate, ["knn", "linear", "labels_1"])
+    found = evaluate.probe_accuracies(encode, train, test, views, config.evaluate, ["knn", "linear", "labels_1"])
     assert set(found) == {"knn", "linear", "labels_1"}
     assert sum(calls) == len(train) + len(test)
-    alone = evaluate.measure(raw_pixels, train, test, views, config.evaluate, ["knn"])
+    alone = evaluate.probe_accuracies(raw_pixels, train, test, views, config.evaluate, ["knn"])
     assert alone["knn"] == found["knn"], "the bank is the same whether it is cut before or after the features"
 
 

@@ -36,6 +36,13 @@ def test_knn_is_its_definition_in_any_blocks(k, temperature, blocks):
     assert 0.3 < found < 1.0
 
 
+@pytest.mark.parametrize("temperature", [0.0, -0.1, float("nan")])
+def test_knn_needs_a_positive_temperature(temperature):
+    bank, labels = blobs(10)
+    with pytest.raises(BadInput, match=r"evaluate.knn.temperature is .*, expected a number above 0"):
+        knn_accuracy(bank, labels, bank, labels, k=3, temperature=temperature)
+
+
 def test_linear_probe_finds_what_is_linear_and_only_that():
     train, labels = blobs(400, spread=0.2)
     test, truth = blobs(200, spread=0.2, seed=1)
@@ -109,5 +116,5 @@ def test_probes_need_enough_images():
     train, labels = blobs(10)
     with pytest.raises(BadInput, match=r"evaluate.knn.k is 11 but the bank holds 10"):
         knn_accuracy(train, labels, train, labels, k=11, temperature=0.1)
-    with pytest.raises(BadInput, match="labels per class asked for"):
+    with pytest.raises(BadInput, match="labels per class are more than the"):
         few_label_accuracy(train, labels, train, labels, labels_per_class=50, draws=2, l2=0.1)

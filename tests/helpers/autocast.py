@@ -16,8 +16,7 @@ import paddle
 from paddle import _C_ops
 from paddle.base import core
 
-from passl_mixer.ops import cpu as ops
-from passl_mixer.ops import gpu_ops
+from passl_mixer.ops import table
 
 LOW, FULL = paddle.float64, paddle.float32
 NORMS = ("batch_norm", "batch_norm_", "layer_norm")
@@ -28,9 +27,9 @@ METHODS = {"__add__": "add", "__radd__": "add", "__sub__": "subtract", "__rsub__
 
 
 def take_branches_of_a_gpu(monkeypatch) -> None:
-    """Let backbones compute as they do on a GPU: by Paddle's operators, products fused, maps as they lie."""
-    monkeypatch.setattr(ops, "usable", lambda x: False)
-    monkeypatch.setattr(gpu_ops, "on_gpu", lambda x: True)
+    """Let operators compute as they do on a GPU: by Paddle's operators, products fused, maps as they lie."""
+    monkeypatch.setattr(table, "column_of", lambda operator, arguments: "gpu")
+    monkeypatch.setattr(table.native, "load", lambda: None)        # for ``prefers_nhwc``
 
 
 def _kernels(operators) -> set:

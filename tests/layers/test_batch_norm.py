@@ -5,8 +5,7 @@ import pytest
 from helpers.two_processes import arrays_of_two_and_one
 from paddle import nn
 
-from passl_mixer.heads.mlp import BatchNorm1D
-from passl_mixer.layers.sync_batch_norm import SyncBatchNorm, synchronise
+from passl_mixer.layers.batch_norm import BatchNorm1D, SyncBatchNorm, synchronise
 from passl_mixer.methods.moco import has_batch_norm
 from passl_mixer.training.run import build_run
 
@@ -18,12 +17,10 @@ import numpy as np, paddle
 from paddle import nn
 paddle.set_device("cpu")
 from passl_mixer import distributed, get_config
-from passl_mixer.layers.sync_batch_norm import synchronise
-from passl_mixer.layers.sync_batch_norm import SyncBatchNorm
+from passl_mixer.layers.batch_norm import BatchNorm1D, SyncBatchNorm, synchronise
 from passl_mixer.training.run import build_run
 from passl_mixer.errors import BadInput
 from passl_mixer.images import to_images
-from passl_mixer.heads.mlp import BatchNorm1D
 from passl_mixer.training.step import train_step
 
 distributed.init()

@@ -3,12 +3,12 @@ import numpy as np
 import paddle
 import pytest
 
-from passl_mixer.layers.map_norms import BatchNorm2D
-from passl_mixer.layers.sync_batch_norm import synchronise
+from passl_mixer.layers.batch_norm import BatchNorm2D, synchronise
 from passl_mixer.ops import native
 
 compiled_only = pytest.mark.skipif(native.load() is None, reason=f"no compiled kernels: {native.status()}")
 ACTS = [(None, None), ("relu", None), (None, "relu"), ("relu", "relu"), ("gelu", None), (None, "gelu_tanh")]
+LAYOUTS = {False: "NCHW", True: "NHWC"}
 SHAPES = [[2, 1, 1, 1], [3, 5, 1, 1], [2, 3, 4, 5], [4, 17, 7, 7], [1, 2, 130, 131], [9, 40, 33, 30], [2, 600, 9, 11]]
 
 
@@ -28,13 +28,13 @@ def arrays(shape) -> tuple:
 
 def everything(norm, x, grad, frozen=(), plus=None) -> list:
     """Output, gradients of input (and of what is added), weight and bias, running statistics; layout as of ``norm``."""
-    last = norm.on_bhwc
+    last = norm.data_format == "NHWC"
     x, grad, *others = (paddle.to_tensor(a.transpose(0, 2, 3, 1) if last else a)
                         for a in (x, grad, *([] if plus is None else [plus])))
     inputs = [x, norm.weight, norm.bias, *others]
     for i, tensor in enumerate(inputs):
         tensor.stop_gradient = i in frozen
-    y = norm(x, plus=others[0] if others else None)
+    y = norm(x, residual=others[0] if others else None)
     y.backward(grad)
     maps = [None if a is None else a.numpy().transpose(0, 3, 1, 2) if last else a.numpy()
             for a in (y, x.grad, *(other.grad for other in others))]
@@ -48,16 +48,16 @@ def by_definition(norm, x, grad, plus=None) -> list:
     weight, bias, mean, variance = (t.numpy().astype("float64")[:, None, None]
                                     for t in (norm.weight, norm.bias, norm._mean, norm._variance))
     count, axes = x.size / x.shape[1], (0, 2, 3)
-    v = np.maximum(x, 0) if norm.before else x
+    v = np.maximum(x, 0) if norm.pre_act else x
     own, square = v.mean(axes, keepdims=True)[0], v.var(axes, keepdims=True)[0]
     scale = 1 / np.sqrt(square + 1e-5)
     normed = (v - own) * scale
     y = normed * weight + bias + other
-    grad = grad * (y > 0) if norm.after else grad
-    y = np.maximum(y, 0) if norm.after else y
+    grad = grad * (y > 0) if norm.post_act else grad
+    y = np.maximum(y, 0) if norm.post_act else y
     dweight, dbias = (a.sum(axes) for a in (grad * normed, grad))
     dx = weight * scale * (grad - (dbias[:, None, None] + normed * dweight[:, None, None]) / count)
-    dx = dx * (x > 0) if norm.before else dx
+    dx = dx * (x > 0) if norm.pre_act else dx
     running = [(0.9 * old + 0.1 * new)[:, 0, 0] for old, new in ((mean, own), (variance, square))]
     return [y, dx, *([] if plus is None else [grad]), dweight, dbias, *running]
 
@@ -72,7 +72,7 @@ def test_training_in_float64(shape, acts, channels_last, summed):
     if acts[1] and np.prod(shape) == 2:
         pytest.skip("two numbers lie at -1 and 1 at any rounding, and a shift puts one at 0")
     plus = np.random.default_rng(2).standard_normal(shape).astype("float32") if summed else None
-    norm = norm_of(shape[1], before=acts[0], after=acts[1], channels_last=channels_last)
+    norm = norm_of(shape[1], pre_act=acts[0], post_act=acts[1], data_format=LAYOUTS[channels_last])
     want = by_definition(norm, x, grad, plus)
     root = (x.size // shape[1]) ** 0.5      # of the terms of a sum
     sizes = (1, 1, *([1] if summed else []), root, root, 1, 1)
@@ -87,7 +87,8 @@ def test_training_in_float64(shape, acts, channels_last, summed):
 def test_as_paddle_s_operators_and_as_across_processes(monkeypatch, training, acts, channels_last, summed):
     x, grad = arrays([5, 6, 40, 30])
     plus = grad[::-1].copy() if summed else None
-    first, last, other = (norm_of(6, before=acts[0], after=acts[1], channels_last=channels_last) for _ in range(3))
+    options = {"pre_act": acts[0], "post_act": acts[1], "data_format": LAYOUTS[channels_last]}
+    first, last, other = (norm_of(6, **options) for _ in range(3))
     spanning = paddle.nn.Sequential(other)
     synchronise(spanning)
     for norm in (first, last, spanning[0]):
@@ -96,7 +97,7 @@ def test_as_paddle_s_operators_and_as_across_processes(monkeypatch, training, ac
     with paddle.no_grad():
         given = [None if a is None else paddle.to_tensor(a.transpose(0, 2, 3, 1) if channels_last else a)
                  for a in (x, plus)]
-        quiet = first(given[0], plus=given[1]).numpy()
+        quiet = first(given[0], residual=given[1]).numpy()
     monkeypatch.setattr(native, "load", lambda: None)
     want = everything(last, x, grad, plus=plus)
     for ours in found:
@@ -110,7 +111,7 @@ def test_as_paddle_s_operators_and_as_across_processes(monkeypatch, training, ac
 @compiled_only
 def test_a_sum_of_other_shape_is_refused():
     with pytest.raises(ValueError, match=r"a map \[2, 3, 4, 1\] .* map \[2, 3, 4, 5\]"):
-        norm_of(3)(paddle.zeros([2, 3, 4, 5]), plus=paddle.zeros([2, 3, 4, 1]))
+        norm_of(3)(paddle.zeros([2, 3, 4, 5]), residual=paddle.zeros([2, 3, 4, 1]))
 
 
 @compiled_only
@@ -120,7 +121,7 @@ def test_a_sum_of_other_shape_is_refused():
 def test_gradients_where_they_are_wanted(summed, frozen):
     x, grad = arrays([2, 3, 4, 5])
     after, plus, inputs = ("relu", grad, (0, 3, 1, 2)) if summed else (None, None, (0, 1, 2))
-    all_of_them, some = (everything(norm_of(3, after=after), x, grad, which, plus) for which in ((), frozen))
+    all_of_them, some = (everything(norm_of(3, post_act=after), x, grad, which, plus) for which in ((), frozen))
     for place, whole, part in zip(inputs, all_of_them[1:], some[1:]):
         assert (part is None) == (place in frozen)
         if part is not None:
@@ -133,7 +134,7 @@ def test_what_is_not_a_number_stays_so(training):
     x, _ = arrays([2, 3, 4, 5])
     x[1, 2, 3, 4] = np.nan
     for acts in ACTS[:4]:
-        norm = norm_of(3, before=acts[0], after=acts[1])
+        norm = norm_of(3, pre_act=acts[0], post_act=acts[1])
         norm.training = training
         with paddle.no_grad():          # Paddle's own ReLU makes it 0
             y = norm(paddle.to_tensor(x)).numpy()
@@ -145,7 +146,7 @@ def test_what_is_not_a_number_stays_so(training):
 @pytest.mark.parametrize("acts", ACTS)
 def test_the_norm_that_spans_processes_keeps_layout_and_activations(acts, channels_last):
     x, grad = arrays([3, 4, 6, 5])
-    options = {"before": acts[0], "after": acts[1], "channels_last": channels_last}
+    options = {"pre_act": acts[0], "post_act": acts[1], "data_format": LAYOUTS[channels_last]}
     model = paddle.nn.Sequential(norm_of(4, **options))
     synchronise(model)
     assert type(model[0]) is not BatchNorm2D

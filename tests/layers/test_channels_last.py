@@ -12,11 +12,10 @@ from passl_mixer import build_backbone, list_backbones
 from passl_mixer.checkpoint import arrays_of, load_arrays, read_checkpoint
 from passl_mixer.deploy.export import export_network
 from passl_mixer.deploy.predictor import load_exported
+from passl_mixer.layers.batch_norm import BatchNorm2D, synchronise
 from passl_mixer.layers.convolution import Conv2D
-from passl_mixer.layers.layout import turn_channels_last
-from passl_mixer.layers.map_norms import BatchNorm2D
+from passl_mixer.layers.data_format import set_data_format
 from passl_mixer.layers.recompute import set_recompute
-from passl_mixer.layers.sync_batch_norm import synchronise
 from passl_mixer.registry import BACKBONES
 from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
@@ -51,7 +50,7 @@ def built(entry: dict, *, turned: bool, training: bool = False):
     backbone = build_backbone(entry)
     backbone.train() if training else backbone.eval()
     if turned:
-        turn_channels_last(backbone)
+        set_data_format(backbone, "NHWC")
     return backbone
 
 
@@ -117,7 +116,7 @@ def test_recomputed_blocks_and_norms_that_span_processes_turn_too():
     for backbone in (first, last):
         synchronise(backbone)
         set_recompute(backbone, True)
-    turn_channels_last(last)
+    set_data_format(last, "NHWC")
     assert not any(isinstance(layer, BatchNorm2D) for layer in last.sublayers())
     assert_close(everything(first), everything(last), 1e-4)
 
@@ -134,9 +133,9 @@ def test_a_run_has_the_same_losses_and_its_momentum_encoder_turns(tiny, options)
     run, on = losses(tiny(SGD, *options, "train.channels_last=true"))
     assert len(on) == 4
     np.testing.assert_allclose(on, off, rtol=1e-5)
-    networks = [layer for layer in run.method.sublayers() if hasattr(layer, "channels_last")]
+    networks = [layer for layer in run.method.sublayers() if hasattr(layer, "data_formats")]
     assert len(networks) == (1 if options == [CONV_MIXER] else 2)
-    assert all(network.channels_last for network in networks)
+    assert all(network.data_format == "NHWC" for network in networks)
 
 
 @pytest.mark.parametrize("begins", ["true", "false"])
@@ -185,7 +184,7 @@ def test_a_turned_network_is_exported_rightly(tmp_path):
 def test_the_benchmark_tries_it_where_there_is_something_to_turn():
     for name in list_backbones():
         if not name[0].isupper():
-            turns = hasattr(BACKBONES.entry(name)[0], "channels_last")
+            turns = hasattr(BACKBONES.entry(name)[0], "data_formats")
             assert ("train.channels_last" in systems._settings_worth_trying("gpu", name)) == turns, name
     both = systems._settings_worth_trying("gpu", "resnet50")["bf16 and train.channels_last"]
     assert both == ["train.precision=bf16", "train.channels_last=true"]

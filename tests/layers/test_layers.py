@@ -5,8 +5,9 @@ import numpy
 import paddle
 import pytest
 
+from passl_mixer import ops
 from passl_mixer.backbones import build_backbone
-from passl_mixer.layers.basic import DropPath, LayerNorm, Mlp, TokenLinear, activate, linear_rates
+from passl_mixer.layers.basic import DropPath, LayerNorm, Mlp, TokenLinear, linear_rates
 
 
 def gelu(x):
@@ -24,8 +25,8 @@ def test_mlp_formula():
 def test_tanh_gelu_formula():
     x = numpy.linspace(-4, 4, 33).astype("float32")
     expected = 0.5 * x * (1 + numpy.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3)))
-    numpy.testing.assert_allclose(activate(paddle.to_tensor(x), "gelu_tanh").numpy(), expected, atol=1e-6)
-    numpy.testing.assert_allclose(activate(paddle.to_tensor(x), "gelu").numpy(), gelu(x), atol=1e-6)
+    numpy.testing.assert_allclose(ops.activate(paddle.to_tensor(x), "gelu_tanh").numpy(), expected, atol=1e-6)
+    numpy.testing.assert_allclose(ops.activate(paddle.to_tensor(x), "gelu").numpy(), gelu(x), atol=1e-6)
 
 
 def test_layer_norm_formula():

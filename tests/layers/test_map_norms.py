@@ -4,8 +4,10 @@ import paddle
 import pytest
 from paddle import nn
 
-from passl_mixer.layers.map_norms import ImageNorm, MapNorm
-from passl_mixer.ops import native, norm_ops
+from passl_mixer import ops
+from passl_mixer.layers.batch_norm import BatchNorm2D
+from passl_mixer.layers.group_norm import GroupNorm1
+from passl_mixer.ops import native
 
 compiled_only = pytest.mark.skipif(native.load() is None, reason=f"no compiled kernels: {native.status()}")
 
@@ -31,7 +33,7 @@ def assert_same(one, other, shape):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_batch(training):
-    norms = MapNorm(3), nn.BatchNorm2D(3, data_format="NHWC")
+    norms = BatchNorm2D(3, data_format="NHWC"), nn.BatchNorm2D(3, data_format="NHWC")
     for norm in norms:
         norm.train() if training else norm.eval()
     assert_same(*norms, [2, 4, 5, 3])
@@ -44,13 +46,13 @@ def test_image(monkeypatch, shape, compiled):
         monkeypatch.setattr(native, "load", lambda: None)
     elif native.load() is None:
         pytest.skip(native.status())
-    assert_same(ImageNorm(shape[3]), nn.GroupNorm(1, shape[3], data_format="NHWC"), shape)
+    assert_same(GroupNorm1(shape[3]), nn.GroupNorm(1, shape[3], data_format="NHWC"), shape)
 
 
 def test_sums_of_large_images_lose_no_digits():
     x = np.random.default_rng(0).standard_normal([1, 256, 256, 32]).astype("float32") + 3
     wanted = (x - x.mean(dtype="float64")) / np.sqrt(x.var(dtype="float64") + 1e-5)
-    norm = ImageNorm(32)
+    norm = GroupNorm1(32)
     assert np.abs(norm(paddle.to_tensor(x)).numpy() - wanted).max() < 2e-6
 
 
@@ -78,7 +80,7 @@ def test_image_in_float64(shape):
     sizes = [np.abs(grad).max(), np.abs(grad * (want[0] - bias) / weight).sum(sums).max(), np.abs(grad).sum(sums).max()]
     for frozen in [(), (0,), (1,), (1, 2)]:
         inputs = [paddle.to_tensor(a, stop_gradient=i in frozen) for i, a in enumerate((x, weight, bias))]
-        y = norm_ops.image_norm(*inputs, 1e-5)
+        y = ops.group_norm1(*inputs, 1e-5)
         y.backward(paddle.to_tensor(grad))
         np.testing.assert_allclose(y.numpy(), want[0], rtol=0, atol=1e-6 * np.abs(want[0]).max())
         for i, tensor in enumerate(inputs):
@@ -91,6 +93,6 @@ def test_image_in_float64(shape):
 def test_an_image_that_is_not_finite_spoils_no_other():
     x = np.random.default_rng(0).standard_normal([3, 40, 50, 12]).astype("float32")
     x[1, 3, 4, 5] = np.nan
-    y = ImageNorm(12)(paddle.to_tensor(x)).numpy()
+    y = GroupNorm1(12)(paddle.to_tensor(x)).numpy()
     np.testing.assert_array_equal(np.isnan(y).any((1, 2, 3)), [False, True, False])
     assert np.isnan(y[1]).all()

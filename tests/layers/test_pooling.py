@@ -15,7 +15,7 @@ SHAPES = [[2, 3, 9, 7], [1, 5, 1, 2], [3, 1, 2, 17], [2, 40, 30, 31], [4, 8, 112
 def pool_of(window, channels_last: bool = False) -> MaxPool2D:
     kernel, stride, padding = window
     pool = MaxPool2D(kernel, stride=stride, padding=padding)
-    pool.on_bhwc = channels_last
+    pool.data_format = "NHWC" if channels_last else "NCHW"
     return pool
 
 

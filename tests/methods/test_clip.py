@@ -12,10 +12,10 @@ from helpers.gradients import differences
 from helpers.run_folders import assert_same_arrays, last_checkpoint
 
 from passl_mixer import build_backbone, build_head, build_method
-from passl_mixer.backbones.shapes import shapes_only
 from passl_mixer.build import resolve
 from passl_mixer.errors import BadInput
 from passl_mixer.methods.clip import clip_loss
+from passl_mixer.ops.shapes import shapes_only
 from passl_mixer.text import write_merges
 from passl_mixer.training.optim import build_optimizer
 from passl_mixer.training.run import build_run
@@ -61,6 +61,9 @@ def test_known_values_and_low_precision():
     for left, right in ((a, b[:5]), (a[0], b[0])):
         with pytest.raises(ValueError, match="of one shape, got"):
             clip_loss(left, right, 1.0)
+    for scale in (0.0, -1.0, math.nan):
+        with pytest.raises(BadInput, match="positive scale, got"):
+            clip_loss(a, b, scale)
 
 
 def tiny(backbone=None, **options):
@@ -192,7 +195,7 @@ def test_inputs_that_do_not_fit():
         method.check_batch(1)
     with pytest.raises(BadInput, match="got none; choose an image-text dataset"):
         method(views(), None)
-    with pytest.raises(BadInput, match=r"got labels of shape \[4\]"):
+    with pytest.raises(BadInput, match=r"got a tensor of shape \[4\]"):
         method(views(), paddle.to_tensor([0, 1, 2, 3]))
     with pytest.raises(BadInput, match="needs a projector"):
         build_method({"name": "clip", "text": TEXT}, backbone=build_backbone("mlp_mixer_nano"),

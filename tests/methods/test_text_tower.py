@@ -6,9 +6,9 @@ import paddle
 import pytest
 from helpers.definitions import attention, layer_norm, linear
 
-from passl_mixer.backbones.shapes import shapes_only
 from passl_mixer.errors import BadInput
 from passl_mixer.methods.text_tower import TextTransformer
+from passl_mixer.ops.shapes import shapes_only
 
 EOT = 10
 OPTIONS = {"vocab_size": 11, "context_length": 7, "width": 6, "num_layers": 2, "num_heads": 3, "out_features": 5}

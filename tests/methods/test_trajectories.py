@@ -67,7 +67,7 @@ def start(golden, name: str, folder: Path) -> Run:
     load(method, in_our_layout(method, arrays_of(golden, f"{name}/initial")))
     return Run(config=config, device="cpu", method=method, precision=Precision(None), loader=None,
                optimizer=build_optimizer(options, method.trainable_parameters()), views=build_views(views),
-               steps_per_epoch=1, total_steps=steps, last_step=steps, peak_lr=config.optim.lr, not_evaluated="")
+               steps_per_epoch=1, total_steps=steps, last_step=steps, peak_lr=config.optim.lr, skip_eval_reason="")
 
 
 def load(method, arrays: dict) -> None:

@@ -153,7 +153,7 @@ def test_what_cannot_be_recorded_says_so(tiny):
 
 @pytest.mark.parametrize(("override", "words"), [
     ("train.precision=fp16", "train.precision is fp16; expected fp32 or bf16"),
-    ("train.accumulate=2", "train.accumulate is 2; expected 1"),
+    ("train.accumulate_steps=2", "train.accumulate_steps is 2; expected 1"),
     ("train.recompute=true", "train.recompute is True; expected false")])
 def test_runs_whose_passes_differ_are_refused(tiny, override, words):
     with pytest.raises(BadInput, match=words):

@@ -5,15 +5,15 @@ import pytest
 from helpers.backbones import SMALL
 from helpers.methods import DROP_PATH, METHODS, OPTIMISERS, override, overrides
 
-from passl_mixer.layers.sync_batch_norm import synchronise
-from passl_mixer.training.prefetch import ahead, mover
+from passl_mixer.layers.batch_norm import synchronise
+from passl_mixer.training.prefetch import make_prefetcher, prefetch
 from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
 
 READS = ("numpy", "item", "tolist", "cpu", "__float__", "__bool__", "__int__", "__index__", "__array__")
 RUNS = {**{name: overrides(name) for name in METHODS}, "supervised": [*overrides("supervised"), DROP_PATH],
         **{name: OPTIMISERS[name] for name in ("lars_clipped", "adamw_clipped", "sgd")},
-        "accumulated": ["train.accumulate=2"], "synchronised": [], "recomputed": ["train.recompute=true"]}
+        "accumulated": ["train.accumulate_steps=2"], "synchronised": [], "recomputed": ["train.recompute=true"]}
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def test_the_count_sees_the_look_that_the_cpu_takes(tiny, reads):
 
 def test_on_the_cpu_the_batches_are_the_loaders(tiny):
     run = build_run(tiny())
-    assert mover(run.device) is None
-    for one, other in zip(run.loader.epoch(0), ahead(run.loader.epoch(0), mover("cpu"))):
+    assert make_prefetcher(run.device) is None
+    for one, other in zip(run.loader.epoch(0), prefetch(run.loader.epoch(0), make_prefetcher("cpu"))):
         assert all(np.array_equal(a, b) for a, b in zip(one[0], other[0]))
         assert np.array_equal(one[1], other[1])
 
@@ -78,7 +78,7 @@ def test_a_step_takes_a_batch_that_was_moved_already(tiny):
     """Tensors, as they arrive on a GPU, and arrays, as the loader makes them, train the same."""
     found = []
     for move in (lambda array: array, paddle.to_tensor):
-        run = build_run(tiny("train.accumulate=2", *RUNS["supervised"]))
+        run = build_run(tiny("train.accumulate_steps=2", *RUNS["supervised"]))
         views, labels = next(iter(run.loader.epoch(0)))
         found.append(float(train_step(run, ([move(view) for view in views], move(labels)), 0)["loss"]))
     assert found[0] == found[1]

@@ -46,7 +46,7 @@ def test_warm_up_and_line_are_big_visions():
 
 def test_a_run_warms_up_for_the_steps_it_is_given(tiny):
     run = build_run(tiny("schedule.epochs=2", "schedule.warmup_epochs=0", "schedule.warmup_steps=3",
-                         "schedule.decay=linear", "schedule.final_lr=0.0"))
+                         "schedule.decay=linear", "schedule.min_lr=0.0"))
     assert run.total_steps == 8
     rates = [lr_at(run, i) / run.peak_lr for i in range(8)]
     assert rates == pytest.approx([0, 1 / 3, 2 / 3, 1.0, 0.8, 0.6, 0.4, 0.2])
@@ -71,7 +71,7 @@ def test_a_run_steps_down_where_its_epochs_say(tiny, tmp_path):
     (["schedule.decay=linear", "schedule.decay_epochs=[1]"], "a staircase and a line"),
     (["schedule.decay_epochs=[2, 1]"], "rising order"), (["schedule.decay_epochs=[]"], "rising order"),
     (["schedule.decay_epochs=[0, 1]"], "rising order"), (["schedule.decay_factor=0.5"], "without"),
-    (["schedule.decay_epochs=[1]", "schedule.final_lr=0.1"], "final_lr of 0"),
+    (["schedule.decay_epochs=[1]", "schedule.min_lr=0.1"], "min_lr of 0"),
     (["schedule.decay_epochs=3"], "a list of a number")])
 def test_a_bad_schedule_is_refused(tiny, overrides, words):
     with pytest.raises(BadInput, match=words):

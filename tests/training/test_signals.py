@@ -7,7 +7,7 @@ from helpers.run_folders import assert_same_arrays, assert_same_end, evaluated, 
 from helpers.two_processes import ends, start_pair, until
 
 from passl_mixer import checkpoint
-from passl_mixer.training.interruption import Interruption, steps_to_next_question
+from passl_mixer.training.interruption import Interruption, steps_to_next_exchange
 
 STEPS = 160
 TRAIN = """
@@ -40,7 +40,7 @@ with Interruption() as interruption:
     for step in range(1001, 2000):
         time.sleep(0.001 * (1 + distributed.rank()))
         interruption.seen = distributed.rank() == 1 and step >= 1300
-        if interruption.stops():
+        if interruption.should_stop():
             break
 print("stopped at", step, "after", len(exchanges))
 """
@@ -125,7 +125,7 @@ def test_processes_ask_each_other_once_in_a_while_and_agree(pair):
 @pytest.mark.parametrize(("steps", "seconds", "expected"), [
     (1, 0.1, 10), (10, 0.1, 64), (64, 32.0, 2), (1, 5.0, 1), (3, 0.0, 64)])
 def test_a_question_about_every_second(steps, seconds, expected):
-    assert steps_to_next_question(steps, seconds) == expected
+    assert steps_to_next_exchange(steps, seconds) == expected
 
 
 @pytest.fixture
@@ -140,9 +140,9 @@ def interrupts():
 def test_the_second_signal_acts_as_usual_but_under_a_launcher(monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     with Interruption() as interruption:
-        assert not interruption.stops()
+        assert not interruption.should_stop()
         signal.raise_signal(signal.SIGINT)
-        assert interruption.stops()
+        assert interruption.should_stop()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     monkeypatch.setenv("PADDLE_TRAINER_ID", "0")
@@ -150,5 +150,5 @@ def test_the_second_signal_acts_as_usual_but_under_a_launcher(monkeypatch):
         for _ in range(3):
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
-        assert interruption.stops()
+        assert interruption.should_stop()
     assert signal.getsignal(signal.SIGINT) is before

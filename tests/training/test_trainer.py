@@ -123,7 +123,7 @@ def test_accumulation_sums_to_the_whole_batch_for_a_mean_loss(tiny):
     """Two micro-batches of a supervised run without BatchNorm give the gradients of one batch."""
     def gradients(accumulate):
         config = resolve(tiny(*overrides("supervised", mixup_alpha=0.0, label_smoothing=0.0),
-                              f"train.accumulate={accumulate}", "optim={name: sgd, lr: 1.0, momentum: 0.0}",
+                              f"train.accumulate_steps={accumulate}", "optim={name: sgd, lr: 1.0, momentum: 0.0}",
                               "schedule.warmup_epochs=0"))
         run = build_run(config)
         before = {n: p.numpy() for n, p in run.method.named_parameters()}
@@ -136,7 +136,7 @@ def test_accumulation_sums_to_the_whole_batch_for_a_mean_loss(tiny):
 
 
 def test_lr_is_scaled_and_follows_the_schedule(tiny):
-    run = build_run(tiny("optim.lr=0.1", "optim.base_batch_size=16", "schedule.final_lr=0.01"))
+    run = build_run(tiny("optim.lr=0.1", "optim.base_batch_size=16", "schedule.min_lr=0.01"))
     assert run.peak_lr == pytest.approx(0.05)
     rates = [lr_at(run, s) for s in range(run.total_steps)]
     assert max(rates) == pytest.approx(0.05)

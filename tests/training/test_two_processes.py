@@ -21,7 +21,7 @@ SGD = "optim={name: sgd, lr: 0.1, momentum: 0.9}"
 STEPS = ["train.max_steps=3", "schedule.warmup_epochs=0", "train.log_every_steps=2"]
 OPTIONS = {
     **{name: overrides(name) for name in ("simclr", "simsiam")},
-    "moco": [*overrides("moco", queue_size=16), "train.accumulate=2"],
+    "moco": [*overrides("moco", queue_size=16), "train.accumulate_steps=2"],
     **{name: overrides(name, momentum=0.5) for name in ("moco_v3", "byol")},
     "supervised": overrides("supervised", mixup_alpha=0.0),
 }
@@ -51,7 +51,7 @@ from passl_mixer.training.saving import save
 from passl_mixer.training.step import train_step
 
 distributed.init()
-options = ["model.method={name: simsiam}", "train.sync_batch_norm=false", "train.accumulate=2",
+options = ["model.method={name: simsiam}", "train.sync_batch_norm=false", "train.accumulate_steps=2",
            "output_dir=" + sys.argv[1] + "run"]        # nothing of one process is in the other's loss
 run = build_run(get_config(sys.argv[1] + "tiny.yaml", options))
 batches = iter(run.loader.epoch(0))

@@ -3,9 +3,9 @@ import paddle
 from paddle import nn
 from paddle.vision.ops import deform_conv2d
 
+from passl_mixer import ops
 from passl_mixer.backbones.cycle_mlp import CycleFC
 from passl_mixer.errors import BadInput, nearest
-from passl_mixer.layers.basic import linear
 
 # Where CycleFC reads channel i from, by i % 3; positions along its axis.
 READS = (0, 1, -1)
@@ -44,7 +44,7 @@ class PlainFC(nn.Layer):
 
     def forward(self, x_bhwc):
         """[B, H, W, C] -> [B, H, W, C]."""
-        return linear(x_bhwc, self.weight, self.bias)
+        return ops.linear(x_bhwc, self.weight, self.bias)
 
 
 VARIANTS = {"deformable": DeformableFC, "plain": PlainFC}

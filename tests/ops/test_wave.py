@@ -1,0 +1,133 @@
+"""Wave-MLP's operators by the native kernels give what float64 NumPy gives, forward and backward."""
+import numpy as np
+import paddle
+import pytest
+
+from passl_mixer import ops
+from passl_mixer.backbones import wave_mlp
+from passl_mixer.layers.convolution import torch_conv
+from passl_mixer.ops import native, table
+
+pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no native kernels: {native.status()}")
+RNG = np.random.default_rng(0)
+
+
+def outcome(function, arrays, frozen=()):
+    """The output, and the gradient of ``sum(output * projection)`` for every input that is not frozen."""
+    inputs = [paddle.to_tensor(a, stop_gradient=i in frozen) for i, a in enumerate(arrays)]
+    output = function(*inputs)
+    (output * paddle.to_tensor(projection(output.shape))).sum().backward()
+    return [output.numpy(), *(t.grad.numpy() for i, t in enumerate(inputs) if i not in frozen)]
+
+
+def projection(shape):
+    return np.random.default_rng(1).standard_normal(shape).astype("float32")
+
+
+def close(found, expected, tolerance=1e-6):
+    assert len(found) == len(expected)
+    for got, want in zip(found, expected):
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max())
+
+
+def pair_mix(x, weight):
+    padding = [side // 2 for side in weight.shape[2:]]
+    return ops.conv2d(x, weight, padding=padding, groups=weight.shape[0], data_format="NHWC")
+
+
+def defined(x, w):
+    """Output and both gradients in float64, tap by tap."""
+    x, w = x.astype("float64"), w.astype("float64")
+    batch, height, width, _ = x.shape
+    chans, _, *kernel = w.shape
+    tops = [side // 2 for side in kernel]
+    padded = np.pad(x, [(0, 0), *((top, top) for top in tops), (0, 0)]).reshape(
+        batch, height + 2 * tops[0], width + 2 * tops[1], chans, 2)
+    taps = [(i, j, (slice(None), slice(i, i + height), slice(j, j + width))) for i, j in np.ndindex(*kernel)]
+    y = sum((padded[read] * w[:, :, i, j]).sum(-1) for i, j, read in taps)
+    g = projection(y.shape).astype("float64")
+    dx, dw = np.zeros_like(padded), np.zeros_like(w)
+    for i, j, read in taps:
+        dx[read] += g[..., None] * w[:, :, i, j]
+        dw[:, :, i, j] = (g[..., None] * padded[read]).sum((0, 1, 2))
+    dx = dx[:, tops[0]:tops[0] + height, tops[1]:tops[1] + width].reshape(x.shape)
+    return [y, dx, dw]
+
+
+# batch, height, width, output channels; the last one is large enough for several threads
+SHAPES = [(2, 9, 11, 5), (1, 2, 3, 4), (3, 1, 1, 3), (1, 1, 8, 17), (2, 13, 1, 2), (2, 56, 55, 33)]
+
+
+@pytest.mark.parametrize("kernel", [(7, 1), (1, 7), (1, 3), (5, 1), (1, 1)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_pair_mix(shape, kernel):
+    *place, chans = shape
+    arrays = [RNG.standard_normal(s).astype("float32") for s in ((*place, 2 * chans), (chans, 2, *kernel))]
+    found = outcome(pair_mix, arrays)
+    close(found, defined(*arrays))
+    for frozen in [(0,), (1,)]:
+        kept = [value for i, value in enumerate(found) if i - 1 not in frozen]
+        close(outcome(pair_mix, arrays, frozen), kept, 0)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3, 7), (1, 1, 1, 1), (4, 28, 27, 40)])
+def test_unfold_wave(shape):
+    amplitude, phase = RNG.standard_normal(shape).astype("float32"), 9 * RNG.random(shape, "float32")
+    found = outcome(ops.unfold_wave, [amplitude, phase])
+    g1, g2 = np.split(projection((*shape[:3], 2 * shape[3])).astype("float64"), 2, axis=-1)
+    a, c, s = amplitude.astype("float64"), np.cos(phase.astype("float64")), np.sin(phase.astype("float64"))
+    close(found, [np.concatenate([a * c, a * s], -1), g1 * c + g2 * s, a * (g2 * c - g1 * s)])
+    frozen = [outcome(ops.unfold_wave, [amplitude, phase], (i,)) for i in range(2)]
+    close(frozen[0], [found[0], found[2]], 0)
+    close(frozen[1], found[:2], 0)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("phase", wave_mlp.PHASES)
+def test_the_mixer_takes_them_and_gives_the_same(axis, phase, monkeypatch):
+    paddle.seed(0)
+    layer = wave_mlp.WaveMix(6, axis=axis, phase=phase)
+    x = RNG.standard_normal((2, 5, 9, 6)).astype("float32")
+
+    def run():
+        layer.clear_gradients()
+        values = outcome(layer, [x])
+        # the bias before BatchNorm has no gradient but rounding
+        return values + [p.grad.numpy() for n, p in layer.named_parameters()
+                         if not p.stop_gradient and n != "phase.map.bias"]
+
+    found = run()
+    monkeypatch.setattr(native, "load", lambda: None)
+    close(found, run(), 5e-6)
+
+
+def test_both_are_computed_by_the_native_kernels():
+    x, weight = paddle.ones([2, 9, 6, 8]), paddle.ones([4, 2, 7, 1])
+    chosen = table.choose(ops.TABLE["conv2d"], (x, weight, None, 1, [3, 0], 4, "NHWC"))
+    assert chosen.__name__ == "_by_pair_mix"
+    assert table.choose(ops.TABLE["unfold_wave"], (x, x)) is not ops.TABLE["unfold_wave"].reference
+
+
+@pytest.mark.parametrize("options", [{"bias": True}, {"stride": 2}, {"padding": [0, 0]}, {"groups": 1}, {"groups": 2}])
+def test_other_convolutions_are_left_to_paddle(options):
+    layer = torch_conv(8, 4, (7, 1), **{"padding": [3, 0], "groups": 4, "bias": False, **options})
+    x = paddle.to_tensor(RNG.standard_normal((2, 9, 6, 8)).astype("float32"))
+    want = layer(x.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
+    close([layer(x, data_format="NHWC").numpy()], [want.numpy()])
+
+
+def test_not_finite_stays_not_finite_and_stays_where_it_is():
+    x, w = np.zeros((1, 3, 20, 6), "float32"), np.ones((3, 2, 1, 7), "float32")
+    x[0, 1, 10, 3] = np.nan
+    bad = np.isnan(pair_mix(paddle.to_tensor(x), paddle.to_tensor(w)).numpy())
+    assert bad[0, 1, 7:14, 1].all()
+    assert bad.sum() == 7
+
+
+def test_views_with_strides_are_read_as_they_look():
+    x = paddle.to_tensor(RNG.standard_normal((2, 6, 4, 5)).astype("float32")).transpose([0, 2, 3, 1])
+    copy = paddle.to_tensor(x.numpy())
+    weight = paddle.to_tensor(RNG.standard_normal((3, 2, 7, 1)).astype("float32"))
+    np.testing.assert_array_equal(pair_mix(x, weight).numpy(), pair_mix(copy, weight).numpy())
+    np.testing.assert_array_equal(ops.unfold_wave(x, x).numpy(), ops.unfold_wave(copy, copy).numpy())

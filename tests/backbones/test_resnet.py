@@ -27,7 +27,7 @@ def ours_and_paddles(depth: int) -> tuple:
     return ours, theirs
 
 
-@pytest.mark.parametrize("depth", slow_but([18, 34, 50], [18, 34, 50, 101, 152]))
+@pytest.mark.parametrize("depth", slow_but([18, 50], [18, 34, 50, 101, 152]))
 def test_outputs_in_evaluation(depth):
     ours, theirs = ours_and_paddles(depth)
     x = paddle.to_tensor(np.random.default_rng(1).standard_normal((2, 3, 64, 96)).astype("float32"))

@@ -68,7 +68,7 @@ def check_parts(net, x):
     same(paddle.grad(projected(net, x), [x, parameters[middle]]), [wanted[0], wanted[1 + middle]])
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", slow_but([True], [True, False]))
 @pytest.mark.parametrize(("name", "options", "side"), CASES, ids=[case[0] for case in CASES])
 def test_every_family(name, options, side, training):
     check_parts(network(name, options, training), images_of(3, side))
@@ -121,8 +121,8 @@ def penalty_gradients(net, x, reach: float) -> list:
     return [(plus - minus) / step for plus, minus in zip(*found)]
 
 
-@pytest.mark.parametrize(("name", "training"), [(name, training) for name in SMALL for training in (True, False)
-                                                if training or name != "ResNet"])      # whose penalty takes seconds
+@pytest.mark.parametrize(("name", "training"), slow_but(lambda case: case[1] and case[0] != "ResNet", [
+    (name, training) for name in SMALL for training in (True, False) if training or name != "ResNet"]))
 def test_gradient_penalty(name, training):
     """Compared with float64, which Paddle's own operators compute, by first derivatives only. So short a way that no
     ReLU turns.
@@ -140,6 +140,7 @@ def test_gradient_penalty(name, training):
                                    atol=1e-3 * np.abs(other).max() + 1e-5 * largest)
 
 
+@pytest.mark.slow
 def test_a_critic_learns_a_slope_of_one():
     """WGAN-GP's penalty (Gulrajani et al. 2017, arXiv:1704.00028, equation 3) goes down by its own gradient."""
     net, x = network("MlpMixer", {**SMALL["MlpMixer"], "drop_path_rate": 0.0}, True), images_of(8, 16)

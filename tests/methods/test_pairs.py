@@ -4,6 +4,7 @@ import paddle
 import pytest
 from helpers.arrays import differing, state_of
 from helpers.backbones import COMPARED
+from helpers.marks import slow_but
 from helpers.methods import SELF_SUPERVISED, model_of
 
 from passl_mixer import build_method
@@ -11,7 +12,7 @@ from passl_mixer.training.optim import build_optimizer
 
 
 @pytest.mark.parametrize("method", ["supervised", *SELF_SUPERVISED])
-@pytest.mark.parametrize("backbone", COMPARED, ids=lambda b: b["name"])
+@pytest.mark.parametrize("backbone", slow_but(COMPARED[:-1], COMPARED), ids=lambda b: b["name"])
 def test_one_step(backbone, method):
     paddle.seed(0)
     m = build_method(model_of(method, backbone))

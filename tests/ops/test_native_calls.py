@@ -8,11 +8,12 @@ import numpy as np
 import paddle
 import plugin_device
 import pytest
+from helpers.marks import needs_native
 
 from passl_mixer.ops import native
 from passl_mixer.ops.native import build, checks, signatures
 
-pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no native kernels: {native.status()}")
+pytestmark = needs_native
 
 KINDS = {"const float*": "float32", "float*": "float32", "const int32_t*": "bits32", "int32_t*": "bits32",
          "const uint8_t*": "uint8", "uint8_t*": "uint8", "const int64_t*": "int64", "const float*const*": "list",

@@ -8,11 +8,12 @@ import itertools
 import numpy as np
 import paddle
 import pytest
+from helpers.marks import needs_native
 
 from passl_mixer.ops import native
 from passl_mixer.ops.native import checks, signatures
 
-pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no native kernels: {native.status()}")
+pytestmark = needs_native
 
 FUNCTIONS = checks.functions(native.load()) if native.load() else {}
 TABLE = signatures.signatures()

@@ -1,5 +1,6 @@
 """Two processes log what one logs that has the whole batch; what is not finite in one of them ends both."""
 import pytest
+from helpers.marks import slow_but
 from helpers.methods import overrides
 from helpers.run_folders import journal
 from helpers.two_processes import ends, start, start_pair
@@ -65,27 +66,14 @@ except NumericalFailure as error:
 """
 
 
-@pytest.fixture
-def said(tiny, tmp_path):
-    """What two processes say of which one is broken before it acts."""
-    tiny()      # writes tiny.yaml
-
-    def of(broken, action):
-        script = BROKEN_RUN.replace("BROKEN", str(broken)).replace("ACTION", action)
-        return [[line for line in output.splitlines() if line.startswith("ended:")]
-                for output in ends(start_pair(script, tmp_path))]
-    return of
-
-
-def test_a_loss(said):
-    (first,), (second,) = said(1, "train_step(run, next(batches), 1)")
-    assert "not finite in another process at step 1" in first
-    assert "is nan at step 1" in second
-
-
-@pytest.mark.slow
-def test_a_parameter_that_is_to_be_saved(said, tmp_path):
-    (first,), (second,) = said(0, "save(run, 1, 0.0, -1.0)")
-    assert "is not finite after step 1; this state was not saved" in first
-    assert "a parameter is not finite after step 1" in second
+@pytest.mark.parametrize(("broken", "action", "words"), slow_but(lambda case: case[0] == 1, [
+    (1, "train_step(run, next(batches), 1)", ["not finite in another process at step 1", "is nan at step 1"]),
+    (0, "save(run, 1, 0.0, -1.0)", ["is not finite after step 1; this state was not saved",
+                                    "a parameter is not finite after step 1"])]))
+def test_what_is_not_finite_in_one_process_ends_both(tiny, tmp_path, broken, action, words):
+    tiny()      # writes the configuration
+    script = BROKEN_RUN.replace("BROKEN", str(broken)).replace("ACTION", action)
+    for output, expected in zip(ends(start_pair(script, tmp_path)), words):
+        (said,) = [line for line in output.splitlines() if line.startswith("ended:")]
+        assert expected in said
     assert not (tmp_path / "run" / "checkpoints").exists()

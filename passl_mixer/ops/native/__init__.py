@@ -46,7 +46,7 @@ def has_products() -> bool:
 
 
 def dense(x):
-    """``x`` itself, or a copy in row-major order where it is a view with strides."""
+    """The tensor x [...] itself, or a dense row-major copy if it is a view with strides."""
     return x if x.is_contiguous() else x.contiguous()
 
 

@@ -43,8 +43,11 @@ def find_compiler() -> Optional[str]:
 def compile_library(compiler: str, target: Path, *, flags, libraries=()) -> None:
     """Compile all C files to one library.
 
-    Without ``libraries`` the symbols of OpenMP stay undefined: they are found in the process that loads it.
-
+    Args:
+        compiler: path of the C compiler.
+        target: the library to write.
+        flags: of the compiler, beside ``FLAGS``.
+        libraries: linked to it. Without OpenMP's its symbols stay undefined and are resolved in the process that loads it.
     Raises:
         OSError, subprocess.SubprocessError: the compiler's words are in ``stderr``.
     """

@@ -39,6 +39,7 @@ class Function:
 
     Args:
         compiled: the function of the library; its types are declared here.
+        name: of the function, for messages.
         parameters: from ``signatures``.
         derived: a ``Derived`` whose numbers the counts use, or None.
     """

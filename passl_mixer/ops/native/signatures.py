@@ -90,8 +90,9 @@ PARAMETER = re.compile(r"(?P<names>[\w,]+)(?::(?P<kind>\w+))?(?:\[(?P<number>\w+
 
 
 class Derived(NamedTuple):
-    """Numbers that follow from a call's integers: ``function(*inputs)`` gives one for each name, or None where the
-    integers do not fit.
+    """Numbers that follow from a call's integers.
+
+    ``function(*inputs)`` gives one for each name, or None if the integers do not fit.
     """
 
     names: tuple

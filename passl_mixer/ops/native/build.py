@@ -47,7 +47,7 @@ def compile_library(compiler: str, target: Path, *, flags, libraries=()) -> None
         compiler: path of the C compiler.
         target: the library to write.
         flags: of the compiler, beside ``FLAGS``.
-        libraries: linked to it. Without OpenMP's its symbols stay undefined and are resolved in the process that loads it.
+        libraries: linked to it. Without OpenMP, its symbols are resolved by the process that loads the library.
     Raises:
         OSError, subprocess.SubprocessError: the compiler's words are in ``stderr``.
     """

@@ -51,12 +51,14 @@ def check_quarters(**widths) -> None:
 
 
 def check_hidden(mlp_ratio: float, width: int, name: str) -> None:
-    """Raise ``BadInput`` if an MLP would be left without a hidden unit.
+    """Check that an MLP has a hidden unit.
 
     Args:
         mlp_ratio: hidden width as a multiple of ``width``.
         width: channels in.
         name: of the option that gives ``width``, for the message.
+    Raises:
+        BadInput: it would have none.
     """
     if mlp_ratio * width < 1:
         raise BadInput(f"mlp_ratio {mlp_ratio} leaves no hidden unit at {name} {width}; raise one of them")

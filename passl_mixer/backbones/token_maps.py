@@ -110,7 +110,8 @@ def adapt(arrays: Dict[str, np.ndarray], family: str, old: Grid, new: Grid, sche
     Args:
         arrays: parameters under our structured names; those that do not mix tokens are ignored.
         family: class name of the backbone, one of ``TOKEN_ARRAYS``.
-        old: (h, w) of the arrays; new: (h', w') of the result.
+        old: (h, w) of the arrays.
+        new: (h', w') of the result.
         scheme: "interpolate" or "blocks", see the top of this file.
     Returns:
         The adapted arrays by name, float64.

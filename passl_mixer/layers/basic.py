@@ -109,6 +109,8 @@ class DropPath(nn.Layer):
 
     Args:
         rate: probability that an image loses the branch, in [0, 1).
+    Raises:
+        BadInput: another rate.
     Source: Huang et al. 2016, arXiv:1603.09382; rescaled by 1 / (1 - rate) as in timm, so
         that evaluation needs no factor.
     """

@@ -79,7 +79,7 @@ class _Gelu:
 
 ACTIVATE = Operator(
     "activate", 1, _activation, gpu=_paddle_activation, program=_paddle_activation,
-    native=[Implementation(lambda x, act: act in GELUS and x.size > 0, lambda x, act: apply(_Gelu, [x], act))])
+    native=[Implementation(lambda x, act: act in GELUS and 0 not in x.shape, lambda x, act: apply(_Gelu, [x], act))])
 
 
 def softmax(x, axis: int):

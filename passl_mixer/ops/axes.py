@@ -56,7 +56,7 @@ class _Permute:
 
 
 def _accepts_permute(x, axes) -> bool:
-    return 0 < x.ndim <= MOST_AXES and x.size > 0 and sorted(axes) == list(range(x.ndim))
+    return 0 < x.ndim <= MOST_AXES and 0 not in x.shape and sorted(axes) == list(range(x.ndim))
 
 
 PERMUTE = Operator("permute", 1, _transpose,
@@ -136,7 +136,7 @@ class _Join:
 
 
 HALVES = Operator("halves", 1, _chunk, native=[Implementation(
-    lambda x: x.size > 0 and x.ndim > 0 and x.shape[-1] % 2 == 0, lambda x: apply(_Halves, [x]))])
+    lambda x: 0 not in x.shape and x.ndim > 0 and x.shape[-1] % 2 == 0, lambda x: apply(_Halves, [x]))])
 
 
 def pad_axis(x, axis: int, before: int, after: int):

@@ -176,7 +176,7 @@ def _native_fixed(x, weight, bias, mean, variance, residual, training, momentum,
 
 
 def _accepts_batch_norm(x, weight, bias, mean, variance, residual, *options) -> bool:
-    if x.ndim < 2 or x.size == 0 or (residual is not None and residual.shape != x.shape):
+    if x.ndim < 2 or 0 in x.shape or (residual is not None and residual.shape != x.shape):
         return False
     channels = [x.shape[1] if options[3] == "NCHW" else x.shape[-1]]
     return all(t is not None and t.shape == channels for t in (weight, bias, mean, variance))
@@ -185,7 +185,7 @@ def _accepts_batch_norm(x, weight, bias, mean, variance, residual, *options) -> 
 def _accepts_batch_norm_kernel(x, weight, bias, mean, variance, residual, *options) -> bool:
     # Of one number a channel Paddle trains no norm, but returns it; the running statistics are changed where they are.
     return (_accepts_batch_norm(x, weight, bias, mean, variance, residual, *options)
-            and (x.size > weight.size if options[0] else not _needs_gradient(x, weight, bias, residual))
+            and (math.prod(x.shape) > weight.shape[0] if options[0] else not _needs_gradient(x, weight, bias, residual))
             and mean.is_contiguous() and variance.is_contiguous())
 
 
@@ -228,4 +228,4 @@ def _channel_sums_by_products(x, data_format: str):
 
 
 CHANNEL_SUMS = Operator("channel_sums", 1, _channel_sums, native=[Implementation(
-    lambda x, data_format: x.ndim > 1 and x.size > 0, _channel_sums_by_products)])
+    lambda x, data_format: x.ndim > 1 and 0 not in x.shape, _channel_sums_by_products)])

@@ -64,7 +64,7 @@ class _BranchMean:
 
 def _three_maps(branches) -> bool:
     first = branches[0]
-    return (len(branches) == 3 and first.ndim == 4 and first.size > 0
+    return (len(branches) == 3 and first.ndim == 4 and 0 not in first.shape
             and all(branch.shape == first.shape for branch in branches[1:]))
 
 

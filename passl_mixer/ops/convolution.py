@@ -74,7 +74,7 @@ def _fits(x, weight, bias, stride, padding, groups, data_format) -> bool:
     """
     if not (isinstance(stride, int) and (isinstance(padding, int) or len(padding) == 2)):
         return False
-    if x.ndim != 4 or weight.ndim != 4 or x.size == 0 or weight.size == 0:
+    if x.ndim != 4 or weight.ndim != 4 or 0 in x.shape or 0 in weight.shape:
         return False
     channels, sides = (x.shape[1], x.shape[2:]) if data_format == "NCHW" else (x.shape[3], x.shape[1:3])
     outputs, inputs, *kernel = weight.shape

@@ -73,7 +73,7 @@ class _Affine:
 
 
 def _per_channel(x, *vectors) -> bool:
-    return x.ndim > 1 and x.size > 0 and all(v is None or v.shape == x.shape[-1:] for v in vectors)
+    return x.ndim > 1 and 0 not in x.shape and all(v is None or v.shape == x.shape[-1:] for v in vectors)
 
 
 AFFINE = Operator("affine", 3, _affine, native=[Implementation(
@@ -107,7 +107,7 @@ class _Product:
 
 
 def _same_shape(a, b) -> bool:
-    return a.shape == b.shape and a.size > 0
+    return a.shape == b.shape and 0 not in a.shape
 
 
 MULTIPLY = Operator("multiply", 2, lambda a, b: a * b,

@@ -62,7 +62,7 @@ class _LayerNorm:
 
 
 def _accepts_layer_norm(x, weight, bias, epsilon) -> bool:
-    return x.ndim > 1 and x.size > 0 and weight.shape == bias.shape == x.shape[-1:]
+    return x.ndim > 1 and 0 not in x.shape and weight.shape == bias.shape == x.shape[-1:]
 
 
 LAYER_NORM = Operator("layer_norm", 3, _layer_norm, gpu=_paddle_layer_norm, program=_paddle_layer_norm,

@@ -76,7 +76,7 @@ def _sides(x, data_format: str) -> list:
 
 
 def _accepts_max_pool2d(x, kernel, stride, padding, data_format) -> bool:
-    return (x.ndim == 4 and x.size > 0 and 0 < kernel <= LARGEST and stride > 0 and 0 <= padding < kernel
+    return (x.ndim == 4 and 0 not in x.shape and 0 < kernel <= LARGEST and stride > 0 and 0 <= padding < kernel
             and min(_sides(x, data_format)) + 2 * padding >= kernel)
 
 
@@ -125,4 +125,4 @@ def map_mean(x_bhwc):
 
 
 SPATIAL_MEAN = Operator("spatial_mean", 1, _spatial_mean, native=[Implementation(
-    lambda x, data_format: x.ndim == 4 and x.size > 0, _mean_by_product)])
+    lambda x, data_format: x.ndim == 4 and 0 not in x.shape, _mean_by_product)])

@@ -14,6 +14,7 @@ from passl_mixer.ops.activations import GELUS, activate, gelu_slope
 from passl_mixer.ops.gradients import apply
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.table import Implementation, Operator
+from passl_mixer.ops.twice import differentiable_twice
 
 
 def linear(x, weight, bias=None, act: Optional[str] = None):
@@ -95,9 +96,22 @@ def token_linear(x_bsc, weight, bias, act: Optional[str] = None):
     return TOKEN_LINEAR(x_bsc, weight, bias, act)
 
 
-def _token_linear(x_bsc, weight, bias, act):
+def _paddle_token_linear(x_bsc, weight, bias, act):
     y_boc = paddle.matmul(weight, x_bsc)
     return activate(y_boc + bias.unsqueeze(-1).astype(y_boc.dtype), act)  # autocast lowers the product
+
+
+def _token_product(x_bsc, weight, bias):
+    """A bias for every image: so its gradient is summed image by image, in the same order for any part of a batch."""
+    return paddle.matmul(weight, x_bsc) + bias.unsqueeze(-1).expand([x_bsc.shape[0], -1, 1])
+
+
+def _token_linear(x_bsc, weight, bias, act):
+    """Paddle's second derivative of a product of [O, S] with [B, S, C] ends the process (3.3.1, 2.6.2)."""
+    def gradients(x, weight, bias, dy):
+        return (lambda: paddle.matmul(weight, dy, transpose_x=True),
+                lambda: paddle.matmul(dy, x, transpose_y=True).sum(0), lambda: dy.sum([0, 2]))
+    return activate(differentiable_twice(_token_product, [x_bsc, weight, bias], gradients), act)
 
 
 class _Product:
@@ -207,17 +221,17 @@ def _native_product(product, x, weight, bias, act):
 
 
 def _accepts_linear(x, weight, bias, act) -> bool:
-    return (bias is not None and x.ndim > 1 and x.size > 0
-            and weight.shape == [x.shape[-1], bias.size] and bias.ndim == 1)
+    return (bias is not None and x.ndim > 1 and 0 not in x.shape and 0 not in weight.shape
+            and weight.shape == [x.shape[-1], *bias.shape])
 
 
 def _accepts_token_linear(x_bsc, weight, bias, act) -> bool:
-    return (x_bsc.ndim == 3 and x_bsc.size > 0
-            and weight.shape == [bias.size, x_bsc.shape[1]] and bias.ndim == 1)
+    return (x_bsc.ndim == 3 and 0 not in x_bsc.shape and 0 not in weight.shape
+            and weight.shape == [*bias.shape, x_bsc.shape[1]])
 
 
 LINEAR = Operator("linear", 3, _linear, gpu=_linear_on_gpu, program=_linear_in_program,
                   native=[Implementation(_accepts_linear, functools.partial(_native_product, _Product))])
-TOKEN_LINEAR = Operator("token_linear", 3, _token_linear,
+TOKEN_LINEAR = Operator("token_linear", 3, _token_linear, gpu=_paddle_token_linear, program=_paddle_token_linear,
                         native=[Implementation(_accepts_token_linear,
                                                functools.partial(_native_product, _TokenProduct))])

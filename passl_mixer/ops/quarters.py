@@ -99,7 +99,7 @@ class _ShiftBack:
 
 
 def _accepts(x_bhwc, first_axes) -> bool:
-    return (x_bhwc.ndim == 4 and x_bhwc.size > 0 and len(first_axes) > 0
+    return (x_bhwc.ndim == 4 and 0 not in x_bhwc.shape and len(first_axes) > 0
             and x_bhwc.shape[3] % (4 * len(first_axes)) == 0 and all(axis in (0, 1, 2) for axis in first_axes))
 
 

@@ -19,7 +19,7 @@ def _integers(values):
 
 
 def _is_map(x) -> bool:
-    return x.ndim == 4 and x.size > 0
+    return x.ndim == 4 and 0 not in x.shape
 
 
 def cycle_shift(x_bhwc, axis: int):
@@ -121,7 +121,7 @@ class _PutBack:
 
 
 def _accepts_take(x, places, axis) -> bool:
-    return (0 <= axis < x.ndim and x.size > 0 and len(places) > 0
+    return (0 <= axis < x.ndim and 0 not in x.shape and len(places) > 0
             and 0 <= min(places) and max(places) < x.shape[axis])
 
 

@@ -153,9 +153,10 @@ def test_other_types_are_not_native(name, case):
     inputs = tensors_of(case, arrays_of(case), "float64")
     assert table.choose(ops.TABLE[name], [*inputs, *case.options]) is ops.TABLE[name].reference
     inputs = tensors_of(case, arrays_of(case), "float32")
-    if len(flat(inputs)) > 1:
-        inputs[0] = each(inputs[0], lambda t: t.astype("float64"))
-        assert table.choose(ops.TABLE[name], [*inputs, *case.options]) is ops.TABLE[name].reference
+    for i in range(len(inputs)):
+        mixed = [each(value, lambda t: t.astype("float64")) if i == at else value for at, value in enumerate(inputs)]
+        if len(flat(inputs)) > 1 and inputs[i] is not None:
+            assert table.choose(ops.TABLE[name], [*mixed, *case.options]) is ops.TABLE[name].reference
 
 
 def test_columns(monkeypatch):

@@ -55,7 +55,7 @@ for name, cfg in (("simclr", {"name": "simclr"}), ("moco", {"name": "moco", "que
         distributed.broadcast(p)
     result = method(mine[:1], paddle.to_tensor(ids)) if name == "clip" else method(mine)
     result["loss"].backward()
-    for key in {"loss", "accuracy"} & set(result):
+    for key in sorted({"loss", "accuracy"} & set(result)):    # in one order in both processes
         out[f"{name}.{key}"] = distributed.all_gather_no_grad(result[key].reshape([1])).mean().numpy()
     distributed.average_gradients([p for _, p in method.trainable_parameters()])
     for n, p in method.trainable_parameters():

@@ -77,7 +77,7 @@ MOVE = {"x": ones(1, 3, 1, 4), "y": ones(1, 3, 1, 4), "offset": [1, 0], "size": 
         "chans": 4, "along": 1}
 BACK = {"dy": [ones(1, 1, 1, 4), ones(1, 1, 1, 4)], "dx": ones(1, 1, 1, 8), "first": [1, 2], "shares": 2, "batch": 1,
         "height": 1, "width": 1, "chans": 4}
-BIAS = {"z": ones(6, 2), "bias": ones(3), "rows": 6, "cols": 2, "by_row": 3}
+BIAS = {"z": ones(6, 2), "bias": ones(3), "rows": 6, "cols": 2, "units": 3}
 RIGHT = {"layer_norm": LAYER_NORM, "max_pool": POOL, "permute": PERMUTE, "take": TAKE, "move_groups": MOVE,
          "shift_quarters_gradient": BACK, "bias_add": BIAS}
 if native.has_products():
@@ -125,7 +125,7 @@ MISTAKES = [
     ("shift_quarters_gradient", {"dy": ones(8)}, TypeError, "expected a list of tensors"),
     ("shift_quarters_gradient", {"dy": integers(0, 0)}, TypeError, "array of c_long, expected c_void_p"),
     ("shift_quarters_gradient", {"first": [1, 3]}, ValueError, "do not fit together: first [1, 3]"),
-    ("bias_add", {"by_row": 0}, ValueError, "bias is paddle.float32 [3], expected 2 elements (biases)"),
+    ("bias_add", {"units": 0}, ValueError, "bias is paddle.float32 [3], expected 2 elements (biases)"),
 ]
 
 

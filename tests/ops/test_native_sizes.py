@@ -18,7 +18,7 @@ pytestmark = needs_native
 FUNCTIONS = checks.functions(native.load()) if native.load() else {}
 TABLE = signatures.signatures()
 ROOM = 4096
-SMALL = {"kernel": 3, "by_row": 1, "chans": 4, "cols": 4, "along": 1, "direction": 1}       # 2 where not named
+SMALL = {"kernel": 3, "units": 1, "chans": 4, "cols": 4, "along": 1, "direction": 1}       # 2 where not named
 ARRAYS = {"convolution": [2, 2, 4, 4, 2, 3, 3, 1, 1], "max_pool": [2, 4, 4, 2, 2, 2, 0], "permute": [2, 2]}
 needs_products = pytest.mark.skipif(not native.has_products(), reason="this Paddle brings no MKL")
 
@@ -78,7 +78,7 @@ def test_a_size_of_0_is_nothing_to_do_or_refused(name):
     pytest.param("convolution_gradient", "dbias", marks=needs_products)])
 def test_sums_over_no_rows_are_0(name, sums):
     first = next(n for n in ("rows", "images", "outer", "batch", None) if n is None or n in small(name))
-    numbers = {**small(name), first: 0, "by_row": 0}
+    numbers = {**small(name), first: 0, "units": 0}
     sizes = sizes_of(name)
     code, tensors = code_of(name, numbers, {"sizes": [0, *sizes[1:]]} if sizes else {}, fill=7.0)
     assert code == 0

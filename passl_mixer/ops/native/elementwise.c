@@ -78,15 +78,15 @@ static inline float gelu_tanh_slope(float x) {
 
 /* ---- bias and GELU: one pass after a matrix product ---- */
 
-/* z [rows, cols] += bias, y = gelu(z). The bias is one value a column (by_row 0), or one a row, row i taking
- * bias[i % by_row]. With y == z only the result is kept. */
+/* z [rows, cols] += bias, y = gelu(z). The bias is one value a column (units 0), or one a row, row i taking
+ * bias[i % units]. With y == z only the result is kept. */
 #define BIAS_GELU(NAME, GELU)                                                                             \
-    int NAME(float *z, const float *bias, float *y, int64_t rows, int64_t cols, int64_t by_row) {         \
+    int NAME(float *z, const float *bias, float *y, int64_t rows, int64_t cols, int64_t units) {         \
         _Pragma("omp parallel for schedule(static) if (rows * cols > SMALL)")                              \
         for (int64_t i = 0; i < rows; i++) {                                                               \
             float *zi = z + i * cols, *yi = y + i * cols;                                                  \
-            if (by_row) {                                                                                  \
-                float b = bias[i % by_row];                                                                \
+            if (units) {                                                                                  \
+                float b = bias[i % units];                                                                \
                 for (int64_t j = 0; j < cols; j++) {                                                       \
                     float v = zi[j] + b;                                                                   \
                     zi[j] = v;                                                                             \
@@ -105,12 +105,12 @@ static inline float gelu_tanh_slope(float x) {
 BIAS_GELU(bias_gelu_erf, gelu_erf)
 BIAS_GELU(bias_gelu_tanh, gelu_tanh)
 
-/* dz = dy * gelu'(z), and the sums of dz that are the gradient of the bias: over rows (by_row 0, dbias [cols]) or
- * over columns and over the rows i with the same i % by_row (dbias [by_row]). */
+/* dz = dy * gelu'(z), and the sums of dz that are the gradient of the bias: over rows (units 0, dbias [cols]) or
+ * over columns and over the rows i with the same i % units (dbias [units]). */
 #define BIAS_GELU_GRADIENT(NAME, SLOPE)                                                                    \
     int NAME(const float *z, const float *dy, float *dz, float *dbias, int64_t rows, int64_t cols,         \
-             int64_t by_row) {                                                                             \
-        int64_t width = by_row ? by_row : cols;                                                            \
+             int64_t units) {                                                                             \
+        int64_t width = units ? units : cols;                                                            \
         int parts = omp_get_max_threads();                                                                 \
         float *sums = zeros(parts * width, sizeof(float));                                                 \
         if (!sums) return NO_MEMORY;                                                                       \
@@ -121,10 +121,10 @@ BIAS_GELU(bias_gelu_tanh, gelu_tanh)
                 const float *zi = z + i * cols, *di = dy + i * cols;                                       \
                 float *oi = dz + i * cols;                                                                 \
                 for (int64_t j = 0; j < cols; j++) oi[j] = di[j] * SLOPE(zi[j]);                           \
-                if (by_row) {                                                                              \
+                if (units) {                                                                              \
                     float total = 0.0f;                                                                    \
                     for (int64_t j = 0; j < cols; j++) total += oi[j];                                     \
-                    own[i % by_row] += total;                                                              \
+                    own[i % units] += total;                                                              \
                 } else {                                                                                   \
                     for (int64_t j = 0; j < cols; j++) own[j] += oi[j];                                    \
                 }                                                                                          \
@@ -155,21 +155,21 @@ GELU_ALONE(gelu_tanh_forward, gelu_tanh)
 GELU_ALONE_GRADIENT(gelu_erf_gradient, gelu_erf_slope)
 GELU_ALONE_GRADIENT(gelu_tanh_gradient, gelu_tanh_slope)
 
-/* z += bias, by_row as above: a linear map that no GELU follows. */
-int bias_add(float *z, const float *bias, int64_t rows, int64_t cols, int64_t by_row) {
+/* z += bias, units as above: a linear map that no GELU follows. */
+int bias_add(float *z, const float *bias, int64_t rows, int64_t cols, int64_t units) {
 #pragma omp parallel for schedule(static) if (rows * cols > SMALL)
     for (int64_t i = 0; i < rows; i++) {
         float *zi = z + i * cols;
-        float b = by_row ? bias[i % by_row] : 0.0f;
-        if (by_row) for (int64_t j = 0; j < cols; j++) zi[j] += b;
+        float b = units ? bias[i % units] : 0.0f;
+        if (units) for (int64_t j = 0; j < cols; j++) zi[j] += b;
         else for (int64_t j = 0; j < cols; j++) zi[j] += bias[j];
     }
     return DONE;
 }
 
-/* Sums that are a bias gradient: of the columns of g [rows, cols] (by_row 0), or as in the GELU gradient above. */
-int bias_gradient(const float *g, float *dbias, int64_t rows, int64_t cols, int64_t by_row) {
-    int64_t width = by_row ? by_row : cols;
+/* Sums that are a bias gradient: of the columns of g [rows, cols] (units 0), or as in the GELU gradient above. */
+int bias_gradient(const float *g, float *dbias, int64_t rows, int64_t cols, int64_t units) {
+    int64_t width = units ? units : cols;
     int parts = omp_get_max_threads();
     float *sums = zeros(parts * width, sizeof(float));
     if (!sums) return NO_MEMORY;
@@ -179,10 +179,10 @@ int bias_gradient(const float *g, float *dbias, int64_t rows, int64_t cols, int6
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < rows; i++) {
             const float *gi = g + i * cols;
-            if (by_row) {
+            if (units) {
                 float total = 0.0f;
                 for (int64_t j = 0; j < cols; j++) total += gi[j];
-                own[i % by_row] += total;
+                own[i % units] += total;
             } else {
                 for (int64_t j = 0; j < cols; j++) own[j] += gi[j];
             }

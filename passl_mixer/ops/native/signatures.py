@@ -37,12 +37,12 @@ depthwise               x[batch*height*width*chans] weight[chans*kernel*kernel] 
                         y[batch*height*width*chans] batch height width chans kernel=1.. flipped=0..1
 depthwise_weights_gradient  x,dy[batch*height*width*chans] dweight[chans*kernel*kernel] dbias[chans]?
                         batch height width chans kernel=1..
-bias_gelu_erf           z[rows*cols] bias[biases] y[rows*cols] rows cols by_row
-bias_gelu_tanh          z[rows*cols] bias[biases] y[rows*cols] rows cols by_row
-bias_gelu_erf_gradient  z,dy,dz[rows*cols] dbias[biases] rows cols by_row
-bias_gelu_tanh_gradient z,dy,dz[rows*cols] dbias[biases] rows cols by_row
-bias_add                z[rows*cols] bias[biases] rows cols by_row
-bias_gradient           g[rows*cols] dbias[biases] rows cols by_row
+bias_gelu_erf           z[rows*cols] bias[biases] y[rows*cols] rows cols units
+bias_gelu_tanh          z[rows*cols] bias[biases] y[rows*cols] rows cols units
+bias_gelu_erf_gradient  z,dy,dz[rows*cols] dbias[biases] rows cols units
+bias_gelu_tanh_gradient z,dy,dz[rows*cols] dbias[biases] rows cols units
+bias_add                z[rows*cols] bias[biases] rows cols units
+bias_gradient           g[rows*cols] dbias[biases] rows cols units
 gelu_erf_forward        x,y[n] n
 gelu_tanh_forward       x,y[n] n
 gelu_erf_gradient       x,dy,dx[n] n
@@ -130,7 +130,7 @@ def _pool(sizes) -> Optional[tuple]:
     return (*sizes[:4], _window(height, kernel, stride, pad), _window(width, kernel, stride, pad))
 
 
-_BIASES = Derived(("biases",), ("cols", "by_row"), lambda cols, by_row: (by_row or cols,))
+_BIASES = Derived(("biases",), ("cols", "units"), lambda cols, units: (units or cols,))
 _CONVOLUTION = Derived(("batch", "chans", "height", "width", "out_chans", "kernel_h", "kernel_w", "out_h", "out_w"),
                        ("sizes",), _convolution)
 _POOL = Derived(("outer", "height", "width", "chans", "out_h", "out_w"), ("sizes",), _pool)

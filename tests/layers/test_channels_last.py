@@ -6,6 +6,7 @@ import numpy as np
 import paddle
 import pytest
 from helpers.backbones import SMALL
+from helpers.marks import slow_but
 from paddle import nn
 
 from passl_mixer import build_backbone, list_backbones
@@ -80,14 +81,14 @@ def assert_close(one: dict, other: dict, tolerance: float):
         assert np.abs(value - other[key]).max() <= tolerance * scale, key
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("name", slow_but(lambda name: name != "bottlenecks", ENTRIES))
 def test_numbers_names_and_maps_are_those_of_the_other_layout(name):
     """By the convolutions that a CPU takes in float32."""
     first, last = (built(ENTRIES[name], turned=turned) for turned in (False, True))
     assert_close(everything(first), everything(last), 1e-5)
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("name", slow_but(lambda name: name != "bottlenecks", ENTRIES))
 def test_so_they_are_in_training(name, in_double):
     """In double precision: norms over four rows, as at the end of a ResNet here, make much of rounding."""
     first, last = (built(ENTRIES[name], turned=turned, training=True) for turned in (False, True))

@@ -1,7 +1,8 @@
-"""What the kernels cannot compute is the reference's: Paddle's own error, or its answer; each in a process of its own.
+"""What the kernels cannot compute is the reference's: Paddle's own error, or its answer; in a process of their own.
 
 All of it ended the process, or gave numbers read outside of a tensor, before ``choose`` looked at types and shapes.
 """
+import functools
 import json
 import os
 import subprocess
@@ -40,11 +41,13 @@ def images(*shape):
     return paddle.to_tensor(np.random.default_rng(0).standard_normal(shape).astype("float32"))
 """
 END = """
-try:
-    y = run()
-    print("answer", list(y.shape), y.reshape([-1])[:8].tolist() if y.size else [], sep="|")
-except (ValueError, RuntimeError, TypeError) as error:
-    print("error", type(error).__name__, " ".join(str(error).split())[:400], sep="|")
+for expression in {expressions!r}:
+    try:
+        y = eval(expression)
+        answer = ["answer", str(list(y.shape)), str(y.reshape([-1])[:8].tolist() if y.size else [])]
+    except (ValueError, RuntimeError, TypeError) as error:
+        answer = ["error", type(error).__name__, " ".join(str(error).replace("|", "/").split())[:400]]
+    print(expression, *answer, sep="|", flush=True)
 """
 REFUSED = {
     "a bfloat16 ResNet given float32 images": "resnet().to(dtype='bfloat16'){train}(images(2, 3, 32, 32))",
@@ -64,30 +67,56 @@ REFUSED = {
 PADDLES = ("(InvalidArgument)", "(NotFound)", "must be divisible by groups")        # in its own errors
 EMPTY = ["mlp_mixer_nano", "conv_mlp_nano", "cycle_mlp_nano", "resmlp_nano", "gmlp_nano", "conv_mixer_nano", "vip_nano",
          "hire_mlp_nano", "wave_mlp_nano", "as_mlp_nano", "s2_mlp_v1_nano", "s2_mlp_v2_nano"]
+CONVOLUTIONAL, SIDES = ["cycle_mlp_b1", "hire_mlp_tiny", "wave_mlp_t", "conv_mlp_s", "resnet18"], [1, 2, 3]
 
 
-def said(expression: str, **environment) -> list:
-    """``["answer", shape, numbers]`` or ``["error", type, words]`` of an expression; its process ends of itself."""
-    code = f"{BEGIN}\ndef run():\n    return {expression}\n{END}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          env={**os.environ, **environment})
-    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-2000:]}"
-    return done.stdout.strip().splitlines()[-1].split("|", 2)
+def call(network: str, on: str, mode: str = "eval") -> str:
+    return f"(lambda net: (net.{mode}(), net{on})[1])({network})"
+
+
+def refused(name: str, mode: str) -> str:
+    network, _, on = REFUSED[name].partition("{train}")
+    return call(network, on, mode)
+
+
+def empty(name: str) -> str:
+    return call(f"network('{name}')", "(images(0, 3, 32, 32))")
+
+
+def smaller(name: str, side: int) -> str:
+    return call(f"network('{name}')", f"(images(2, 3, {side}, {side}))")
+
+
+@functools.cache
+def answers(native: str) -> tuple:
+    """``(expression -> answer, what is told of the process)`` of a process that evaluates all, as far as it lives."""
+    expressions = [smaller(name, side) for name in CONVOLUTIONAL for side in SIDES]
+    if native == "1":
+        expressions += [refused(name, mode) for name in REFUSED for mode in ("train", "eval")] + list(map(empty, EMPTY))
+    done = subprocess.run([sys.executable, "-c", BEGIN + END.format(expressions=expressions)], capture_output=True,
+                          text=True, env={**os.environ, "PASSL_MIXER_NATIVE": native})
+    lines = (line.split("|") for line in done.stdout.splitlines() if "|" in line)
+    return {line[0]: line[1:] for line in lines}, f"exit code {done.returncode}: {done.stderr[-2000:]}"
+
+
+def said(expression: str, native: str = "1") -> list:
+    """``["answer", shape, numbers]`` or ``["error", type, words]``; the first that is not there ended the process."""
+    results, told = answers(native)
+    assert expression in results, told
+    return results[expression]
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_by_paddle(name, mode):
-    expression = REFUSED[name]
-    layer, _, call = expression.partition("{train}")
-    kind, *words = said(f"(lambda net: (net.{mode}(), net{call})[1])({layer})")
+    kind, *words = said(refused(name, mode))
     assert kind == "error"
     assert any(mark in words[1] for mark in PADDLES), words
 
 
 @pytest.mark.parametrize("name", EMPTY)
 def test_no_images(name):
-    kind, *rest = said(f"(lambda net: (net.eval(), net(images(0, 3, 32, 32)))[1])(network('{name}'))")
+    kind, *rest = said(empty(name))
     if PADDLE_2 and kind == "error":
         assert rest[0] in ("ValueError", "RuntimeError")        # its convolution takes no empty batch
     else:
@@ -95,13 +124,12 @@ def test_no_images(name):
         assert rest[0].startswith("[0,")
 
 
-@pytest.mark.parametrize("name", ["cycle_mlp_b1", "hire_mlp_tiny", "wave_mlp_t", "conv_mlp_s", "resnet18"])
-@pytest.mark.parametrize("side", [1, 2, 3])
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+@pytest.mark.parametrize("side", SIDES)
 def test_images_smaller_than_the_kernel(name, side):
     """With the native kernels as without them."""
-    call = f"(lambda net: (net.eval(), net(images(2, 3, {side}, {side})))[1])(network('{name}'))"
-    kind, *rest = said(call)
-    plain_kind, *plain = said(call, PASSL_MIXER_NATIVE="0")
+    kind, *rest = said(smaller(name, side))
+    plain_kind, *plain = said(smaller(name, side), "0")
     assert (kind, rest[0]) == (plain_kind, plain[0])
     if kind == "answer":
         np.testing.assert_allclose(json.loads(rest[1].replace("nan", "NaN")),

@@ -1,4 +1,4 @@
-"""From a configuration to the model: what follows from other sections is filled in, and the method is built."""
+"""From a configuration to the model: what other sections decide is filled in, and the method is built."""
 from collections.abc import Mapping
 
 import paddle
@@ -16,27 +16,33 @@ def build_model(config: Config) -> paddle.nn.Layer:
 
     Args:
         config: as ``resolve`` returns it.
+    Raises:
+        BadInput: options that do not fit, named by their keys.
     """
     paddle.seed(config.seed)
     return build_method(config.model)
 
 
 def build_untrained(config: Config) -> paddle.nn.Layer:
-    """As ``build_model``, without the backbone's ``pretrained`` weights: what a checkpoint is compared with."""
+    """As ``build_model``, without the backbone's ``pretrained`` weights, for comparison with a checkpoint."""
     backbone = Config({key: value for key, value in config.model.backbone.items() if key != "pretrained"})
     return build_model(Config({**config, "model": Config({**config.model, "backbone": backbone})}))
 
 
 def resolve(config: Config, views=None) -> Config:
-    """Fill in what follows from another section: sizes and normalisation come from ``data.train_views``.
+    """Fill in what the configuration leaves open and other sections decide.
 
-    A backbone that is bound to one image size gets the views' size, the evaluation views get the training views' size,
-    mean and std, wherever the configuration leaves them open; so does CLIP's text tower the captions' vocabulary and
-    length. What is resolved already stays as it is.
+    The image size of a backbone that is bound to one, and the size, mean and std of the evaluation views, come from
+    ``data.train_views``. CLIP's text tower gets its vocabulary size and context length from the captions. A resolved
+    configuration stays as it is.
 
     Args:
         config: from ``get_config``.
-        views: the training views, where they are built already.
+        views: the training views, if they are built already.
+    Returns:
+        A new configuration.
+    Raises:
+        BadInput: method ``clip`` with a dataset without captions.
     """
     views = views or build_views(config.data.train_views)
     backbone, evaluation = dict(config.model.backbone), dict(config.data.eval_views)
@@ -67,6 +73,14 @@ def _with_text_sizes(config: Config) -> Config:
 
 
 def require_captions(config: Config, dataset) -> None:
+    """Raise ``BadInput`` unless a dataset has captions, which method ``clip`` needs.
+
+    Args:
+        config: for the dataset's name.
+        dataset: as ``build_dataset`` makes it.
+    Raises:
+        BadInput: it has none.
+    """
     if not hasattr(dataset, "vocab_size"):
         raise BadInput(f"method 'clip' needs captions, but dataset {config.data.dataset.name!r} has none; choose an "
                        "image-text dataset, e.g. -o data.dataset.name=image_text_folder")

@@ -1,7 +1,8 @@
-"""Run folders and checkpoints: written atomically, resumed exactly, read without running anybody's code.
+"""Run folders and checkpoints: written atomically, resumed exactly, read without running code from the file.
 
-A checkpoint is one safetensors file: tensors under ``model/<structured name>`` and ``optim/<structured name>/<slot>``,
-everything else as JSON text in the file's metadata. A reader sees either the old file or the whole new one.
+A checkpoint is one safetensors file. Tensors have the names ``model/<structured name>`` and
+``optim/<structured name>/<slot>``; everything else is JSON text in the file's metadata. A reader sees either the old
+file or the whole new one.
 """
 import json
 import re
@@ -18,7 +19,7 @@ from passl_mixer.errors import BadInput
 from passl_mixer.files import write_atomic
 
 _STEP_FILE = re.compile(r"^step_(\d+)\.safetensors$")
-# Keys that may differ between the run that saved and the run that continues: they do not change what is computed.
+# Keys that may change when a run is continued: they do not change the result.
 _FREE_KEYS = ("output_dir", "train.device", "train.max_steps", "train.log_every_steps", "train.checkpoint_every_epochs",
               "train.checkpoint_every_steps", "train.keep_checkpoints", "train.visualdl", "train.init_from",
               "train.collapse_threshold", "train.recompute", "train.compile", "train.channels_last", "data.num_workers",
@@ -29,10 +30,10 @@ def save_checkpoint(path: Path, model: Mapping, optim: Mapping, meta: Mapping) -
     """Save arrays and metadata as one file, atomically.
 
     Args:
-        path: target file.
+        path: the file.
         model: structured name -> NumPy array.
         optim: structured name/slot -> NumPy array.
-        meta: JSON-able facts: step, epoch, config, ...
+        meta: step, epoch, config and others, as JSON takes them.
     """
     tensors = {f"model/{k}": np.ascontiguousarray(v) for k, v in model.items()}
     tensors.update({f"optim/{k}": np.ascontiguousarray(v) for k, v in optim.items()})
@@ -40,7 +41,11 @@ def save_checkpoint(path: Path, model: Mapping, optim: Mapping, meta: Mapping) -
 
 
 def read_checkpoint(path: Path) -> tuple:
-    """``(model, optim, meta)`` of a checkpoint file; ``BadInput`` when it is not one of ours or is damaged."""
+    """``(model, optim, meta)`` of a checkpoint file, as ``save_checkpoint`` takes them.
+
+    Raises:
+        BadInput: the file is not a checkpoint of this package, or is damaged.
+    """
     model, optim = {}, {}
     try:
         with safe_open(str(path), framework="np") as file:
@@ -56,55 +61,59 @@ def read_checkpoint(path: Path) -> tuple:
 
 
 def checkpoints_of(folder: Path) -> list:
-    """Step checkpoints of a run folder, oldest first."""
-    found = [(int(m.group(1)), p) for p in (folder / "checkpoints").glob("step_*") if (m := _STEP_FILE.match(p.name))]
-    return [p for _, p in sorted(found)]
+    """Paths of a run folder's checkpoints, oldest first."""
+    steps = [(int(m.group(1)), p) for p in (folder / "checkpoints").glob("step_*") if (m := _STEP_FILE.match(p.name))]
+    return [p for _, p in sorted(steps)]
 
 
 def find_checkpoint(where) -> Path:
-    """The newest checkpoint of a run folder, or the file itself when ``where`` is one."""
+    """The newest checkpoint of a run folder, or ``where`` itself if it is a file.
+
+    Raises:
+        BadInput: ``where`` has no checkpoint or does not exist.
+    """
     path = Path(where)
     if path.is_file():
         return path
-    found = checkpoints_of(path)
-    if not found:
+    saved = checkpoints_of(path)
+    if not saved:
         exists = "holds no checkpoints/step_*.safetensors" if path.is_dir() else "does not exist"
         raise BadInput(f"no checkpoint: {path.resolve()} {exists}; give a run folder or a .safetensors file")
-    return found[-1]
+    return saved[-1]
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest ``keep`` step checkpoints."""
+    """Delete all but the newest ``keep`` checkpoints of a run folder."""
     for old in checkpoints_of(folder)[:-keep]:
         old.unlink()
 
 
 def open_run(config: Config, resume: bool) -> Optional[Path]:
-    """Claim the run folder of a configuration.
+    """Decide whether the run folder of a configuration starts a run or continues one.
 
     Args:
-        config: the resolved configuration; ``output_dir`` names the folder.
-        resume: continue the run that the folder holds, if it holds one.
+        config: the resolved configuration; ``output_dir`` is the folder.
+        resume: continue the run of the folder, if there is one.
     Returns:
-        The checkpoint to continue from, or None to start.
+        The checkpoint to continue from; None to start.
     Raises:
-        BadInput: the folder holds a run and ``resume`` is false, or holds a run of another configuration.
+        BadInput: the folder has a run and ``resume`` is false, or has a run of another configuration.
     """
     folder = Path(config.output_dir)
-    found = checkpoints_of(folder)
-    if not (folder / "log.jsonl").exists() and not found:
+    saved = checkpoints_of(folder)
+    if not (folder / "log.jsonl").exists() and not saved:
         return None
     if not resume:
-        raise BadInput(f"{folder} already holds a run ({len(found)} checkpoint(s)); continue it with --resume, "
+        raise BadInput(f"{folder} already holds a run ({len(saved)} checkpoint(s)); continue it with --resume, "
                        "or start another with -o output_dir=runs/another_name")
-    if not found:
+    if not saved:
         return None
-    _, _, meta = read_checkpoint(found[-1])
+    _, _, meta = read_checkpoint(saved[-1])
     differing = _differences(with_defaults(meta["config"]), plain(config))
     if differing:
         raise BadInput(f"{folder} holds a run with another configuration: {'; '.join(differing)}. Give the same "
                        "values to continue it, or -o output_dir=runs/another_name to start another")
-    return found[-1]
+    return saved[-1]
 
 
 def _flat(tree: Mapping, prefix: str = "") -> dict:
@@ -126,7 +135,7 @@ def _differences(old: Mapping, new: Mapping) -> list:
 
 
 def write_config(config: Config, versions: Mapping) -> None:
-    """Write the resolved configuration and what it ran on as ``config.yaml`` of the run folder."""
+    """Write the resolved configuration, with the versions as comments, to ``config.yaml`` of the run folder."""
     folder = Path(config.output_dir)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     facts = "\n".join(f"# {key}: {value}" for key, value in versions.items())
@@ -142,8 +151,12 @@ def arrays_of(layer) -> dict:
 def load_arrays(layer, arrays: Mapping, what: str) -> None:
     """Load arrays into a layer; every name and shape must agree.
 
+    Args:
+        layer: changed in place, or not at all.
+        arrays: structured name -> NumPy array.
+        what: origin of the arrays, for messages.
     Raises:
-        BadInput: names missing, unexpected or of another shape; the first of each kind are listed. Nothing is changed.
+        BadInput: arrays that are missing, unexpected or wrongly shaped; the first of each kind are listed.
     """
     import paddle
 
@@ -162,8 +175,8 @@ def load_encoder(path, encoder, prefix: str = "backbone.") -> dict:
 
     Args:
         path: run folder or checkpoint file.
-        encoder: the backbone to fill.
-        prefix: where the method keeps the encoder among its names.
+        encoder: the backbone to load them into.
+        prefix: of the encoder's names in the method.
     Returns:
         The checkpoint's metadata (step, epoch, config).
     Raises:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from passl_mixer import get_config
-from passl_mixer.config import ITEMS, dump, plain, read_config
+from passl_mixer.config import dump, plain, read_config
 from passl_mixer.errors import BadInput, NumericalFailure, nearest
+from passl_mixer.schema import ITEMS
 
 
 def _require_paddle() -> None:
@@ -107,13 +108,13 @@ def _convert(arguments) -> int:
 def _weights(arguments) -> int:
     from passl_mixer.log import table
     from passl_mixer.weights.zoo import CHECKPOINTS
-    found = [c for c in CHECKPOINTS if fnmatch.fnmatchcase(c.backbone, arguments.pattern)]
-    if not found:
+    known = [c for c in CHECKPOINTS if fnmatch.fnmatchcase(c.backbone, arguments.pattern)]
+    if not known:
         raise BadInput(f"no published checkpoint of {arguments.pattern!r} is known"
                        f"{nearest(arguments.pattern, sorted({c.backbone for c in CHECKPOINTS}))}")
-    print(table([[c.backbone, c.trained_on, c.top1 or "-", c.reported_in or "-", c.file] for c in found],
+    print(table([[c.backbone, c.trained_on, c.top1 or "-", c.reported_in or "-", c.file] for c in known],
                 ["backbone", "trained on", "top-1", "reported in", "file"]))
-    for c in found if len(found) < len(CHECKPOINTS) else []:
+    for c in known if len(known) < len(CHECKPOINTS) else []:
         print(f"\n{c.file}: {c.img_size} px, mean {c.mean}, std {c.std}, crop {c.crop}, {c.interpolation}"
               + (f", SHA-256 begins with {c.sha256}" if c.sha256 else ", no checksum published")
               + (f"; {c.note}" if c.note else "")

@@ -1,8 +1,10 @@
 """YAML files, one optional ``base:`` and ``-o key=value`` overrides, checked against a schema.
 
 Keys are strict at every level: an unknown one is an error that names the nearest known one. Sections with a ``name``
-(a backbone, a dataset, ...) are checked by the registry that builds them.
+(a backbone, a dataset, ...) are checked by the registry that builds them. A key's old name is read as its new one.
 """
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Sequence
@@ -12,8 +14,11 @@ import yaml
 from passl_mixer.errors import BadInput, nearest
 from passl_mixer.passl_yaml import translate as passl_yaml
 from passl_mixer.registry import matches, type_words
-from passl_mixer.schema import DECAYS, ENTRY, ENTRY_OR_NULL, FROM_0, ITEMS, LOADERS, OPTIM, REQUIRED, SCHEMA
+from passl_mixer.schema import ABOVE_0, FROM_0, OPTIM, RENAMED, REQUIRED, SCHEMA, Entry, Key, check_rules
 from passl_mixer.yaml_text import parse, read
+
+# Old name -> new name, both without their section.
+_NEW_NAMES = {old.partition(".")[2]: new.partition(".")[2] for old, new in RENAMED.items()}
 
 
 class Config(dict):
@@ -25,10 +30,17 @@ class Config(dict):
         try:
             return self[name]
         except KeyError:
-            raise AttributeError(f"the configuration has no key {name!r}{nearest(name, self)}") from None
+            raise AttributeError(self._no_key(name)) from None
 
     def __setattr__(self, name, value):
+        if _NEW_NAMES.get(name) in self:        # it would be set and never read
+            raise AttributeError(self._no_key(name))
         self[name] = value
+
+    def _no_key(self, name: str) -> str:
+        new = _NEW_NAMES.get(name)
+        return f"the configuration has no key {name!r}" + (f"; it is called {new!r} now" if new in self
+                                                           else nearest(name, self))
 
 
 def _merge(base: dict, over: Mapping) -> dict:
@@ -62,6 +74,29 @@ def _overrides(texts: Sequence[str]) -> dict:
     return tree
 
 
+def _renamed(content: Mapping, old_keys: set) -> dict:
+    """The same content under today's names; the old names that it has are added to ``old_keys``."""
+    content = dict(content)
+    for old, new in RENAMED.items():
+        (section, key), name = old.split("."), new.split(".")[1]
+        below = content.get(section)
+        if not isinstance(below, Mapping) or key not in below:
+            continue
+        if name in below and below[name] != below[key]:
+            raise BadInput(f"'{old}' is {below[key]!r} and '{new}' is {below[name]!r}, two names of one key; remove "
+                           f"{old}, the old one")
+        content[section] = {**{k: v for k, v in below.items() if k != key}, name: below[key]}
+        old_keys.add(old)
+    return content
+
+
+def _announce(old_keys: set) -> None:
+    """Say on stderr what the user should rename; of several processes the first does."""
+    if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
+        for old in sorted(old_keys):
+            print(f"{old} is called {RENAMED[old]} now; rename it", file=sys.stderr, flush=True)
+
+
 def _check(section: Mapping, schema: Mapping, path: str) -> Config:
     for key in section:
         if key not in schema:
@@ -70,17 +105,16 @@ def _check(section: Mapping, schema: Mapping, path: str) -> Config:
     checked = Config()
     for key, rule in schema.items():
         full = f"{path}.{key}" if path else key
-        if rule is ENTRY:
-            checked[key] = _check_entry(section.get(key), full)
-        elif rule is ENTRY_OR_NULL:
-            checked[key] = None if section.get(key) is None else _check_entry(section[key], full)
-        elif isinstance(rule, Mapping):
+        if isinstance(rule, Entry):
+            absent = rule.optional and section.get(key) is None
+            checked[key] = None if absent else _check_entry(section.get(key), full)
+        elif isinstance(rule, Key):
+            checked[key] = _check_value(section, key, full, rule)
+        else:
             value = section.get(key, {})
             if not isinstance(value, Mapping):
                 raise BadInput(f"'{full}' is {value!r}, expected a mapping with {', '.join(rule)}")
             checked[key] = _check(value, rule, full)
-        else:
-            checked[key] = _check_value(section, key, full, *rule)
     return checked
 
 
@@ -92,16 +126,18 @@ def _check_entry(value, full: str) -> Config:
     return _wrap(value)
 
 
-def _check_value(section: Mapping, key: str, full: str, kind, default, bound: str = ""):
+def _check_value(section: Mapping, key: str, full: str, rule: Key):
     if key not in section:
-        if default is REQUIRED:
+        if rule.default is REQUIRED:
             raise BadInput(f"'{full}' is missing; add it to the file or give -o {full}=...")
-        return default
-    value = section[key]
-    if not matches(value, kind):
-        raise BadInput(f"'{full}' is {value!r}, expected {type_words(kind)}")
-    if bound and value is not None and not (value > 0 or (bound == FROM_0 and value == 0)):
-        raise BadInput(f"'{full}' is {value}, expected a number {bound}")
+        return _wrap(rule.default)
+    value, allowed = section[key], rule.allowed
+    if not matches(value, rule.kind):
+        raise BadInput(f"'{full}' is {value!r}, expected {type_words(rule.kind)}")
+    if allowed in (ABOVE_0, FROM_0) and value is not None and not (value > 0 or (allowed == FROM_0 and value == 0)):
+        raise BadInput(f"'{full}' is {value}, expected a number {allowed}")
+    if isinstance(value, str) and isinstance(allowed, list) and value not in allowed:
+        raise BadInput(f"'{full}' is {value!r}, expected {', '.join(allowed[:-1])} or {allowed[-1]}")
     return _wrap(value)
 
 
@@ -119,13 +155,13 @@ def plain(value):
 
 
 class _TranslatedModel(Config):
-    """The model section of a translated file: ``architecture``, PASSL's word, is its backbone."""
+    """The model section of a translated file; ``architecture``, PASSL's name, is its backbone."""
 
     architecture = property(lambda self: self["backbone"])
 
 
 def _load(path: Path) -> tuple:
-    """``(content in native keys, what was said while it was translated: None if it was native)``."""
+    """``(content in native keys, notes of the translation)``; the notes of a native file are None."""
     content = read(path)
     if passl_yaml.recognises(content):
         return passl_yaml.translate_file(content, path)
@@ -133,13 +169,12 @@ def _load(path: Path) -> tuple:
     if 2 * len(unknown) > len(content):
         raise BadInput(f"{path} is neither a configuration of passl_mixer (sections {', '.join(SCHEMA)}) nor a file of "
                        f"PASSL v1.1 (model.name, dataloader): it has {', '.join(map(str, unknown[:6]))}; start from "
-                       "one "
-                       "of configs/")
+                       "one of configs/")
     return content, None
 
 
 def _change(content: dict, over: Mapping, notes) -> dict:
-    """``_merge``; another backbone leaves behind the width that a translated head has for ``build_head``."""
+    """``over`` merged into ``content``; a new backbone drops the ``in_features`` that a translated head carries."""
     model = over.get("model")
     if notes is not None and isinstance(model, Mapping) and "backbone" in model:
         head = {k: v for k, v in content["model"]["head"].items() if k != "in_features"}
@@ -152,87 +187,56 @@ def get_config(path, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: a YAML file. Its optional ``base:`` names one other file, relative to it or absolute, which it changes; a
-            base has no base of its own. A file of PASSL v1.1 is translated (``integrations/passl_yaml.py``), and then
+            base has no base of its own. A file of PASSL v1.1 is translated (``passl_yaml``), and then
             ``config.model.architecture`` is ``config.model.backbone``.
         overrides: texts ``a.b=value``, the value typed as YAML.
     Returns:
         The whole configuration with every default filled in; keys are attributes too.
     Raises:
-        BadInput: no such file, not YAML, unknown key, wrong type, missing key, what cannot be translated.
+        BadInput: no such file, not YAML, an unknown or missing key, a wrong type or value, keys that contradict each
+            other, a PASSL key that cannot be translated.
     """
     return read_config(path, overrides)[0]
 
 
 def read_config(path, overrides: Sequence[str] = ()) -> tuple:
-    """As ``get_config``: ``(configuration, notes)``; the notes of a translation, a list, are None for a native file."""
-    path = Path(path)
+    """As ``get_config``: ``(configuration, notes)``; the notes of a translation, a list, are None for a native file.
+
+    Raises:
+        BadInput: as ``get_config``.
+    """
+    path, old_keys = Path(path), set()
     content, notes = _load(path)
+    content = _renamed(content, old_keys)
     if "base" in content:
         base_path = path.parent / str(content.pop("base"))
         base, notes = _load(base_path)
         if "base" in base:
-            raise BadInput(f"{path}: its base {base_path} has a base itself; one level only")
-        content = _change(base, content, notes)
-    config = _check(_change(content, _overrides(overrides), notes), SCHEMA, "")
-    _check_rest(config)
+            raise BadInput(f"{path}: its base {base_path} has a base itself; expected one level only")
+        content = _change(_renamed(base, old_keys), content, notes)
+    content = _change(content, _renamed(_overrides(overrides), old_keys), notes)
+    _announce(old_keys)
+    config = _check(content, SCHEMA, "")
+    for key, rule in OPTIM.items():
+        config.optim[key] = _check_value(config.optim, key, f"optim.{key}", rule)
+    check_rules(config)
     if notes is not None:
         config["model"] = _TranslatedModel(config.model)
     return config, notes
 
 
-def _check_rest(config: Config) -> None:
-    """What the table of keys cannot say."""
-    for key, rule in OPTIM.items():
-        config.optim[key] = _check_value(config.optim, key, f"optim.{key}", *rule)
-    if config.data.batch_size % config.train.accumulate:
-        raise BadInput(f"'data.batch_size' is {config.data.batch_size} and 'train.accumulate' "
-                       f"{config.train.accumulate}; expected a batch that divides evenly into the micro-batches")
-    if config.train.recompute and config.train.compile:
-        raise BadInput("'train.recompute' and 'train.compile' are both true, and a compiled backbone keeps its "
-                       "activations; set one of them to false")
-    _check_schedule(config.schedule)
-    if config.data.loader not in LOADERS:
-        raise BadInput(f"'data.loader' is {config.data.loader!r}, expected {' or '.join(LOADERS)}")
-    for item in config.evaluate.at_end:
-        if item not in ITEMS:
-            raise BadInput(f"'evaluate.at_end' holds {item!r}{nearest(item, ITEMS)}")
-    check_items(config.evaluate.at_end, config)
+def with_defaults(saved: Mapping) -> dict:
+    """A configuration that an earlier version saved: under today's names, with newer keys at their defaults."""
+    return _filled(_renamed(saved, set()), SCHEMA)
 
 
-def _check_schedule(schedule: Config) -> None:
-    if schedule.warmup_steps is not None and schedule.warmup_epochs:
-        raise BadInput(f"'schedule.warmup_steps' is {schedule.warmup_steps} and 'schedule.warmup_epochs' "
-                       f"{schedule.warmup_epochs}, two lengths of one warm-up; set schedule.warmup_epochs=0 or "
-                       "schedule.warmup_steps=null")
-    if schedule.decay not in DECAYS:
-        raise BadInput(f"'schedule.decay' is {schedule.decay!r}, expected {' or '.join(DECAYS)}")
-    steps = schedule.decay_epochs
-    if steps is not None and (not steps or list(steps) != sorted(set(steps)) or steps[0] <= 0 or schedule.final_lr):
-        raise BadInput(f"'schedule.decay_epochs' is {steps} and 'schedule.final_lr' {schedule.final_lr}; expected "
-                       "positive epochs in rising order, and a final_lr of 0: a staircase ends where it ends")
-    if steps is not None and schedule.decay != "cosine":
-        raise BadInput(f"'schedule.decay_epochs' is {steps} and 'schedule.decay' {schedule.decay!r}, a staircase and a "
-                       "line; set schedule.decay_epochs=null or leave schedule.decay out")
-    if steps is None and schedule.decay_factor is not None:
-        raise BadInput("'schedule.decay_factor' is given without 'schedule.decay_epochs'; add the epochs, or remove it")
-
-
-def check_items(items: Sequence[str], config: Mapping) -> None:
-    """Raise ``BadInput`` where the trained classifier is to be measured and there is none."""
-    method = config["model"]["method"]["name"]
-    if "classifier" in items and method != "supervised":
-        raise BadInput(f"method {method!r} trains no classifier to evaluate; expected 'supervised', or of "
-                       f"{', '.join(item for item in ITEMS if item != 'classifier')}")
-
-
-def with_defaults(tree: Mapping, schema: Mapping = SCHEMA) -> dict:
-    """A configuration that an earlier version saved, with the keys that came since at their defaults."""
+def _filled(tree: Mapping, schema: Mapping) -> dict:
     filled = dict(tree)
     for key, rule in schema.items():
         if isinstance(rule, Mapping):
-            filled[key] = with_defaults(tree.get(key, {}), rule)
-        elif isinstance(rule, tuple) and rule[1] is not REQUIRED:
-            filled.setdefault(key, rule[1])
+            filled[key] = _filled(tree.get(key, {}), rule)
+        elif isinstance(rule, Key) and rule.default is not REQUIRED:
+            filled.setdefault(key, rule.default)
     return filled
 
 

@@ -1,4 +1,4 @@
-"""Processes that train together: rank, size and the exchanges of methods and training. Identity on one process."""
+"""Data-parallel processes: rank, world size and collective operations; the identity on one process."""
 import paddle
 import paddle.distributed as dist
 
@@ -6,13 +6,13 @@ from passl_mixer.ops.gradients import apply
 
 
 def init() -> None:
-    """Join the group that ``paddle.distributed.launch`` described; nothing when there is one process."""
+    """Join the group of ``paddle.distributed.launch``; does nothing on one process."""
     if world_size() > 1 and not dist.is_initialized():
         dist.init_parallel_env()
 
 
 def rank() -> int:
-    """This process, in [0, world_size)."""
+    """Rank of this process, 0 to world_size - 1."""
     return dist.get_rank()
 
 
@@ -22,7 +22,7 @@ def world_size() -> int:
 
 
 class _AllGather:
-    """Gather forward; backward, every process sends the others the gradients of their rows."""
+    """Gathers forward; backward, every process sends the others the gradients of their rows."""
 
     @staticmethod
     def forward(ctx, x):
@@ -36,7 +36,7 @@ class _AllGather:
 
 
 class _OwnRows:
-    """The sum of all processes' tensors, and of that the rows of this process; its gradient is gathered."""
+    """The rows of this process in the sum of all processes' tensors; its gradient is gathered."""
 
     @staticmethod
     def forward(ctx, dy):
@@ -55,9 +55,9 @@ class _OwnRows:
 def all_gather(x):
     """Rows of all processes, in order of rank, with gradient.
 
-    The gradient of a process' rows is the sum of what all processes' losses say about them. So when every
-    process computes the loss of the gathered batch and gradients of parameters are then averaged over
-    processes, the result is the gradient of that loss.
+    The gradient of a process' rows is the sum of their gradients in all processes' losses. If every process computes
+    the loss of the gathered batch, and the gradients of parameters are averaged over processes, the result is the
+    gradient of that loss.
 
     Args:
         x: [B, ...], the same shape on every process.
@@ -77,7 +77,7 @@ def all_gather_no_grad(x):
 
 
 def broadcast(x, source: int = 0):
-    """Overwrite ``x`` in place with the value of process ``source``; returns ``x``."""
+    """Overwrite ``x`` [...], of any shape, in place with its value on process ``source``; returns ``x``."""
     if world_size() > 1:
         with paddle.no_grad():
             dist.broadcast(x, src=source)
@@ -85,42 +85,42 @@ def broadcast(x, source: int = 0):
 
 
 def broadcast_state(layer) -> None:
-    """Give every process the parameters and buffers of the first."""
+    """Copy the parameters and buffers of rank 0 to every process."""
     if world_size() > 1:
         for value in layer.state_dict().values():
             broadcast(value)
 
 
 def maximum(numbers: list) -> list:
-    """The largest of each number over processes; returns when all have called it, after one read from the device.
+    """The largest of each number over processes. Returns when all have called it, after one read from the device.
 
     Args:
-        numbers: floats, as many on every process; float32 on the way.
+        numbers: floats, the same count on every process; exchanged as float32.
     """
     return _reduced(numbers, dist.ReduceOp.MAX)
 
 
 def mean(numbers: list) -> list:
-    """The mean of each number over processes; as ``maximum`` otherwise."""
+    """The mean of each number over processes; otherwise as ``maximum``."""
     return [total / world_size() for total in _reduced(numbers, dist.ReduceOp.SUM)]
 
 
 def _reduced(numbers: list, op) -> list:
     if world_size() == 1:
         return numbers
-    found = paddle.to_tensor(numbers, dtype="float32")
-    dist.all_reduce(found, op=op)
-    return found.tolist()
+    reduced = paddle.to_tensor(numbers, dtype="float32")
+    dist.all_reduce(reduced, op=op)
+    return reduced.tolist()
 
 
-BUCKET = 8 * 2 ** 20      # numbers that travel together: 32 MiB of float32
+BUCKET = 8 * 2 ** 20      # elements of a bucket: 32 MiB of float32
 
 
 @paddle.no_grad()
 def average_gradients(parameters) -> None:
-    """Replace every gradient by its mean over processes, in place; nothing on one process.
+    """Replace every gradient by its mean over processes, in place; does nothing on one process.
 
-    Gradients travel in buckets, since a network has hundreds of small ones and every exchange waits for all processes.
+    They are exchanged in buckets: a network has hundreds of small ones, and every exchange waits for all processes.
     """
     if world_size() == 1:
         return

@@ -1,7 +1,7 @@
-"""The two ways a run can end badly, and the words used to say so.
+"""The two errors that end a run, and helpers for their messages.
 
-``BadInput`` is the user's to mend (exit code 2), ``NumericalFailure`` is the run's (exit code 3). Everything else is a
-defect of this package and keeps its traceback.
+``BadInput`` (exit code 2) is corrected by the user, ``NumericalFailure`` (exit code 3) came up in the run. Any other
+exception is a defect of this package and keeps its traceback.
 """
 import difflib
 
@@ -11,7 +11,7 @@ class BadInput(ValueError):
 
 
 class NumericalFailure(ArithmeticError):
-    """A loss or gradient that is no longer finite."""
+    """An output of the method, or a parameter about to be saved, is NaN or infinite."""
 
 
 def _is_subsequence(short: str, long: str) -> bool:
@@ -20,10 +20,10 @@ def _is_subsequence(short: str, long: str) -> bool:
 
 
 def nearest(name: str, names) -> str:
-    """Words that point from a mistyped name to the closest known one.
+    """The end of a message about an unknown name: the closest known name, or all of them.
 
     Args:
-        name: what was typed.
+        name: as typed.
         names: the known names.
     Returns:
         ``"; did you mean 'x'?"``, or ``"; known: a, b, c"`` when nothing is close.
@@ -42,7 +42,7 @@ def nearest(name: str, names) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The last line of an error of Paddle that says something; its first ones are the trace of the C++ stack."""
+    """The reason in an error of Paddle, at most 200 characters; its first lines are the trace of the C++ stack."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if "Error" in line.partition(":")[0]]
-    return (said or lines or [type(error).__name__])[-1][:200]
+    reasons = [line for line in lines if "Error" in line.partition(":")[0]]
+    return (reasons or lines or [type(error).__name__])[-1][:200]

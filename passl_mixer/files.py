@@ -1,10 +1,10 @@
-"""Files written whole or not at all."""
+"""Atomic writing of files."""
 import os
 from pathlib import Path
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a crash at any moment leaves the old content or the new, never a part."""
+    """Write a file atomically: after a crash at any moment it has the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

@@ -1,4 +1,4 @@
-"""Batches of uint8 pictures as the tensors that networks take.  Shapes: B images, H x W pixels."""
+"""Batches of uint8 images as input tensors of networks.  Shapes: B images, H x W pixels."""
 import functools
 
 import numpy as np
@@ -6,15 +6,15 @@ import paddle
 
 
 def as_tensor(array) -> paddle.Tensor:
-    """A NumPy array as a tensor on the current device; a tensor, which was copied ahead, as it is."""
+    """A NumPy array [...] as a tensor on the current device; a tensor, which was copied early, as it is."""
     return array if paddle.is_tensor(array) else paddle.to_tensor(array)
 
 
 def to_images(views_u8, mean, std) -> paddle.Tensor:
-    """uint8 pictures [B, H, W, 3] as a normalised float32 tensor [B, 3, H, W].
+    """Normalise uint8 images to a float32 tensor [B, 3, H, W].
 
     Args:
-        views_u8: RGB pixels, 0-255; array or tensor.
+        views_u8: RGB pixels [B, H, W, 3], 0-255; array or tensor.
         mean, std: per channel, in units where white is 1.
     """
     batch, height, width, channels = views_u8.shape
@@ -27,7 +27,7 @@ def to_images(views_u8, mean, std) -> paddle.Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _scale_and_shift(mean: tuple, std: tuple, width: int, _device: str) -> tuple:
-    """What a row of pixels is multiplied by and what is added; kept, so that a GPU gets it once."""
+    """Scale and shift of a row of pixels, [W * 3] each; cached, so that a GPU gets them once."""
     scale = np.tile(1.0 / (255.0 * np.asarray(std, np.float32)), width)
     shift = np.tile(-np.asarray(mean, np.float32) / np.asarray(std, np.float32), width)
     return paddle.to_tensor(scale), paddle.to_tensor(shift)

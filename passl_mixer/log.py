@@ -1,4 +1,4 @@
-"""What a run says: JSON lines always, a progress bar on a terminal (plain lines elsewhere), VisualDL when asked."""
+"""Log of a run: JSON lines, a progress bar on a terminal (plain lines elsewhere), VisualDL if it is turned on."""
 import json
 import shutil
 import sys
@@ -11,7 +11,7 @@ from passl_mixer.files import write_atomic
 
 
 def duration(seconds: float) -> str:
-    """Seconds in a reader's words: ``42 s``, ``3:05``, ``1:02:03``, ``2 d 03:04``."""
+    """Seconds as text: ``42 s``, ``3:05``, ``1:02:03``, ``2 d 03:04``."""
     seconds = int(seconds)
     if seconds < 60:
         return f"{seconds} s"
@@ -25,15 +25,14 @@ class RunLog:
     """Log of one run; a context manager.
 
     Args:
-        folder: the run folder; ``log.jsonl`` is appended to, ``visualdl/`` written when ``visualdl`` is true.
-        start_step: steps done already; later lines of an earlier, interrupted run are dropped from ``log.jsonl``.
+        folder: the run folder, for ``log.jsonl`` and ``visualdl/``.
+        start_step: steps done already; ``log.jsonl`` loses the lines of an interrupted run after it.
         total_steps: steps of the whole run.
         visualdl: write scalars for VisualDL (package ``visualdl``).
-        stream: where the console lines go; a progress bar when it is a terminal.
-        silent: print and write nothing (all processes but the first of a distributed run).
+        stream: of the console lines; null: standard output. A terminal gets a progress bar.
+        silent: print and write nothing (every rank but 0).
     Attributes:
-        evaluations: ``{step: kNN accuracy}`` that an earlier, interrupted run recorded up to ``start_step``; empty when
-            silent.
+        evaluations: ``{step: kNN accuracy}`` of an interrupted run up to ``start_step``; empty if silent.
     """
 
     def __init__(self, folder: Path, *, start_step: int, total_steps: int, visualdl: bool = False,
@@ -44,7 +43,7 @@ class RunLog:
         self.total_steps = total_steps
         self.start_step, self.started = start_step, time.perf_counter()
         self._writer = _visualdl_writer(folder / "visualdl") if visualdl and not silent else None
-        self._file, earlier = (None, []) if silent else _open_journal(folder / "log.jsonl", start_step)
+        self._file, earlier = (None, []) if silent else _open_log(folder / "log.jsonl", start_step)
         self.evaluations = {line["step"]: line["knn"] for line in earlier if "knn" in line}
         self._last_line, self._drawn, self._width = "", 0.0, 0
 
@@ -59,7 +58,7 @@ class RunLog:
             self._writer.close()
 
     def record(self, line: dict) -> None:
-        """Append one object to ``log.jsonl`` (flushed) and its numbers to VisualDL."""
+        """Append one object to ``log.jsonl``, flush it, and write its numbers to VisualDL."""
         if self.silent:
             return
         self._file.write(json.dumps(line) + "\n")
@@ -70,7 +69,7 @@ class RunLog:
                     self._writer.add_scalar(tag=key, step=line["step"], value=value)
 
     def training(self, line: dict, epochs: int) -> None:
-        """Record a training line and show it."""
+        """Record a line of training metrics and print it, of ``epochs`` epochs in all."""
         self.record(line)
         extra = "".join(f"  {k} {line[k]:.3f}" for k in ("accuracy", "feature_std") if k in line)
         self._last_line = (f"loss {line['loss']:.4f}  lr {line['lr']:.2e}  "
@@ -80,7 +79,7 @@ class RunLog:
                      f"{self._last_line}  left {duration(self.seconds_left(line['step']))}")
 
     def progress(self, step: int) -> None:
-        """Redraw the progress bar, ten times a second at most."""
+        """Redraw the progress bar after ``step`` steps, at most ten times a second."""
         now = time.perf_counter()
         if not self.bar or now - self._drawn < 0.1:
             return
@@ -96,7 +95,7 @@ class RunLog:
         self._width = len(text)
 
     def seconds_left(self, step: int) -> float:
-        """Time to the end at this run's mean speed so far, in seconds."""
+        """Time left after ``step`` steps at the mean speed of this run so far, in seconds."""
         done = max(1, step - self.start_step)
         return (time.perf_counter() - self.started) / done * max(0, self.total_steps - step)
 
@@ -114,10 +113,10 @@ class RunLog:
 
 
 class Rate:
-    """Images per second since the last look.
+    """Images per second since the last call.
 
     Args:
-        step: steps done when the clock starts.
+        step: steps done when timing starts.
         batch_size: images per step.
     """
 
@@ -126,21 +125,21 @@ class Rate:
         self.restart(step)
 
     def restart(self, step: int) -> None:
-        """Leave the time up to now out of the next rate."""
+        """Start timing again, after ``step`` steps."""
         self.step, self.time = step, time.perf_counter()
 
     def at(self, step: int) -> float:
-        """Images per second from the last look to now, when ``step`` steps are done."""
+        """Images per second since the last call, when ``step`` steps are done."""
         seconds, steps = time.perf_counter() - self.time, step - self.step
         self.restart(step)
         return steps * self.batch_size / max(seconds, 1e-9)
 
 
-def _open_journal(path: Path, start_step: int) -> tuple:
-    """Open the journal for appending, without the lines an interrupted run wrote after its last checkpoint.
+def _open_log(path: Path, start_step: int) -> tuple:
+    """Open the log for appending, without the lines that an interrupted run wrote after its last checkpoint.
 
     Returns:
-        ``(file, the lines that stay)``.
+        ``(file, the lines that are kept)``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     kept, lines = [], []
@@ -163,7 +162,7 @@ def _visualdl_writer(folder: Path):
 
 
 def table(rows: list, header: Optional[list] = None) -> str:
-    """Rows of texts as an aligned plain-text table, the first column to the left, the others to the right."""
+    """An aligned plain-text table from rows of texts; the first column is left-aligned, the others right-aligned."""
     rows = [[str(c) for c in row] for row in ([header] if header else []) + rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip()

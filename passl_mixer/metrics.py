@@ -1,13 +1,13 @@
-"""Numbers that describe a batch: never part of a loss, never a gradient."""
+"""Metrics of a batch, without gradient."""
 import paddle
 import paddle.nn.functional as F
 
 
 def feature_std(features_bd):
-    """Spread of encoder features over a batch, which falls to zero when they collapse.
+    """Spread of encoder features over a batch; it falls to 0 when they collapse.
 
     sqrt(D) * mean over the D dimensions of the (population) standard deviation over the B rows of the
-    L2-normalised features. 1 for directions uniform on the sphere, 0 when all rows point one way.
+    L2-normalised features. 1 for directions uniform on the sphere, 0 for equal directions.
 
     Args:
         features_bd: encoder features, [B, D].
@@ -27,7 +27,7 @@ def top_k_accuracy(scores_bc, labels_b, k: int = 1):
     Args:
         scores_bc: class scores, [B, C].
         labels_b: class indices, [B], int64.
-        k: >= 1; at most C are looked at.
+        k: >= 1; more than C means C.
     Returns:
         Scalar float32 tensor in [0, 1], without gradient.
     """

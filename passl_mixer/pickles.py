@@ -1,8 +1,8 @@
-"""Pickled arrays read without running anything: arrays of numbers or text and plain containers, nothing else.
+"""Pickles read without running code from the file: arrays of numbers or text and plain containers, nothing else.
 
-``pickle.load`` calls whatever a file names. Here a file can name only what an array is made of, and gets a
-stand-in of ours for each: NumPy's own ``__setstate__`` methods trust their input too much to be handed a
-stranger's. Any other name ends the reading before anything is called.
+``pickle.load`` calls any function that a file names. Here a file can name only the parts of an array, and each name is
+resolved to a stand-in of ours: NumPy's own ``__setstate__`` methods do not check untrusted input. Any other name is an
+error before anything is called.
 """
 import contextlib
 import io
@@ -14,22 +14,26 @@ from passl_mixer.errors import BadInput
 
 
 class StandIn:
-    """What an array of the file is kept as while the file is read."""
+    """Placeholder of an array while the file is read."""
 
     def array(self) -> np.ndarray:
-        """The array, once everything it is made of has been read."""
+        """The array, after the whole file has been read.
+
+        Raises:
+            NotImplementedError: always; subclasses define it.
+        """
         raise NotImplementedError
 
 
 def text(value) -> str:
-    """A string of the file, whichever Python wrote it."""
+    """A string of the file, written by Python 2 or 3."""
     return value.decode("latin1") if isinstance(value, bytes) else value
 
 
 def array_names() -> dict:
-    """``{(module, name): stand-in}`` of NumPy arrays and plain containers, made anew for every file.
+    """``{(module, name): stand-in}`` of NumPy arrays and plain containers, new for every file.
 
-    A pickle may set attributes of what it named; it can only spoil its own copies.
+    A pickle may set attributes of the objects that it names; it can only change its own copies.
     """
     class ArrayClass:
         pass
@@ -90,12 +94,12 @@ def array_names() -> dict:
 
 
 class Reader(pickle.Unpickler):
-    """Unpickler that knows only the given names.
+    """Unpickler that resolves only the given names.
 
     Args:
-        file: binary file at the beginning of a pickle; it is left behind that pickle's end.
+        file: binary file at the beginning of a pickle; reading stops at the pickle's end.
         names: ``{(module, name): stand-in}``.
-        persistent: from the description of something outside the pickle to its stand-in.
+        persistent: function from a persistent id to its stand-in; None: the pickle may have none.
     """
 
     def __init__(self, file, names: dict, persistent=None):
@@ -103,18 +107,32 @@ class Reader(pickle.Unpickler):
         self.names, self.persistent = names, persistent
 
     def find_class(self, module, name):
+        """The stand-in of a name.
+
+        Raises:
+            UnpicklingError: the name is not among the given ones.
+        """
         if (module, name) not in self.names:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return self.names[(module, name)]
 
     def persistent_load(self, pid):
+        """The stand-in of an object outside the pickle.
+
+        Raises:
+            UnpicklingError: no ``persistent`` was given.
+        """
         if self.persistent is None:
             raise pickle.UnpicklingError("it refers to something outside the file")
         return self.persistent(pid)
 
 
 def finished(value, done=None):
-    """``value`` with real arrays in place of the stand-ins; lists and dicts are changed in place."""
+    """``value`` with arrays in place of the stand-ins; lists and dictionaries are changed in place.
+
+    Raises:
+        UnpicklingError: an object that is neither an array nor a plain container.
+    """
     done = {} if done is None else done
     if id(value) in done:
         return done[id(value)]
@@ -139,7 +157,11 @@ def finished(value, done=None):
 
 @contextlib.contextmanager
 def reading(where: str):
-    """Within it, whatever a pickle or the file around it does wrong is a ``BadInput`` that names the file."""
+    """Context in which any error of reading becomes a ``BadInput`` that names the file ``where``.
+
+    Raises:
+        BadInput: the file is damaged, or has more than arrays in it.
+    """
     try:
         yield
     except BadInput:
@@ -158,7 +180,7 @@ def load_arrays(data: bytes, where: str):
         data: the bytes of the pickle.
         where: the file's name, for messages.
     Returns:
-        What was pickled, array scalars as arrays of no dimension, ordered dictionaries as dictionaries; byte
+        The pickled object. Array scalars become arrays of no dimension, ordered dictionaries become dictionaries; byte
         strings of Python 2 stay bytes.
     Raises:
         BadInput: the pickle names anything else (nothing of it has run), or is damaged.

@@ -1,7 +1,7 @@
 """Names to classes: the only indirection between a YAML file and the code it runs.
 
-A registry is a table of ``name -> (class, options already chosen)``. ``build`` checks a configuration against the
-constructor's signature and type annotations, so a typo is found before anything is computed.
+A registry is a table ``name -> (class, preset options)``. ``build`` checks a configuration against the constructor's
+signature and type annotations, so a typo is an error before anything is computed.
 """
 import collections.abc
 import inspect
@@ -15,7 +15,7 @@ _UNIONS = (typing.Union, *([types.UnionType] if hasattr(types, "UnionType") else
 
 
 def matches(value, annotation) -> bool:
-    """Whether a YAML value fits a type annotation (an int is a float, a bool is not an int)."""
+    """Whether a YAML value has the annotated type (an int is a float, a bool is not an int)."""
     if annotation in (inspect.Parameter.empty, typing.Any, object):
         return True
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
@@ -37,7 +37,7 @@ def matches(value, annotation) -> bool:
 
 
 def type_words(annotation) -> str:
-    """A type annotation in a reader's words, for error messages."""
+    """A type annotation in plain words, for messages."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in _UNIONS:
         return " or ".join(type_words(a) for a in args)
@@ -55,7 +55,7 @@ class Registry:
     """A table of buildable classes.
 
     Args:
-        kind: what the entries are, singular; used in messages.
+        kind: singular noun for an entry, for messages.
     """
 
     def __init__(self, kind: str):
@@ -63,7 +63,16 @@ class Registry:
         self._entries: dict = {}
 
     def add(self, name: str, cls: type, **defaults) -> None:
-        """Register ``cls`` under ``name`` with some of its options chosen."""
+        """Register a class.
+
+        Args:
+            name: new name.
+            cls: the class that ``build`` calls.
+            **defaults: preset options of the constructor; a configuration may override them.
+        Raises:
+            KeyError: the name is taken.
+            BadInput: a preset that the constructor does not accept.
+        """
         if name in self._entries:
             raise KeyError(f"{self.kind} {name!r} is registered already, as {self._entries[name][0].__qualname__}")
         self._entries[name] = (cls, defaults)
@@ -77,7 +86,11 @@ class Registry:
         return name in self._entries
 
     def entry(self, name: str) -> tuple:
-        """``(class, default options)`` of a name; ``BadInput`` with the nearest name if there is none."""
+        """``(class, preset options)`` of a name.
+
+        Raises:
+            BadInput: unknown name; the message has the nearest one.
+        """
         if not isinstance(name, str) or name not in self._entries:
             raise BadInput(f"unknown {self.kind} {name!r}{nearest(str(name), self._entries)}")
         return self._entries[name]
@@ -100,11 +113,11 @@ class Registry:
                 raise BadInput(f"{self.kind} {name!r}: option {key!r} is {value!r}, expected {type_words(hint)}")
 
     def read(self, cfg, given: typing.Iterable = ()) -> tuple:
-        """``(name, options)`` of a configuration, each option checked; nothing is built and none need be there.
+        """``(name, options)`` of a configuration, each option checked. Nothing is built, and options may be missing.
 
         Args:
             cfg: a name, or a mapping with ``name`` and options.
-            given: names of arguments that the program supplies.
+            given: names of the arguments that the program supplies.
         Raises:
             BadInput: unknown name or option, wrong type.
         """
@@ -121,9 +134,9 @@ class Registry:
 
         Args:
             cfg: a name, or a mapping with ``name`` and options.
-            **given: arguments the program supplies (not options of the configuration).
+            **given: arguments that the program supplies; they are no options of the configuration.
         Returns:
-            The constructed object.
+            The object.
         Raises:
             BadInput: unknown name or option, wrong type, missing option.
         """

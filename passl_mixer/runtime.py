@@ -1,8 +1,8 @@
-"""The machine a run meets: CPU set-up before Paddle computes, device choice, seeds, versions.
+"""CPU set-up, device choice, seeds and versions of a run.
 
-Paddle's CPU defaults leave most of a machine idle: it asks for one thread, its MKL takes a slow code path on processors
-that are not Intel's, and glibc gives every large block back to the kernel, so that each operation pays for page faults
-again. ``tune_cpu`` mends the three when ``passl_mixer`` is imported; ``PASSL_MIXER_TUNE=0`` turns it off.
+Paddle's CPU defaults leave most of a machine idle. It sets one thread. Its MKL takes a slow code path on processors
+that are not Intel's. glibc returns every large block to the kernel, so that each operation causes page faults again.
+``tune_cpu`` corrects the three when ``passl_mixer`` is imported; ``PASSL_MIXER_TUNE=0`` turns it off.
 
 Nothing here imports Paddle at module level: the set-up has to come first.
 """
@@ -26,7 +26,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3      # mallopt's parameter numbers
 
 
 def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> Optional[float]:
-    """CPU quota of this process in cores (cgroup v2 and v1, the tightest of the hierarchy), or None without one."""
+    """CPU quota of this process in cores (cgroup v1 and v2, the smallest of the hierarchy); None without a quota."""
     quotas = []
     try:
         lines = membership.read_text().splitlines()
@@ -58,7 +58,7 @@ def _folder_quota(folder: Path) -> Optional[float]:
 
 
 def available_cores() -> int:
-    """Physical cores this process may use: its affinity mask, without hyper-thread twins, under its cgroup quota."""
+    """Physical cores of this process: its affinity mask without hyper-threads, limited by its cgroup quota."""
     cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     cores = set()
     for cpu in cpus:
@@ -69,7 +69,7 @@ def available_cores() -> int:
 
 
 def _openmp_of_paddle():
-    """Paddle's own OpenMP library, loaded without importing Paddle; None where Paddle brings none (OpenBLAS builds)."""
+    """Paddle's own OpenMP library, loaded without importing Paddle; None if Paddle has none (OpenBLAS builds)."""
     spec = importlib.util.find_spec("paddle")
     folder = Path(spec.origin).parent / "libs" if spec and spec.origin else None
     library = folder / "libiomp5.so" if folder else None
@@ -78,21 +78,22 @@ def _openmp_of_paddle():
 
 @functools.cache
 def tune_cpu() -> dict:
-    """Set threads, MKL's code path and the allocator up, once per process.
+    """Set up threads, MKL's code path and the allocator, once per process.
 
-    A thread count that the user chose (``OMP_NUM_THREADS`` or ``MKL_NUM_THREADS``) is left alone. Processes that
+    A thread count that the user set (``OMP_NUM_THREADS`` or ``MKL_NUM_THREADS``) is kept. Processes that
     ``paddle.distributed.launch`` started on one machine share its cores.
 
     Returns:
-        What was done: ``{"tuned": bool, "threads": int or None, "mkl_path": str or None, "allocator": bool}``.
+        The changes: ``{"tuned": bool, "threads": int or None, "mkl_path": str or None, "allocator": bool}``.
     """
     report = {"tuned": False, "threads": None, "mkl_path": None, "allocator": False}
     if os.environ.get(TUNE_VARIABLE, "1") == "0":
         return report
     report["tuned"] = True
-    if sys.platform == "linux" and "AuthenticAMD" in _cpu_vendor():
+    if sys.platform == "linux" and "AuthenticAMD" in _cpu_info("vendor_id"):
         # MKL older than 2020.1, which Paddle bundles, reads this; without it, AMD gets code without AVX2
-        report["mkl_path"] = os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "7" if AVX_512 <= _cpu_flags() else "5")
+        path = "7" if AVX_512 <= set(_cpu_info("flags").split()) else "5"
+        report["mkl_path"] = os.environ.setdefault("MKL_DEBUG_CPU_TYPE", path)
     if not _threads_chosen():
         report["threads"] = _set_threads(max(1, available_cores() // _local_processes()))
     report["allocator"] = _keep_freed_memory()
@@ -112,26 +113,18 @@ def _threads_chosen() -> bool:
 
 
 def _local_processes() -> int:
-    """Processes of this training on this machine, as the launcher says."""
-    said = os.environ.get("PADDLE_LOCAL_SIZE", "")
-    return int(said) if said.isdigit() and int(said) > 0 else 1
+    """Processes of this training on this machine, from the launcher's environment variable."""
+    count = os.environ.get("PADDLE_LOCAL_SIZE", "")
+    return int(count) if count.isdigit() and int(count) > 0 else 1
 
 
 def _cpu_info(key: str) -> str:
-    """The first value of a key of /proc/cpuinfo, or nothing."""
+    """The first value of a key of /proc/cpuinfo; empty if there is none."""
     try:
-        found = re.search(rf"^{key}\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        match = re.search(rf"^{key}\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
         return ""
-    return found.group(1) if found else ""
-
-
-def _cpu_vendor() -> str:
-    return _cpu_info("vendor_id")
-
-
-def _cpu_flags() -> set:
-    return set(_cpu_info("flags").split())
+    return match.group(1) if match else ""
 
 
 def _set_threads(count: int) -> Optional[int]:
@@ -152,7 +145,7 @@ def _set_threads(count: int) -> Optional[int]:
 
 
 def _keep_freed_memory() -> bool:
-    """Let glibc keep large freed blocks for the next operation instead of returning them to the kernel."""
+    """Let glibc keep large freed blocks for the next operation instead of returning them to the kernel; True if so."""
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
@@ -163,10 +156,10 @@ def select_device(name: str) -> str:
     """Make a device current.
 
     Args:
-        name: ``auto`` (a GPU when this Paddle has one, else a device of an installed plug-in, else the CPU), ``cpu``,
-            ``gpu``, or what a plug-in of Paddle calls its devices, as ``npu``; ``:N`` after it chooses one of several.
+        name: ``auto`` (a GPU if this Paddle has one, else a device of an installed plug-in, else the CPU), ``cpu``,
+            ``gpu``, or a plug-in's name for its devices, such as ``npu``; ``:N`` after it selects one of several.
     Returns:
-        The device chosen.
+        The selected device.
     Raises:
         BadInput: an unknown name, or a device that this Paddle does not see.
     """
@@ -189,10 +182,10 @@ def select_device(name: str) -> str:
 
 
 def autocast_dtype(precision: str, device: str) -> Optional[str]:
-    """The dtype of automatic mixed precision for ``precision`` on ``device``, or None for plain float32.
+    """The dtype of automatic mixed precision; None for plain float32.
 
     Args:
-        precision: ``fp32``, ``bf16`` or ``fp16``. Devices without the asked type compute in float32.
+        precision: ``fp32``, ``bf16`` or ``fp16``. Devices without that type compute in float32.
         device: as ``select_device`` returns it.
     Raises:
         BadInput: an unknown precision.
@@ -214,7 +207,12 @@ def autocast_dtype(precision: str, device: str) -> Optional[str]:
 def seed_step(seed: int, step: int, rank: int = 0) -> None:
     """Seed Paddle's generators for one step, so that masks and permutations depend on (seed, step, rank) alone.
 
-    A resumed run then draws what the uninterrupted one would have drawn, without any generator state in checkpoints.
+    A resumed run then draws the same numbers as an uninterrupted one, without generator state in checkpoints.
+
+    Args:
+        seed: of the run.
+        step: steps done before this one.
+        rank: of this process.
     """
     import numpy as np
     import paddle
@@ -223,7 +221,7 @@ def seed_step(seed: int, step: int, rank: int = 0) -> None:
 
 
 def versions() -> dict:
-    """Versions and set-up that a run's numbers depend on, for its run folder."""
+    """Versions and set-up that the results of a run depend on, for its run folder."""
     import cv2
     import numpy
     import paddle
@@ -239,7 +237,7 @@ def versions() -> dict:
 
 
 def _git_commit() -> Optional[str]:
-    """Commit of the checkout this package runs from ("-dirty" with changes), or None outside one."""
+    """Commit of the checkout that this package runs from ("-dirty" with changes); None outside a checkout."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None

@@ -11,6 +11,11 @@ class Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, except that 1e-3 is a number and a repeated key an error."""
 
     def construct_mapping(self, node, deep=False):
+        """A mapping without repeated keys.
+
+        Raises:
+            ConstructorError: a key that is there twice.
+        """
         mapping = super().construct_mapping(node, deep)
         if len(mapping) != len(node.value):
             keys = [self.construct_object(k) for k, _ in node.value]
@@ -25,7 +30,11 @@ Loader.add_implicit_resolver(
 
 
 def parse(text: str, where: str):
-    """The value that a YAML text says; ``where`` it stands is for messages."""
+    """The value of a YAML text; ``where`` is its origin, for messages.
+
+    Raises:
+        BadInput: not YAML.
+    """
     loader = None
     try:
         loader = Loader(text)
@@ -40,7 +49,11 @@ def parse(text: str, where: str):
 
 
 def read(path: Path) -> dict:
-    """The sections of a YAML file; ``BadInput`` if it is not there, not UTF-8, not YAML or not a mapping."""
+    """The sections of a YAML file.
+
+    Raises:
+        BadInput: a missing file, not UTF-8, not YAML or not a mapping.
+    """
     if not path.is_file():
         folder = path.parent
         others = [p.name for p in sorted(folder.glob("*.yaml"))] if folder.is_dir() else []

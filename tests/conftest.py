@@ -2,6 +2,7 @@
 import paddle
 import pytest
 import yaml
+from helpers.commands import Command
 
 from passl_mixer.config import get_config
 
@@ -34,3 +35,9 @@ def tiny(tmp_path):
         return get_config(path, overrides)
 
     return make
+
+
+@pytest.fixture
+def command(capsys):
+    """``passl-mixer`` in this process: ``command("train", "-c", path, options=[...]) -> stdout``; ``refused``."""
+    return Command(capsys)

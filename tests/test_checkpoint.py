@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from passl_mixer import build_backbone, checkpoint
 from passl_mixer.errors import BadInput
@@ -45,18 +45,22 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "noise", "pickle", "foreign"])
-def test_damaged_and_foreign_files_are_named(tmp_path, damage):
+def test_who_reads_an_old_file_keeps_it_whole(tmp_path):
+    path = tmp_path / "a.json"
+    write_atomic(path, b"old")
+    with open(path, "rb") as reader:
+        write_atomic(path, b"new and longer")
+        assert reader.read() == b"old"
+    assert path.read_bytes() == b"new and longer"
+
+
+@pytest.mark.parametrize("damaged", [
+    lambda whole: whole[:-100], lambda whole: b"\x01" * 500, lambda whole: pickle.dumps({"a": 1}),
+    lambda whole: save({"x": np.zeros(3)})], ids=["truncated", "noise", "pickle", "foreign"])
+def test_damaged_and_foreign_files_are_named(tmp_path, damaged):
     path = tmp_path / "a.safetensors"
     write(path)
-    if damage == "truncated":
-        path.write_bytes(path.read_bytes()[:-100])
-    elif damage == "noise":
-        path.write_bytes(b"\x01" * 500)
-    elif damage == "pickle":
-        path.write_bytes(pickle.dumps({"a": 1}))
-    else:
-        save_file({"x": np.zeros(3)}, str(path))
+    path.write_bytes(damaged(path.read_bytes()))
     with pytest.raises(BadInput, match=r"a\.safetensors"):
         checkpoint.read_checkpoint(path)
 

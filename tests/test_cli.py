@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from passl_mixer import list_backbones
 from passl_mixer.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,25 +24,14 @@ def config_file(tiny, tmp_path):
     return str(tmp_path / "tiny.yaml")
 
 
-def run(capsys, *arguments):
-    code = main(list(arguments))
-    said = capsys.readouterr()
-    return code, said.out, said.err
-
-
-def test_train_then_eval_then_resume(config_file, tmp_path, capsys):
-    code, out, _ = run(capsys, "train", "-c", config_file)
-    assert code == 0
-    assert "next        passl-mixer eval -c" in out
-    resolved = str(tmp_path / "run" / "config.yaml")
-    code, out, _ = run(capsys, "eval", "-c", resolved, "--checkpoint", str(tmp_path / "run"), "--knn", "--linear")
-    assert code == 0
+def test_train_then_eval_then_resume(config_file, tmp_path, command):
+    assert "next        passl-mixer eval -c" in command("train", "-c", config_file)
+    measure = ["eval", "-c", tmp_path / "run" / "config.yaml", "--checkpoint", tmp_path / "run"]
+    out = command(*measure, "--knn", "--linear")
     assert "pretrained  untrained  raw pixels" in out
     assert "linear probe" in out
-    code, out, _ = run(capsys, "eval", "-c", resolved, "--checkpoint", str(tmp_path / "run"), "--no-baselines")
-    assert code == 0
-    assert "untrained" not in out
-    assert run(capsys, "train", "-c", config_file, "--resume")[0] == 0
+    assert "untrained" not in command(*measure, "--no-baselines")
+    command("train", "-c", config_file, "--resume")
 
 
 def test_missing_images_end_in_seconds_with_the_way_out(tmp_path):
@@ -92,9 +82,8 @@ def test_tool_trains_on_a_folder_of_images(tmp_path):
     (["optim={name: adam, lr: 0.1}"], "did you mean 'adamw'?"),
     (["data.batch_size=1"], "no negatives"),
 ])
-def test_bad_input_is_one_line_and_exit_code_2(config_file, tmp_path, capsys, overrides, words):
-    code, out, err = run(capsys, "train", "-c", config_file, *(part for o in overrides for part in ("-o", o)))
-    assert code == 2
+def test_bad_input_is_one_line_and_exit_code_2(config_file, tmp_path, command, overrides, words):
+    out, err = command.ends(2, "train", "-c", config_file, options=overrides)
     assert out == ""
     assert err.startswith("error: ")
     assert err.count("\n") == 1
@@ -102,45 +91,38 @@ def test_bad_input_is_one_line_and_exit_code_2(config_file, tmp_path, capsys, ov
     assert not (tmp_path / "run").exists()
 
 
-def test_unreadable_images_are_named_and_counted_up_to_the_limit(config_file, tmp_path, capsys):
+def test_unreadable_images_are_named_and_counted_up_to_the_limit(config_file, tmp_path, command):
     folder = tmp_path / "flat"
     folder.mkdir()
     for i in range(12):
         cv2.imwrite(str(folder / f"good{i}.png"), np.full((20, 20, 3), 20 * i, np.uint8))
     (folder / "bad.png").write_bytes(b"this is text")
     dataset = f"data.dataset={{name: image_folder, root: {folder}, max_bad_images: 1}}"
-    code, _, err = run(capsys, "train", "-c", config_file, "-o", dataset, "-o", "data.batch_size=13")
-    assert code == 0
+    _, err = command.ends(0, "train", "-c", config_file, options=[dataset, "data.batch_size=13"])
     assert err.count("bad.png") == 1
     (folder / "worse.png").write_bytes(b"")
-    code, _, err = run(capsys, "train", "-c", config_file, "-o", dataset, "-o", "data.batch_size=14",
-                         "-o", f"output_dir={tmp_path / 'other'}")
-    assert code == 2
-    assert "max_bad_images" in err
+    other = [dataset, "data.batch_size=14", f"output_dir={tmp_path / 'other'}"]
+    assert "max_bad_images" in command.ends(2, "train", "-c", config_file, options=other)[1]
 
 
-def test_flat_folder_trains_without_evaluation_and_says_so(config_file, tmp_path, capsys):
+def test_flat_folder_trains_without_evaluation_and_says_so(config_file, tmp_path, command):
     folder = tmp_path / "flat"
     folder.mkdir()
     for i in range(9):
         cv2.imwrite(str(folder / f"{i}.webp"), np.full((20, 20, 3), 20 * i, np.uint8))
-    code, out, _ = run(capsys, "train", "-c", config_file, "-o", f"data.dataset={{name: image_folder, root: {folder}}}",
-                       "-o", "evaluate.every_epochs=1", "-o", "evaluate.at_end=[knn]")
-    assert code == 0
-    assert "no evaluation: the images have no labels" in out
+    options = [f"data.dataset={{name: image_folder, root: {folder}}}", "evaluate.every_epochs=1",
+               "evaluate.at_end=[knn]"]
+    assert "no evaluation: the images have no labels" in command("train", "-c", config_file, options=options)
 
 
-def test_checkpoint_of_another_model(config_file, tmp_path, capsys):
-    assert run(capsys, "train", "-c", config_file)[0] == 0
-    code, _, err = run(capsys, "eval", "-c", config_file, "--checkpoint", str(tmp_path / "run"), "--knn",
-                       "-o", "model.backbone.embed_dim=8")
-    assert code == 2
-    assert "checkpoint of another model" in err
+def test_checkpoint_of_another_model(config_file, tmp_path, command):
+    command("train", "-c", config_file)
+    measure = ["eval", "-c", config_file, "--checkpoint", tmp_path / "run", "--knn"]
+    assert "checkpoint of another model" in command.refused(*measure, options=["model.backbone.embed_dim=8"])
 
 
-def test_numerical_failure_is_exit_code_3(config_file, capsys):
-    code, _, err = run(capsys, "train", "-c", config_file, "-o", "optim={name: sgd, lr: 1e30}")
-    assert code == 3
+def test_numerical_failure_is_exit_code_3(config_file, command):
+    _, err = command.ends(3, "train", "-c", config_file, options=["optim={name: sgd, lr: 1e30}"])
     assert err.startswith("error: ")
 
 
@@ -151,22 +133,16 @@ def test_debug_shows_the_traceback(config_file):
     assert "BadInput" in done.stderr
 
 
-def test_list_prints_every_backbone(capsys):
-    code, out, _ = run(capsys, "list", "*_nano")
-    assert code == 0
-    from passl_mixer import list_backbones
-    assert [line.split()[0] for line in out.splitlines()[1:-1]] == list_backbones("*_nano")
-    code, _, err = run(capsys, "list", "resnt18")
-    assert code == 2
-    assert "did you mean 'resnet18'?" in err
+def test_list_prints_every_backbone(command):
+    lines = command("list", "*_nano").splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == list_backbones("*_nano")
+    assert "did you mean 'resnet18'?" in command.refused("list", "resnt18")
 
 
-def test_an_output_folder_that_cannot_be_is_one_line(config_file, tmp_path, capsys):
+def test_an_output_folder_that_cannot_be_is_one_line(config_file, tmp_path, command):
     (tmp_path / "file").write_text("not a folder")
-    code, _, err = run(capsys, "train", "-c", config_file, "-o", f"output_dir={tmp_path / 'file' / 'run'}")
-    assert code == 2
-    assert err.count("\n") == 1
-    assert str(tmp_path / "file") in err
+    error = command.refused("train", "-c", config_file, options=[f"output_dir={tmp_path / 'file' / 'run'}"])
+    assert str(tmp_path / "file") in error
     assert (tmp_path / "file").read_text() == "not a folder"
 
 
@@ -183,10 +159,9 @@ def test_list_into_a_closed_pipe():
     assert done.stderr == ""
 
 
-def test_config_of_the_run_folder_is_enough_to_run_again(config_file, tmp_path, capsys):
-    assert run(capsys, "train", "-c", config_file)[0] == 0
+def test_config_of_the_run_folder_is_enough_to_run_again(config_file, tmp_path, command):
+    command("train", "-c", config_file)
     resolved = tmp_path / "run" / "config.yaml"
     assert yaml.safe_load(resolved.read_text())["model"]["method"]["name"] == "simclr"
-    code, *_ = run(capsys, "train", "-c", str(resolved), "-o", f"output_dir={tmp_path / 'again'}")
-    assert code == 0
+    command("train", "-c", resolved, options=[f"output_dir={tmp_path / 'again'}"])
     assert (tmp_path / "again" / "checkpoints").is_dir()

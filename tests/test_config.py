@@ -36,7 +36,7 @@ def test_defaults_types_and_attributes(write):
 
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.5e3", "-2e+4", ".5e1"])
 def test_exponents_are_numbers(write, text):
-    assert get_config(write(MINIMAL), [f"schedule.final_lr={text.lstrip('-')}"]).schedule.final_lr == abs(float(text))
+    assert get_config(write(MINIMAL), [f"schedule.min_lr={text.lstrip('-')}"]).schedule.min_lr == abs(float(text))
 
 
 def test_override_is_typed_and_merges(write):
@@ -79,7 +79,11 @@ def test_dump_reads_back_equal(write):
     (["seed=[1"], "not YAML"),
     (["evaluate.at_end=[knm]"], "did you mean 'knn'?"),
     (["optim.name=sgd"], "'optim.lr' is missing"),
-    (["train.accumulate=3"], "divides evenly"),
+    (["train.accumulate_steps=3"], "divides evenly"), (["train.accumulate=3"], "'train.accumulate_steps' is 3"),
+    (["train.accumulate=2", "train.accumulate_steps=4"],
+     "'train.accumulate' is 2 and 'train.accumulate_steps' is 4, two names of one key; remove train.accumulate"),
+    (["data.loader=dally"], "'data.loader' is 'dally', expected threads or dali"),
+    (["train.precision=half"], "'train.precision' is 'half', expected fp32, bf16 or fp16"),
     (["train.max_steps=0"], "'train.max_steps' is 0"),
 ])
 def test_bad_overrides(write, overrides, words):

@@ -15,9 +15,12 @@ import numpy as np
 import paddle
 import plugin_device
 import pytest
-from small_backbones import SMALL
+from helpers.backbones import SMALL, small
+from helpers.gradients import assert_close, run_with_gradients
+from helpers.methods import overrides
+from helpers.runs import batches_of
 
-from passl_mixer import build_backbone, runtime
+from passl_mixer import runtime
 from passl_mixer.data import Loader, build_dataset, build_views
 from passl_mixer.data.dali import DaliLoader
 from passl_mixer.errors import BadInput
@@ -25,7 +28,7 @@ from passl_mixer.layers.data_format import set_data_format
 from passl_mixer.ops import products
 from passl_mixer.training.adamw import FusedAdamW
 from passl_mixer.training.cuda_graph import WARM_UP
-from passl_mixer.training.prefetch import SideStream, ahead, mover
+from passl_mixer.training.prefetch import CopyStream, make_prefetcher, prefetch
 from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
 
@@ -36,15 +39,7 @@ pytestmark = pytest.mark.skipif(not (HAS_CUDA or HAS_PLUGIN), reason="no GPU her
 only_cuda = pytest.mark.skipif(not HAS_CUDA, reason="needs CUDA")
 ROOT = Path(__file__).resolve().parents[1]
 DETERMINISTIC = ("simclr", "byol", "simsiam")
-METHODS = {
-    "simclr": [],
-    "moco": ["model.method={name: moco, queue_size: 32, bn_splits: 2}"],
-    "byol": ["model.method={name: byol}"],
-    "simsiam": ["model.method={name: simsiam}", "model.head.last_norm=true"],
-    "moco_v3": ["model.method={name: moco_v3}"],
-    "supervised": ["model.method={name: supervised, mixup_alpha: 0.5}", "model.head={name: linear, num_classes: 4}",
-                   "data.train_views={name: inception, img_size: 16}"],
-}
+METHODS = ["simclr", "moco_split", "byol", "simsiam", "moco_v3", "supervised"]
 
 
 @pytest.fixture(autouse=True)
@@ -57,48 +52,35 @@ def losses(tiny, *overrides, count: int = 8, weights=None):
     run = build_run(tiny("schedule.epochs=9", f"train.device={DEVICE}", *overrides))
     if weights is not None:
         run.method.set_state_dict(weights)
-    batches = (batch for epoch in range(9) for batch in run.loader.epoch(epoch))
-    side = mover(run.device)
-    return run, [float(train_step(run, batch, step)["loss"]) for step, batch in zip(range(count), ahead(batches, side))]
+    batches = zip(range(count), prefetch(batches_of(run), make_prefetcher(run.device)))
+    return run, [float(train_step(run, batch, step)["loss"]) for step, batch in batches]
 
 
-def numbers(result, *tensors) -> list:
-    """A result and the gradients of tensors, as arrays."""
-    return [result.numpy(), *(t.grad.numpy() for t in tensors if t.grad is not None)]
-
-
-def assert_close(found: list, wanted: list) -> None:
-    """Equal to rounding; a gradient that is zero but for rounding, as of a bias before a norm, is held to the rest."""
-    assert len(found) == len(wanted)
-    least = 1e-3 * max(np.abs(array).max() for array in wanted[1:])
-    for one, other in zip(found, wanted):
-        assert np.abs(one - other).max() <= 1e-3 * max(np.abs(other).max(), least)
+def assert_same_to_rounding(results: list, expected: list) -> None:
+    """A gradient that is zero but for rounding, as of a bias before a norm, is held to the largest one."""
+    largest = max(np.abs(gradient).max() for gradient in expected[1:] if gradient is not None)
+    assert_close(results, expected, 1e-3, 1e-3 * largest)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_family_computes_on_a_gpu_what_it_computes_on_the_cpu(name):
     images = np.random.default_rng(0).standard_normal([2, 3, 16, 16]).astype("float32")
-    found, weights = [], None
-    for device in ("cpu", DEVICE):
+    results, weights = [], None
+    for device in (DEVICE, "cpu"):
         paddle.set_device(device)
-        paddle.seed(0)
-        backbone = build_backbone({"name": name, **SMALL[name]})
-        backbone.eval()
+        backbone = small(name)
         if weights is None:
             weights = {n: v.numpy() for n, v in backbone.state_dict().items()}
         backbone.set_state_dict({n: paddle.to_tensor(v) for n, v in weights.items()})
-        x = paddle.to_tensor(images, stop_gradient=False)
-        y = backbone(x)
-        (y * y).sum().backward()
-        found.append(numbers(y, x, *backbone.parameters()))
-    assert_close(*found)
+        results.append(run_with_gradients(backbone, [images], parameters=backbone.parameters()))
+    assert_same_to_rounding(*results)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_runs_in_float32_have_the_losses_of_the_cpu(tiny, name):
-    weights = {key: value.numpy() for key, value in build_run(tiny(*METHODS[name])).method.state_dict().items()}
-    _, expected = losses(tiny, *METHODS[name], "train.device=cpu", weights=weights)
-    _, found = losses(tiny, *METHODS[name], weights=weights)
+    weights = {key: value.numpy() for key, value in build_run(tiny(*overrides(name))).method.state_dict().items()}
+    _, expected = losses(tiny, *overrides(name), "train.device=cpu", weights=weights)
+    _, found = losses(tiny, *overrides(name), weights=weights)
     if HAS_CUDA and name not in DETERMINISTIC:      # a GPU draws other numbers
         assert np.isfinite(found).all()
     else:
@@ -117,8 +99,8 @@ def test_mixed_precision_trains_and_keeps_float32_parameters(tiny, precision):
 @only_cuda
 @pytest.mark.parametrize("name", METHODS)
 def test_cuda_graphs_train_as_single_launches_do(tiny, name):
-    _, launched = losses(tiny, *METHODS[name])
-    run, recorded = losses(tiny, "train.cuda_graphs=true", *METHODS[name])
+    _, launched = losses(tiny, *overrides(name))
+    run, recorded = losses(tiny, "train.cuda_graphs=true", *overrides(name))
     assert run.graphed.passes > WARM_UP
     assert run.graphed.keeps_gradients
     np.testing.assert_allclose(recorded, launched, rtol=1e-4)
@@ -136,18 +118,14 @@ def test_a_compiled_backbone_trains_as_an_eager_one_does(tiny):
 @pytest.mark.parametrize("name", ["ResNet", "ConvMixer", "ConvMLP"])
 def test_a_network_turned_channels_last_computes_the_same(name):
     paddle.set_device(DEVICE)
-    images = paddle.to_tensor(np.random.default_rng(0).standard_normal([4, 3, 32, 32]).astype("float32"))
-    found = []
-    for turned in (False, True):
-        paddle.seed(0)
-        backbone = build_backbone({"name": name, **SMALL[name]})
-        backbone.eval()
+    images = np.random.default_rng(0).standard_normal([4, 3, 32, 32]).astype("float32")
+    results = []
+    for turned in (True, False):
+        backbone = small(name)
         if turned:
             set_data_format(backbone, "NHWC")
-        y = backbone(images)
-        (y * y).sum().backward()
-        found.append(numbers(y, *backbone.parameters()))
-    assert_close(*found)
+        results.append(run_with_gradients(backbone, [images], frozen=(0,), parameters=backbone.parameters()))
+    assert_same_to_rounding(*results)
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=only_cuda)])
@@ -183,21 +161,21 @@ def test_the_fused_product_is_the_plain_one():
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-3, atol=1e-3)
 
 
-def side_stream() -> SideStream:
+def side_stream() -> CopyStream:
     """What copies batches: the mover of a GPU; on the plug-in the same with the plug-in's own copies."""
     if HAS_CUDA:
-        return mover("gpu:0")
+        return make_prefetcher("gpu:0")
     place = paddle.CustomPlace(DEVICE, 0)
     paddle.rand([1])            # makes the stream of the computation, the first one, on which nothing is late
-    return SideStream(lambda array: paddle.to_tensor(array, place=paddle.CPUPlace())._copy_to(place, False))
+    return CopyStream(lambda array: paddle.to_tensor(array, place=paddle.CPUPlace())._copy_to(place, False))
 
 
-def sums_of_batches(side: SideStream) -> tuple:
+def sums_of_batches(side: CopyStream) -> tuple:
     """Sums of twenty batches as they arrive, while the device computes, and what they are."""
     rng = np.random.default_rng(0)
     batches = [([rng.integers(0, 255, [64, 64, 64, 3], dtype=np.uint8)], np.full([64], n)) for n in range(20)]
     busy, found = paddle.rand([512, 512]), []
-    for views, labels in ahead(batches, side):
+    for views, labels in prefetch(batches, side):
         for _ in range(5):
             busy = paddle.tanh(busy @ busy)
         found.append(views[0].astype("int64").sum() + labels.sum())
@@ -233,7 +211,7 @@ def test_dali_hands_its_views_over_on_the_gpu(tmp_path):
     views = build_views({"name": "inception", "img_size": 48})
     ours = Loader(dataset, views, batch_size=4, seed=3, num_workers=2, shuffle=True, drop_last=True)
     device = runtime.select_device("gpu")
-    theirs = ahead(DaliLoader(ours, device_id=0).epoch(0), mover(device))
+    theirs = prefetch(DaliLoader(ours, device_id=0).epoch(0), make_prefetcher(device))
     for (one, labels), (other, there) in zip(ours.epoch(0), theirs):
         assert other[0].place.is_gpu_place()
         assert np.array_equal(there.numpy(), labels)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import plugin_device
 import pytest
-from run_folders import journal
+from helpers.run_folders import journal
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,20 +33,23 @@ def test_the_host_cannot_read_its_memory(environment):
     assert done.returncode < 0
 
 
+PYTEST = ["-m", "pytest", "-p", "no:cacheprovider"]
 LATE = "tests/test_gpu.py::test_batches_that_nobody_waits_for_do_not_arrive"
 
 
+@pytest.mark.slow
 def test_what_a_gpu_has_to_show_holds_there(environment):
-    said = python({**environment, "PLUGIN_DEVICE_DELAY_MS": "20"}, "-m", "pytest", "tests/test_gpu.py", "--deselect",
+    said = python({**environment, "PLUGIN_DEVICE_DELAY_MS": "20"}, *PYTEST, "tests/test_gpu.py", "--deselect",
                   LATE)
     assert int(re.search(r"(\d+) passed", said).group(1)) >= 25
 
 
 def test_its_copies_are_late(environment):
     """Late enough for a machine that other work keeps busy: the copies must lose the race against the computation."""
-    assert "1 passed" in python({**environment, "PLUGIN_DEVICE_DELAY_MS": "100"}, "-m", "pytest", LATE)
+    assert "1 passed" in python({**environment, "PLUGIN_DEVICE_DELAY_MS": "100"}, *PYTEST, LATE)
 
 
+@pytest.mark.slow
 def test_a_run_there_is_the_run_on_the_cpu(environment, tiny, tmp_path):
     tiny()
     ends = {}

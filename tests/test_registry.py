@@ -1,4 +1,5 @@
-"""Registries: strict names, options and types, with messages that name the fix."""
+"""Registries: strict names, options and types, with messages that name the fix. Public paths of what moved."""
+import importlib
 from typing import Optional, Sequence
 
 import pytest
@@ -59,3 +60,14 @@ def test_given_arguments_are_not_options(things):
     ([1, 2.5], Sequence[float], True), ("ab", Sequence[str], False), ({}, dict, True), ([], dict, False)])
 def test_matches(value, annotation, fits):
     assert matches(value, annotation) is fits
+
+
+@pytest.mark.parametrize(("path", "homes"), [
+    ("trainer", {"train": "training.trainer"}),
+    ("export", dict.fromkeys(["export_checkpoint", "export_network", "load_exported"], "deploy.export")),
+    ("evaluate", {"evaluate_checkpoint": "evaluation.evaluate", "encoder_features": "evaluation.features",
+                  "extract": "evaluation.features"})])
+def test_public_paths_lead_to_what_moved(path, homes):
+    public = importlib.import_module(f"passl_mixer.{path}")
+    for name, home in homes.items():
+        assert getattr(public, name) is getattr(importlib.import_module(f"passl_mixer.{home}"), name)

@@ -32,6 +32,7 @@ def test_import_tunes_and_the_variable_turns_it_off():
     assert json.loads(out) == [{"tuned": False, "threads": None, "mkl_path": None, "allocator": False}, None]
 
 
+@pytest.mark.slow
 def test_mkl_gets_the_widest_code_path_the_processor_has():
     """On AMD only; elsewhere MKL chooses rightly itself."""
     out, _ = in_new_process(REPORT)
@@ -42,6 +43,7 @@ def test_mkl_gets_the_widest_code_path_the_processor_has():
     assert json.loads(out)[1] == "4", "what the user chose stays"
 
 
+@pytest.mark.slow
 def test_tuning_does_not_depend_on_the_order_of_imports():
     """Sorted imports put paddle before passl_mixer; Paddle then has set OMP_NUM_THREADS to 1 by itself."""
     out, _ = in_new_process("import paddle\n" + REPORT)
@@ -58,6 +60,7 @@ def test_threads_the_user_chose_stay():
     assert json.loads(out)[0]["threads"] is None
 
 
+@pytest.mark.slow
 def test_processes_of_one_launch_share_the_cores():
     """The launcher imports Paddle, whose OMP_NUM_THREADS=1 its children inherit."""
     out, _ = in_new_process(REPORT, OMP_NUM_THREADS="1", PADDLE_LOCAL_SIZE="2")

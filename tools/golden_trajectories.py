@@ -54,7 +54,7 @@ TRAJECTORIES = {
     "supervised": (MIXER, {"name": "linear", "num_classes": CLASSES},
                    {"name": "supervised", "label_smoothing": 0.1, "mixup_alpha": 0.5},
                    {**ADAMW, "lr": 2e-3, "clip_norm": 1.0},
-                   {"warmup_steps": 3, "decay": "linear", "final_lr": 1e-5}),
+                   {"warmup_steps": 3, "decay": "linear", "min_lr": 1e-5}),
 }
 
 

@@ -19,8 +19,9 @@ PAGE = ROOT / "docs" / "model_zoo.md"
 HEADER = """# Backbones
 
 Written by `python tools/model_zoo.py` from the registry; do not edit. Parameters and GMACs include a 1000-class linear
-head and are counted by `passl_mixer/macs.py` at the size given. Top-1: ImageNet-1k, as the source reports it for
-training on ImageNet-1k alone; nothing in that column was measured here. Free-form classes take every option from YAML.
+head. `passl_mixer/surgery/macs.py` counts them at the given image size. Top-1 is ImageNet-1k accuracy as the source
+reports it for training on ImageNet-1k alone; nothing in that column was measured here. Free-form classes take every
+option from YAML ([config.md](config.md)).
 """
 COLUMNS = ("| name | parameters | GMACs | at | image size | strides | published top-1 | read in |\n"
            + "|---" * 8 + "|\n")

@@ -39,7 +39,10 @@ def axial_shift(x_bhwc, axis: int, shift_size: int):
 
 
 class AxialShift(nn.Layer):
-    """``proj(norm(gelu(linear(shift_w(y))) + gelu(linear(shift_h(y)))))`` with ``y = gelu(norm(linear(x)))``."""
+    """``proj(norm(gelu(linear(shift_w(y))) + gelu(linear(shift_h(y)))))`` with ``y = gelu(norm(linear(x)))``.
+
+    [B, H, W, C] to the same.
+    """
 
     def __init__(self, width: int, shift_size: int):
         super().__init__()
@@ -60,7 +63,14 @@ class AxialShift(nn.Layer):
 
 
 class AxialShiftBlock(nn.Layer):
-    """``x += axial_shift(norm(x)); x += mlp(norm(x))``."""
+    """``x += axial_shift(norm(x)); x += mlp(norm(x))``; [B, H, W, C] to the same.
+
+    Args:
+        width: channels C.
+        shift_size: as in ``ASMLP``.
+        mlp_ratio: hidden width of the MLP as a multiple of ``width``.
+        drop_path: rate of stochastic depth, in [0, 1).
+    """
 
     def __init__(self, width: int, *, shift_size: int, mlp_ratio: float, drop_path: float):
         super().__init__()
@@ -79,7 +89,7 @@ class AxialShiftBlock(nn.Layer):
 
 
 class PatchMerging(nn.Layer):
-    """Halve height and width: four neighbours side by side in the channels, norm, linear map from 4 C to 2 C."""
+    """Concatenate 2 x 2 neighbours, normalise, map 4 C channels to 2 C; [B, H, W, C] to [B, H / 2, W / 2, 2 C]."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -104,8 +114,8 @@ class ASMLP(nn.Layer):
         drop_path_rate: stochastic-depth rate of the last block, rising linearly from 0 over all blocks, in [0, 1);
             the authors train t, s and b with 0.2, 0.3 and 0.5.
     Raises:
-        BadInput: if the options do not fit each other; in ``forward``, for an image size that is not a multiple of the
-            largest stride, naming sizes that are.
+        BadInput: the options do not fit each other; in ``forward``, an image size that is not a multiple of the largest
+            stride.
     Source: Lian et al. 2021, arXiv:2107.08391, section 3; official code, models/as_mlp.py and configs.
     """
 
@@ -151,7 +161,7 @@ class ASMLP(nn.Layer):
         return stage_outputs(x_bhwc, self.stages, self.downsamples)
 
     def forward(self, images):
-        """Mean of the normalised positions of the last stage, [B, embed_dim * 2 ** (stages - 1)]."""
+        """Mean of the normalised positions of the last stage, [B, num_features]."""
         return self.norm(self._stage_outputs(images)[-1]).mean(axis=[1, 2])
 
     def feature_maps(self, images) -> list:

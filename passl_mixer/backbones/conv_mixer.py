@@ -20,7 +20,13 @@ from passl_mixer.layers.recompute import apply_block
 
 
 class ConvMixerBlock(nn.Layer):
-    """``x += BN(act(depthwise(x))); x = BN(act(pointwise(x)))`` (the paper's equations 2 and 3)."""
+    """``x += BN(act(depthwise(x))); x = BN(act(pointwise(x)))`` (the paper's equations 2 and 3).
+
+    Args:
+        width: channels C.
+        kernel_size: side of the depth-wise kernel; odd.
+        act: activation.
+    """
 
     def __init__(self, width: int, *, kernel_size: int, act: str):
         super().__init__()
@@ -46,7 +52,7 @@ class ConvMixer(nn.Layer):
         patch_size: side of a patch in pixels; pixels beyond the last whole patch are not read.
         act: "gelu", "gelu_tanh" or "relu".
     Raises:
-        BadInput: if an option is out of its range, or an image is smaller than a patch.
+        BadInput: an option out of range, or an image smaller than a patch.
     Source: Trockman and Kolter 2022, arXiv:2201.09792, section 2 and table 1.
     """
 

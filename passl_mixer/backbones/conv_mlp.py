@@ -46,7 +46,7 @@ def conv(in_chans: int, out_chans: int, kernel: int, *, stride: int = 1, bias: b
 def conv_bn_relu(*chans_kernel_stride) -> list:
     """The layers of convolution, BatchNorm with ReLU for each ``(in_chans, out_chans, kernel, stride)``.
 
-    The Identity keeps the numbers, and so the parameters' names, of layers where the ReLU is one.
+    The Identity in place of the ReLU keeps the layers' numbers, and with them the names of the parameters.
     """
     layers = []
     for in_chans, out_chans, kernel, stride in chans_kernel_stride:
@@ -56,7 +56,14 @@ def conv_bn_relu(*chans_kernel_stride) -> list:
 
 
 class ConvMlpBlock(nn.Layer):
-    """``x += mlp(LN(x)); x = depthwise(LN(x)); x += mlp(LN(x))``; no residual around the depth-wise map."""
+    """``x += mlp(LN(x)); x = depthwise(LN(x)); x += mlp(LN(x))``; [B, H, W, C] to the same.
+
+    Args:
+        width: channels C.
+        mlp_ratio: hidden width of the MLPs as a multiple of ``width``.
+        act: activation of the MLPs.
+        drop_path: rate of stochastic depth, in [0, 1).
+    """
 
     def __init__(self, width: int, *, mlp_ratio: float, act: str, drop_path: float):
         super().__init__()
@@ -80,7 +87,15 @@ class ConvMlpBlock(nn.Layer):
 
 
 class ConvMlpStage(nn.Layer):
-    """The blocks of one resolution, and the convolution that leads to the next (none after the last)."""
+    """The blocks of one stage, and the down-sampling to the next (none after the last).
+
+    Args:
+        width: channels C.
+        next_width: channels of the next stage; None after the last.
+        depth: number of blocks.
+        mlp_ratio, act: as in ``ConvMlpBlock``.
+        drop_path_rate: stochastic-depth rate of the last block, rising linearly from 0, in [0, 1).
+    """
 
     def __init__(self, width: int, next_width, *, depth: int, mlp_ratio: float, act: str,
                  drop_path_rate: float):
@@ -105,7 +120,7 @@ class ConvMLP(nn.Layer):
         act: "gelu" or "gelu_tanh".
         stem_stride: 4 is published; 2 leaves out the max-pool, 1 the stride of the first convolution as well.
     Raises:
-        BadInput: if the options do not fit each other.
+        BadInput: the options do not fit each other.
     Source: Li et al. 2021, arXiv:2109.04454, figure 2 and table 1.
     """
 

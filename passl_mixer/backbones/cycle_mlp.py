@@ -40,7 +40,7 @@ class CycleFC(nn.Layer):
 
 
 class CycleMixer(nn.Layer):
-    """Width, height and channel branches, weighted per channel by a softmax over the three."""
+    """Width, height and channel branches, weighted per channel by a softmax; [B, H, W, C] to the same."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -71,7 +71,7 @@ class CycleMLP(nn.Layer):
         act: activation of the channel MLPs, "gelu" or "gelu_tanh".
         stem_stride: 4 is published (7 x 7 convolution); 2 is a 3 x 3 convolution for small images.
     Raises:
-        BadInput: if the options do not fit each other.
+        BadInput: the options do not fit each other.
     Source: Chen et al. 2021, arXiv:2107.10224, section 3 and table 1.
     """
 

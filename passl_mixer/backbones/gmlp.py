@@ -50,7 +50,15 @@ class SpatialGatingUnit(nn.Layer):
 
 
 class GmlpBlock(nn.Layer):
-    """``x += fc2(gate(act(fc1(LN(x)))))``: one residual branch mixes both tokens and channels."""
+    """``x += fc2(gate(act(fc1(LN(x)))))``, mixing tokens and channels; [B, S, C] to the same.
+
+    Args:
+        num_tokens: number of tokens S.
+        width: channels C.
+        hidden: channels E of the gate; even.
+        act: activation before the gate.
+        drop_path: rate of stochastic depth, in [0, 1).
+    """
 
     def __init__(self, num_tokens: int, width: int, *, hidden: int, act: str, drop_path: float):
         super().__init__()
@@ -83,7 +91,7 @@ class GMLP(nn.Layer):
             probability: 0 (ti16), 0.05 (s16), 0.2 (b16) on ImageNet.
         act: "gelu" or "gelu_tanh".
     Raises:
-        BadInput: if the sizes do not fit each other.
+        BadInput: the sizes do not fit each other.
     Source: Liu et al. 2021, arXiv:2105.08050, section 3 and table 1.
     """
 

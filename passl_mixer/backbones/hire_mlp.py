@@ -61,7 +61,7 @@ def to_regions(x_bhwc, size: int, axis: int, shift: int = 0):
         [B, ceil(H / size), W, size * C] or [B, H, ceil(W / size), size * C]; channel ``p * C + c`` is channel c
         of the region's position p. A last region that is not full goes on with the first positions.
     Raises:
-        BadInput: if the length of the axis is not known.
+        BadInput: the length of the axis is not known.
     Source: Guo et al. 2021, arXiv:2108.13341, inner-region rearrangement.
     """
     length = x_bhwc.shape[axis]
@@ -121,7 +121,13 @@ class RegionMlp(nn.Layer):
 
 
 class HireMixer(nn.Layer):
-    """Height, width and channel branches, weighted per channel by a softmax over the three."""
+    """Height, width and channel branches, weighted per channel by a softmax; [B, H, W, C] to the same.
+
+    Args:
+        width: channels C.
+        size: positions of a region.
+        shift: as in ``RegionMlp``.
+    """
 
     def __init__(self, width: int, *, size: int, shift: int):
         super().__init__()
@@ -164,7 +170,7 @@ class HireMLP(nn.Layer):
             in [0, 1); the authors train Tiny with 0, Base with 0.2.
         stem_stride: 4 is published (7 x 7 convolution); 2 is a 3 x 3 convolution for small images.
     Raises:
-        BadInput: if the options do not fit each other.
+        BadInput: the options do not fit each other.
     Source: Guo et al. 2021, arXiv:2108.13341, and the official code's HireMLPNet.
     """
 

@@ -31,7 +31,13 @@ from passl_mixer.layers.initialisers import attr, scaled_truncated_normal
 
 
 class TokenMlp(nn.Layer):
-    """Linear, activation, linear over the token axis."""
+    """Linear, activation, linear over the token axis; [B, S, C] to the same.
+
+    Args:
+        num_tokens: number of tokens S.
+        hidden: hidden width.
+        act: activation.
+    """
 
     def __init__(self, num_tokens: int, hidden: int, *, act: str):
         super().__init__()
@@ -46,7 +52,16 @@ class TokenMlp(nn.Layer):
 
 
 class MixerBlock(nn.Layer):
-    """``x += token_mlp(LN(x)); x += channel_mlp(LN(x))`` (the paper's equation 1)."""
+    """``x += token_mlp(LN(x)); x += channel_mlp(LN(x))`` (the paper's equation 1); [B, S, C] to the same.
+
+    Args:
+        num_tokens: number of tokens S.
+        width: channels C.
+        token_hidden: hidden width of the token MLP.
+        channel_hidden: hidden width of the channel MLP.
+        act: activation of both.
+        drop_path: rate of stochastic depth, in [0, 1).
+    """
 
     def __init__(self, num_tokens: int, width: int, *, token_hidden: int, channel_hidden: int, act: str,
                  drop_path: float):
@@ -76,10 +91,10 @@ class MlpMixer(nn.Layer):
         mlp_ratio: hidden widths of the token and of the channel MLP, both as a multiple of ``embed_dim``.
         drop_path_rate: stochastic-depth rate of the last block, in [0, 1); the paper uses 0.1 on ImageNet.
         act: "gelu" or "gelu_tanh".
-        token_hidden: hidden width of the token MLP, in place of the first of ``mlp_ratio``; what a network
-            that ``passl_mixer.resize_tokens`` made in blocks needs.
+        token_hidden: hidden width of the token MLP, in place of the first of ``mlp_ratio``; needed for a network that
+            ``passl_mixer.resize_tokens`` resized in blocks.
     Raises:
-        BadInput: if the sizes do not fit each other.
+        BadInput: the sizes do not fit each other.
     Source: Tolstikhin et al. 2021, arXiv:2105.01601, section 2 and table 1.
     """
 

@@ -1,4 +1,4 @@
-"""Weights of a finished training, ours or a reference's, for a backbone just built."""
+"""Loading of pretrained weights, ours or a reference's, into a new backbone."""
 import difflib
 from pathlib import Path
 from typing import Dict, Mapping, Optional
@@ -18,16 +18,16 @@ PREFIX = "backbone."
 
 
 def load_pretrained(backbone, options: Mapping, path) -> None:
-    """Fill a backbone.
+    """Load pretrained weights into a backbone.
 
     Args:
-        backbone: what was built.
-        options: what it was built from: ``name`` and options.
+        backbone: the new backbone.
+        options: its configuration: ``name`` and options.
         path: run folder, checkpoint of ours, state dict of such a backbone, or a reference's weight file. Token mixing
             of another image size is adapted (``passl_mixer.backbones.token_maps``).
     Raises:
-        BadInput: nothing readable there, weights of another network (a registered one that they fit is named), or
-            weights that need another activation.
+        BadInput: an unreadable file, weights of another network (a registered one that they fit is named), or weights
+            that need another activation.
     """
     if not isinstance(path, (str, Path)):
         raise BadInput(f"option 'pretrained' is {path!r}, expected the path of a run folder or a weight file")

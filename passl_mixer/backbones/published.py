@@ -1,6 +1,6 @@
 """Published ImageNet-1k top-1 accuracies, in percent, of networks trained on ImageNet-1k alone at 224 px.
 
-Each with where the number was read; none was measured here. For names that are missing no published number was found.
+Each has the source of the number; none was measured here. Missing names have no known published number.
 """
 
 _SOURCES = {

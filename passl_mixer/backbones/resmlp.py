@@ -1,5 +1,4 @@
-"""ResMLP: Feedforward networks for image classification with data-efficient training (Touvron et al. 2021,
-arXiv:2105.03404).
+"""ResMLP: Feedforward networks for image classification (Touvron et al. 2021, arXiv:2105.03404).
 
 Official code: https://github.com/facebookresearch/deit (resmlp_models.py); a second reference is timm's
 mlp_mixer.py. Where they and the paper differ, we follow the official code:
@@ -24,7 +23,7 @@ from passl_mixer.layers.initialisers import attr
 
 
 class Affine(nn.Layer):
-    """``alpha * x + beta`` per channel, the statistics-free stand-in for LayerNorm; alpha, beta [C]."""
+    """``alpha * x + beta`` per channel, in place of LayerNorm; x [B, S, C], alpha and beta [C]."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -38,7 +37,18 @@ class Affine(nn.Layer):
 
 
 class ResMlpBlock(nn.Layer):
-    """``x += gamma_1 * token_mixing(Aff(x)); x += gamma_2 * mlp(Aff(x))`` (equations 2 and 3 of the paper)."""
+    """``x += gamma_1 * token_mixing(Aff(x)); x += gamma_2 * mlp(Aff(x))``; [B, S, C] to the same.
+
+    Source: equations 2 and 3 of the paper.
+
+    Args:
+        num_tokens: number of tokens S.
+        width: channels C.
+        mlp_ratio: hidden width of the MLP as a multiple of ``width``.
+        act: activation of the MLP.
+        layer_scale_init: initial value of ``gamma_1`` and ``gamma_2``.
+        drop_path: rate of stochastic depth, in [0, 1).
+    """
 
     def __init__(self, num_tokens: int, width: int, *, mlp_ratio: float, act: str, layer_scale_init: float,
                  drop_path: float):
@@ -80,7 +90,7 @@ class ResMLP(nn.Layer):
         layer_scale_init: initial value of the branches' scales gamma_1 and gamma_2, above 0; smaller for
             deeper networks.
     Raises:
-        BadInput: if the sizes do not fit each other.
+        BadInput: the sizes do not fit each other.
     Source: Touvron et al. 2021, arXiv:2105.03404, section 2 and table 3.
     """
 

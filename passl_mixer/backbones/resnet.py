@@ -21,11 +21,13 @@ STEMS = ("imagenet", "cifar", "no_pool")
 
 
 class Block(nn.Layer):
-    """``relu(x + BN(conv(... relu(BN(conv(x))))))``; the shortcut is a strided 1 x 1 convolution where sizes change.
+    """``relu(x + BN(conv(... relu(BN(conv(x))))))``; the shortcut is a strided 1 x 1 convolution if sizes change.
+
+    [B, in_chans, H, W] to [B, expansion * width, H / stride, W / stride]; channels last once turned.
 
     Args:
-        in_chans: channels of what comes in.
-        width: channels inside; ``expansion`` times as many go out.
+        in_chans: input channels.
+        width: channels inside; the output has ``expansion`` times as many.
         stride: of the (first) 3 x 3 convolution: 1, or 2 at the start of a stage.
     """
 
@@ -38,12 +40,16 @@ class Block(nn.Layer):
             Conv2D(in_chans, out_chans, 1, stride=stride, bias_attr=False), BatchNorm2D(out_chans))
 
     def shortcut(self, x):
-        """``x`` in the shape of what goes out."""
+        """``x`` in the shape of the output."""
         return x if self.downsample is None else self.downsample(x)
 
 
 class BasicBlock(Block):
-    """Two 3 x 3 convolutions (figure 2 and figure 5, left)."""
+    """Two 3 x 3 convolutions (figure 2 and figure 5, left); maps [B, C, H, W].
+
+    Args:
+        in_chans, width, stride: as in ``Block``.
+    """
 
     expansion = 1
 
@@ -65,7 +71,13 @@ class BasicBlock(Block):
 
 
 class BottleneckBlock(Block):
-    """1 x 1, 3 x 3 and 1 x 1 convolutions (figure 5, right); the stride is in the 3 x 3, as in Paddle and PyTorch."""
+    """1 x 1, 3 x 3 and 1 x 1 convolutions (figure 5, right); maps [B, C, H, W].
+
+    The stride is in the 3 x 3, as in Paddle and PyTorch.
+
+    Args:
+        in_chans, width, stride: as in ``Block``.
+    """
 
     expansion = 4
 

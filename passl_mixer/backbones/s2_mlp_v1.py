@@ -36,7 +36,11 @@ def spatial_shift(x_bhwc, first_axis: int):
 
 
 def check_quarters(**widths) -> None:
-    """Raise ``BadInput`` unless every width divides into the four quarters that are shifted."""
+    """Check that every width divides into the four shifted quarters.
+
+    Raises:
+        BadInput: a width that is no multiple of 4.
+    """
     for name, value in widths.items():
         for width in value if isinstance(value, (list, tuple)) else [value]:
             if width % 4:
@@ -47,19 +51,25 @@ def check_quarters(**widths) -> None:
 
 
 def check_hidden(mlp_ratio: float, width: int, name: str) -> None:
-    """Raise ``BadInput`` if an MLP would be left without a hidden unit.
+    """Check that an MLP has a hidden unit.
 
     Args:
         mlp_ratio: hidden width as a multiple of ``width``.
         width: channels in.
         name: of the option that gives ``width``, for the message.
+    Raises:
+        BadInput: it would have none.
     """
     if mlp_ratio * width < 1:
         raise BadInput(f"mlp_ratio {mlp_ratio} leaves no hidden unit at {name} {width}; raise one of them")
 
 
 def check_multiple(images, stride: int) -> None:
-    """Raise ``BadInput`` unless both sides of [B, C, H, W] are multiples of ``stride``; unknown sides pass."""
+    """Check that both sides of images [B, C, H, W] are multiples of ``stride``; unknown sides pass.
+
+    Raises:
+        BadInput: a side that is no multiple.
+    """
     sides = images.shape[2:]
     # In an exported program an unknown side is -1 or a symbol.
     known = [side for side in sides if isinstance(side, int) and side != -1]
@@ -70,7 +80,14 @@ def check_multiple(images, stride: int) -> None:
 
 
 class S2Block(nn.Layer):
-    """``x += fc2(shift(gelu(fc1(LN(x))))); x += mlp(LN(x))``."""
+    """``x += fc2(shift(gelu(fc1(LN(x))))); x += mlp(LN(x))``; [B, H, W, C] to the same.
+
+    Args:
+        width: channels C, a multiple of 4.
+        mlp_ratio: hidden width of the MLP as a multiple of ``width``.
+        act: activation of both.
+        drop_path: rate of stochastic depth, in [0, 1).
+    """
 
     def __init__(self, width: int, *, mlp_ratio: float, act: str, drop_path: float):
         super().__init__()
@@ -101,7 +118,7 @@ class S2MLPv1(nn.Layer):
         drop_path_rate: stochastic-depth rate of the last block, rising linearly from 0, in [0, 1).
         act: "gelu", "gelu_tanh" or "relu".
     Raises:
-        BadInput: if the options do not fit each other, or an image's sides are no multiples of ``patch_size``.
+        BadInput: the options do not fit each other, or an image's sides are no multiples of ``patch_size``.
     Source: Yu et al. 2021, arXiv:2106.07477, section 3.
     """
 

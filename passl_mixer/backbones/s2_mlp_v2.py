@@ -60,7 +60,10 @@ class SplitAttention(nn.Layer):
 
 
 class S2Mixer(nn.Layer):
-    """A linear map to 3 C; its thirds shifted height first, width first and not at all; split attention; C to C."""
+    """Linear map to 3 C; thirds shifted height first, width first and not at all; split attention; C to C.
+
+    [B, H, W, C] to the same.
+    """
 
     def __init__(self, width: int):
         super().__init__()
@@ -87,7 +90,7 @@ class S2MLPv2(nn.Layer):
             in [0, 1).
         act: activation of the channel MLPs, "gelu", "gelu_tanh" or "relu".
     Raises:
-        BadInput: if the options do not fit each other, or an image's sides are no such multiples.
+        BadInput: the options do not fit each other, or an image's sides are no such multiples.
     Source: Yu et al. 2021, arXiv:2108.01072, section 3. The attention is fed with a sum over positions, not a
         mean, so its scores grow with the image: another size than the training's is another sharpness.
     """

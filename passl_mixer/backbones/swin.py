@@ -3,10 +3,9 @@
 The comparison backbone with local attention and stages. Official code: https://github.com/microsoft/Swin-Transformer
 (models/swin_transformer.py). Initialisation is the official one: truncated normal 0.02 for linear maps and bias
 tables, zero biases, PyTorch's default for the patch projection. Deviations, none of which changes the published
-network at 224 px: any image size goes, because images, windows and merged patches are padded at the bottom and
-right; attention never reaches the padding of windows (the official detection code lets it); an axis that fits
-into one window is not shifted there (official: neither axis is); the mask adds -1e4 instead of -100.
-As the authors do, the bias tables are not decayed (``optim.py``).
+network at 224 px: any image size works, as images, windows and merged patches are padded at the bottom and right;
+attention never reaches the padding of windows (in the official detection code it does); an axis that fits into one
+window is not shifted (official: neither is); the mask adds -1e4, not -100. Bias tables are not decayed, as there.
 
 Shapes: B images, H x W positions, C channels, W windows of N = side * side positions, h heads.
 """
@@ -25,7 +24,7 @@ from passl_mixer.layers.convolution import torch_conv
 from passl_mixer.layers.initialisers import attr
 from passl_mixer.layers.stages import four_neighbours, stage_outputs
 
-MASKED = -1e4  # exp() of it is 0 in float32, and float16 can hold it
+MASKED = -1e4  # exp() of it is 0 in float32, and it fits into float16
 
 
 def pad_to_multiple(x, side: int, data_format: str = "NHWC"):
@@ -71,15 +70,14 @@ def _axis_regions(length: int, side: int, shift: int) -> numpy.ndarray:
 
 
 def window_regions(size: Sequence[int], side: int, shifts: Sequence[int]) -> Optional[numpy.ndarray]:
-    """Which positions of a window are neighbours in the image: those with the same number.
+    """Region numbers of the positions in a window; positions with the same number are neighbours in the image.
 
     Args:
         size: height and width before padding.
         side: positions on a window's side.
         shifts: how far the map was rolled up and left, in positions, each in [0, side).
     Returns:
-        Integers [W, side^2], or None if every window is one region.
-    Source: section 3.2 and figure 4 of the paper.
+        Integers [W, side^2], or None if every window is one region (section 3.2 and figure 4 of the paper).
     """
     rows, columns = (_axis_regions(length, side, shift) for length, shift in zip(size, shifts))
     regions = 3 * rows[:, None] + columns[None, :]
@@ -119,7 +117,7 @@ def bias_rows(side: int):
 
 
 class WindowAttention(nn.Layer):
-    """Self-attention within windows, with a learned bias per head and relative position.
+    """Self-attention within windows of [B, H, W, C], with a learned bias per head and relative position.
 
     Args:
         width: channels C in and out.
@@ -159,7 +157,12 @@ class WindowAttention(nn.Layer):
 
 
 class SwinBlock(nn.Layer):
-    """``x += attention(LN(x)); x += mlp(LN(x))`` (equation 3 of the paper)."""
+    """``x += attention(LN(x)); x += mlp(LN(x))`` (equation 3 of the paper); [B, H, W, C] to the same.
+
+    Args:
+        width, num_heads, side, shift: as in ``WindowAttention``.
+        mlp_ratio, drop_path: hidden width as a multiple of ``width``; rate of stochastic depth.
+    """
 
     def __init__(self, width: int, *, num_heads: int, side: int, shift: int, mlp_ratio: float, drop_path: float):
         super().__init__()
@@ -176,7 +179,7 @@ class SwinBlock(nn.Layer):
 
 
 class PatchMerging(nn.Layer):
-    """Concatenate 2 x 2 neighbours, normalise, map 4 C channels to 2 C without bias; halves H and W."""
+    """Concatenate 2 x 2 neighbours of [B, H, W, C], normalise, map 4 C channels to 2 C without bias."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -200,10 +203,9 @@ class Swin(nn.Layer):
         num_heads: attention heads of each stage; 32 channels each in the published networks.
         window_size: positions on a window's side.
         mlp_ratio: hidden width of the MLPs as a multiple of their stage's width.
-        drop_path_rate: stochastic-depth rate of the last block, rising linearly from 0 over all blocks, in
-            [0, 1); the authors train swin_t with 0.2.
+        drop_path_rate: stochastic-depth rate of the last block, rising linearly from 0, in [0, 1); swin_t has 0.2.
     Raises:
-        BadInput: if the options do not fit each other.
+        BadInput: the options do not fit each other.
     Source: Liu et al. 2021, arXiv:2103.14030, section 3.
     """
 

@@ -80,7 +80,8 @@ def row_major(grid: Grid, factor: int) -> np.ndarray:
     """Row-major positions of tokens counted tile by tile.
 
     Args:
-        grid: (h, w) of a tile; factor: K, tiles along each side.
+        grid: (h, w) of a tile.
+        factor: K, tiles along each side.
     Returns:
         [K^2 * h * w], int: entry t * h * w + i is the place of token i of tile t among all tokens, row by row.
     """
@@ -107,9 +108,10 @@ def adapt(arrays: Dict[str, np.ndarray], family: str, old: Grid, new: Grid, sche
     """Adapt token-mixing arrays to another grid.
 
     Args:
-        arrays: parameters under our structured names; those that do not mix tokens are passed over.
+        arrays: parameters under our structured names; those that do not mix tokens are ignored.
         family: class name of the backbone, one of ``TOKEN_ARRAYS``.
-        old: (h, w) of the arrays; new: (h', w') of the result.
+        old: (h, w) of the arrays.
+        new: (h', w') of the result.
         scheme: "interpolate" or "blocks", see the top of this file.
     Returns:
         The adapted arrays by name, float64.
@@ -134,11 +136,11 @@ def adapt(arrays: Dict[str, np.ndarray], family: str, old: Grid, new: Grid, sche
 def adapt_token_arrays(arrays: Dict[str, np.ndarray], backbone, *,
                        from_size: Union[int, Sequence[int], None] = None,
                        scheme: Optional[str] = None) -> Dict[str, np.ndarray]:
-    """Weights that were trained at one image size, made to fit a backbone that was built for another.
+    """Adapt weights that were trained at one image size to a backbone of another.
 
     Args:
         arrays: parameters under our structured names, as ``convert_state_dict`` gives them for the backbone.
-        backbone: the network they are for; any backbone: where nothing has to be adapted, nothing is.
+        backbone: the network to load them into; weights that fit already are not changed.
         from_size: pixels the weights were trained at, one integer or (height, width); by default a square.
         scheme: as for ``resize_tokens``; by default "blocks" where a Mixer's ``token_hidden`` is K^2 times that of the
             weights at K times the size, else "interpolate".

@@ -1,5 +1,4 @@
-"""Vision Permutator (ViP): A Permutable MLP-Like Architecture for Visual Recognition (Hou et al. 2021,
-arXiv:2106.12368).
+"""ViP: Vision Permutator, A Permutable MLP-Like Architecture (Hou et al. 2021, arXiv:2106.12368).
 
 Official code: https://github.com/Andrew-Qibin/VisionPermutator (models/vip.py), of which this is the Weighted
 Permute-MLP. Deviations: ``segment_dims`` follow from the image size when left out; a grid that a transition cannot
@@ -45,7 +44,7 @@ def exchange(x_bhwc, axis: int, segment_dim: int):
 
 
 class PermuteMixer(nn.Layer):
-    """Weighted Permute-MLP: height, width and channel branches, weighted per channel by a softmax over the three."""
+    """Weighted Permute-MLP: height, width and channel branches, weighted per channel by a softmax; on [B, N, N, C]."""
 
     def __init__(self, width: int, segment_dim: int):
         super().__init__()
@@ -123,7 +122,7 @@ class ViP(nn.Layer):
         drop_path_rate: stochastic-depth rate of the last block, rising linearly from 0 over all blocks, in [0, 1);
             the authors train vip_s7 with 0.1.
     Raises:
-        BadInput: if the options do not fit each other; lists of different lengths; an image size that does not fit,
+        BadInput: the options do not fit each other; lists of different lengths; an image size that does not fit,
             with the nearest ones that do.
     Source: Hou et al. 2021, arXiv:2106.12368, section 3; official code, models/vip.py.
     """

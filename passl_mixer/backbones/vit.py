@@ -31,7 +31,15 @@ POOLS = ("token", "mean")
 
 
 class VitBlock(nn.Layer):
-    """``x += attention(LN(x)); x += mlp(LN(x))`` (equations 2 and 3 of the paper)."""
+    """``x += attention(LN(x)); x += mlp(LN(x))`` (equations 2 and 3 of the paper); [B, N, C] to the same.
+
+    Args:
+        width: channels C.
+        num_heads: attention heads; divides ``width``.
+        mlp_ratio: hidden width of the MLP as a multiple of ``width``.
+        drop_path: rate of stochastic depth, in [0, 1).
+        act: activation of the MLP.
+    """
 
     def __init__(self, width: int, *, num_heads: int, mlp_ratio: float, drop_path: float, act: str = "gelu"):
         super().__init__()
@@ -64,7 +72,7 @@ class ViT(nn.Layer):
         stem_bias: whether the patch projection has a bias; CLIP's has none.
         pool: "token" is the class token, "mean" the mean of the patch tokens, both after the final norm.
     Raises:
-        BadInput: if the options do not fit each other.
+        BadInput: the options do not fit each other.
     Source: Dosovitskiy et al. 2020, arXiv:2010.11929, section 3.1; sizes: arXiv:2012.12877, table 1.
     """
 

@@ -51,7 +51,7 @@ def conv_norm(in_chans: int, out_chans: int, kernel: int, *, stride: int, paddin
 
 
 class Phase(nn.Layer):
-    """Phase of every position and channel, at least 0: a map, BatchNorm, ReLU.
+    """Phase of every position and channel of [B, H, W, C], at least 0: a map, BatchNorm, ReLU.
 
     Args:
         width: channels in and out.
@@ -78,7 +78,7 @@ class WaveMix(nn.Layer):
         width: channels in and out.
         axis: 1 mixes along the height, 2 along the width; zeros outside the image.
         phase: "fc" or "depthwise".
-    Source: the official code's PATM, with the grouping told at the top of this file.
+    Source: the official code's PATM, with the grouping described at the top of this file.
     """
 
     def __init__(self, width: int, *, axis: int, phase: str):
@@ -95,7 +95,7 @@ class WaveMix(nn.Layer):
 
 
 class WaveMixer(nn.Layer):
-    """PATM: width, height and channel branches, weighted per channel by a softmax over the three."""
+    """PATM: width, height and channel branches, weighted per channel by a softmax; [B, H, W, C] to the same."""
 
     def __init__(self, width: int, *, phase: str):
         super().__init__()
@@ -113,7 +113,15 @@ class WaveMixer(nn.Layer):
 
 
 class WaveBlock(nn.Layer):
-    """``x += mixer(norm(x)); x += mlp(norm(x))``."""
+    """``x += mixer(norm(x)); x += mlp(norm(x))``; [B, H, W, C] to the same.
+
+    Args:
+        width: channels C.
+        mlp_ratio: hidden width of the MLP as a multiple of ``width``.
+        phase: as in ``WaveMix``.
+        norm: "batch" or "group".
+        drop_path: rate of stochastic depth, in [0, 1).
+    """
 
     def __init__(self, width: int, *, mlp_ratio: float, phase: str, norm: str, drop_path: float):
         super().__init__()
@@ -144,7 +152,7 @@ class WaveMLP(nn.Layer):
             in [0, 1); the authors train with 0.1.
         stem_stride: 4 is published (7 x 7 convolution); 2 is a 3 x 3 convolution for small images.
     Raises:
-        BadInput: if the options do not fit each other.
+        BadInput: the options do not fit each other.
     Source: Tang et al. 2021, arXiv:2111.12294, and the official code's WaveNet.
     """
 

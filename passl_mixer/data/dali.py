@@ -1,12 +1,12 @@
-"""The batches of a ``Loader``, made by NVIDIA DALI: on a GPU, or on the CPU without one. Not run on a GPU yet.
+"""The batches of a ``Loader``, made by NVIDIA DALI on a GPU or on the CPU. Not run on a GPU yet.
 
-Every random choice is drawn on the host as ``Loader`` draws it (``Recipe.plans``), so order, labels, boxes and the
-strength and order of the colour steps are the same ones; the pixels are those of another decoder and resampler
-(docs/data.md says how far apart they are). A batch is bitwise the same after a resume, on the same machine.
+Every random choice is drawn on the host as in ``Loader`` (``Recipe.plans``). So order, labels, boxes, and the strength
+and order of the colour steps are the same. The pixels come from another decoder and resampler; docs/data.md has the
+differences. A batch is bitwise the same after a resume on the same machine.
 
-The host reads files and plans; JPEGs go to DALI as they are. Other files, and JPEGs whose size cannot be read from the
-header or that do not end as one, are decoded here as ``Loader`` decodes them and handed over uncompressed, which also
-finds what cannot be decoded before DALI does.
+The host reads files and draws plans; JPEGs are passed to DALI as they are. Other files, and JPEGs without a readable
+size or a proper end, are decoded here as in ``Loader`` and passed on uncompressed. So unreadable files are detected
+before DALI meets them.
 """
 import ctypes
 from collections import deque
@@ -28,13 +28,13 @@ _READING = 2  # batches whose files are being read or have been; DALI works on t
 
 
 def encoded(data: bytes) -> Optional[tuple]:
-    """A file as DALI takes it.
+    """A file in a form for DALI.
 
     Args:
         data: the whole file.
     Returns:
-        (bytes of a JPEG or of an uncompressed BMP, (height, width) that it decodes to, pixels); None if it is not an
-        image.
+        ``(bytes of a JPEG or of an uncompressed BMP, (height, width))``, the size in pixels after decoding; None if it
+        is not an image.
     """
     size = jpeg_size(data)
     if size is not None and data.endswith(_JPEG_END):
@@ -46,7 +46,7 @@ def encoded(data: bytes) -> Optional[tuple]:
 
 
 def _pipelines():
-    """The module that needs DALI."""
+    """The module that imports DALI."""
     try:
         from passl_mixer.data import dali_graph
     except ImportError as error:
@@ -57,12 +57,12 @@ def _pipelines():
 
 
 class DaliLoader:
-    """Iterates over an image folder as a ``Loader`` does, with DALI at work on the pixels.
+    """Iterates over an image folder as a ``Loader`` does; DALI decodes and augments.
 
     Args:
-        loader: says which images are in which batch, with which views; its ``num_workers`` (at least 1) is the number
-            of threads that read files, and of DALI's own.
-        device_id: number of the GPU that decodes and augments, whose views are ``OnGpu``; None: the CPU does.
+        loader: gives the images of every batch and the views; its ``num_workers`` (at least 1) is the number of
+            threads that read files, and of DALI's own.
+        device_id: number of the GPU that decodes and augments, whose views are ``OnGpu``; None: the CPU.
     Raises:
         BadInput: DALI is missing; a dataset other than ``image_folder``; views that make no plans, or TensorFlow's.
     """
@@ -98,7 +98,7 @@ class DaliLoader:
         Yields:
             ``(views, labels)``: a list of uint8 [B, S, S, 3] arrays, ``OnGpu`` on a GPU, and int64 [B] or None.
         Raises:
-            BadInput: DALI cannot decode a file, or anything else went wrong in it.
+            BadInput: DALI cannot decode a file, or fails otherwise.
         """
         cv2.setNumThreads(0)
         batches = self.indices(epoch)[start_batch:]
@@ -129,7 +129,7 @@ class DaliLoader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _inputs(self, pool, batches, epoch):
-        """Yield what the pipeline takes in for each batch, while the files of the next ones are being read."""
+        """Yield the pipeline's input of each batch, while the files of the next ones are read."""
         started = deque()
         for indices in batches:
             started.append([pool.submit(self._input, int(index), epoch) for index in indices])
@@ -148,14 +148,14 @@ class DaliLoader:
 
 
 class OnGpu:
-    """Views that DALI has made, uint8 [B, S, S, 3]; to be copied before the next batch is asked for."""
+    """Views in DALI's memory, uint8 [B, S, S, 3]; copy them before the next batch."""
 
     def __init__(self, made):
         self._made = made
         self.shape = [len(made), *made.shape()[0]]
 
     def copy_to(self, address: int, stream: int) -> None:
-        """Copy to memory of the GPU, on a stream of CUDA's; returns when it is done."""
+        """Copy to GPU memory at ``address`` on a CUDA stream; returns when it is done."""
         self._made.copy_to_external(ctypes.c_void_p(address), ctypes.c_void_p(stream), non_blocking=False)
 
     def __array__(self, dtype=None, copy=None):
@@ -168,7 +168,7 @@ def _collect(futures) -> tuple:
 
 
 def _first_reason(error: RuntimeError) -> str:
-    """The line of DALI's message that says what happened."""
+    """The line of DALI's message that has the reason."""
     lines = [line.strip(" :") for line in str(error).splitlines() if line.strip()]
     after = lines.index("encountered") + 1 if "encountered" in lines else 0
     return lines[after] if after < len(lines) else type(error).__name__

@@ -1,11 +1,11 @@
-"""The views of ``plans.py`` as an NVIDIA DALI pipeline; imported only where DALI is. Not run on a GPU yet.
+"""The views of ``plans.py`` as an NVIDIA DALI pipeline; imported only with DALI. Not run on a GPU yet.
 
-Each operation is the one of ``transforms.py``, composed of DALI's operators where there is none like it: hue in HSV
-(DALI's own turns YIQ), contrast around the gray mean. Which colour steps an image gets, and in which order, is decided
-per image by conditions on its row of ``dali_plans.py``.
+Each operation is that of ``transforms.py``. Two are composed of DALI's operators: hue in HSV (DALI's own is in YIQ)
+and contrast around the gray mean. Conditions on an image's row of ``dali_plans.py`` select its colour steps and their
+order.
 
 Deviations, measured in docs/data.md: crops are not rounded to 8 bits between the passes of a resize; hue and
-saturation are not rounded on the way; a GPU decodes JPEGs by nvJPEG.
+saturation are not rounded in between; a GPU decodes JPEGs by nvJPEG.
 
 Shapes: x is one image, uint8 [H, W, 3]; row is float32 [NUM_COLUMNS], on the host.
 """
@@ -30,11 +30,11 @@ def build_pipeline(source: Iterable, *, batch_size: int, num_views: int, size: i
         num_views: views of an image.
         size: side of the views, pixels.
         bicubic: whether crops are resized by a cubic filter; otherwise by a linear one.
-        num_threads: of DALI.
-        device_id: number of the GPU; None: everything on the CPU.
+        num_threads: threads of DALI.
+        device_id: number of the GPU; None: the CPU.
     Returns:
-        A ``Pipeline`` whose ``run()`` gives uint8 [B, img_size, img_size, 3] per view, as lists of tensors; it asks
-        the source for two batches more than it has given.
+        A ``Pipeline`` whose ``run()`` returns uint8 [B, size, size, 3] per view, as lists of tensors. It takes two more
+        batches from the source than it has returned.
     """
     decoder = "cpu" if device_id is None else "mixed"
     sampling = types.INTERP_CUBIC if bicubic else types.INTERP_LINEAR

@@ -1,4 +1,4 @@
-"""One view's plan (``plans.py``) as a row of numbers, which is how it travels into a DALI pipeline.
+"""The plan of one view (``plans.py``) as a row of numbers, for a DALI pipeline.
 
 Columns: ``BOX`` top, left, height, width of the crop in pixels; ``FLIP`` 1 to mirror; ``KINDS`` and ``AMOUNTS`` of the
 colour steps in their order; ``WINDOW`` (1: none) and ``SIGMA`` of the blur; ``SOLARIZE`` 1 to solarise. All fit a
@@ -25,11 +25,11 @@ def to_row(plan: tuple, size: int, recipe: str) -> np.ndarray:
     Args:
         plan: ``(box, steps)`` of one view.
         size: side of the view, pixels.
-        recipe: the name that an error gives.
+        recipe: its name, for messages.
     Returns:
         float32 [NUM_COLUMNS].
     Raises:
-        BadInput: a step that the pipeline does not know, or steps in an order that it does not have.
+        BadInput: a step or an order of steps that the pipeline does not support.
     """
     (top, left, height, width), steps = plan
     row = np.zeros(NUM_COLUMNS, np.float32)

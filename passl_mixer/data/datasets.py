@@ -1,11 +1,10 @@
-"""Datasets that need no folder: the packaged sample of Fashion-MNIST and generated patterns.
+"""Datasets without a folder: the packaged sample of Fashion-MNIST and generated patterns.
 
-Every dataset here and beside this file has the same shape. Its constructor is cheap and raises ``BadInput``
-when the data cannot be there; ``load()`` reads it. After ``load()``: ``len()``, ``image(index)`` (uint8 [H,
-W, 3], RGB), ``labels`` (int64 [N] or None), ``class_names`` (list or None).
+All datasets of this package have the same interface. The constructor is cheap and raises ``BadInput`` if the data
+cannot be there; ``load()`` reads it. After ``load()``: ``len()``, ``image(index)`` (uint8 [H, W, 3], RGB), ``labels``
+(int64 [N] or None), ``class_names`` (list or None).
 
-Source: Fashion-MNIST: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747 (MIT licence,
-    assets/FASHION_MNIST_LICENSE.txt).
+Source: Fashion-MNIST: Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747 (MIT licence, assets/FASHION_MNIST_LICENSE.txt).
 """
 from pathlib import Path
 
@@ -23,7 +22,11 @@ SPLITS = ("train", "test")
 
 
 def check_split(split: str) -> None:
-    """Raise ``BadInput`` for a split other than train and test."""
+    """Check the name of a split.
+
+    Raises:
+        BadInput: neither "train" nor "test".
+    """
     if split not in SPLITS:
         raise BadInput(f"dataset split is {split!r}, expected 'train' or 'test'")
 
@@ -51,24 +54,25 @@ class FashionMnistMini:
         return len(self._gray)
 
     def image(self, index: int) -> np.ndarray:
-        """Image number ``index``, uint8 [28, 28, 3]."""
+        """Image ``index``, uint8 [28, 28, 3]."""
         return cv2.cvtColor(self._gray[index], cv2.COLOR_GRAY2RGB)
 
 
 class Synthetic:
-    """Generated images that can be learned: a coloured low-frequency pattern per class, shifted, dimmed, with
-    noise.
+    """Generated images of learnable classes: a coloured low-frequency pattern per class, shifted, dimmed, with noise.
 
-    For tests and for measuring speed without a disk. The same options give the same images on every machine;
-    train and test share the class patterns and differ in shifts and noise.
+    For tests and for speed measurements without a disk. The same options give the same images on every machine. The
+    splits share the class patterns and differ in shifts and noise.
 
     Args:
         num_images: images in the training split.
         num_test_images: images in the test split.
         img_size: side in pixels.
-        num_classes: label of image i is i modulo this.
-        seed: chooses patterns, shifts and noise.
+        num_classes: C; the label of image i is i modulo C.
+        seed: of patterns, shifts and noise.
         split: "train" or "test".
+    Raises:
+        BadInput: another split, or a number below 1.
     """
 
     def __init__(self, *, num_images: int = 1024, num_test_images: int = 256, img_size: int = 32,
@@ -84,7 +88,7 @@ class Synthetic:
         self.class_names = [f"pattern_{i}" for i in range(num_classes)]
 
     def load(self) -> None:
-        """Make the class patterns and a bank of noise; images are put together when asked for."""
+        """Generate the class patterns and a bank of noise; ``image`` composes the images."""
         draw = rng(self._seed, -3, 0)  # negative epochs: never the draws of an augmentation
         coarse = draw.integers(0, 256, (self._classes, 5, 5, 3), dtype=np.uint8)
         side = (self._size, self._size)
@@ -95,7 +99,7 @@ class Synthetic:
         return self._count
 
     def image(self, index: int) -> np.ndarray:
-        """Image number ``index``, uint8 [img_size, img_size, 3]."""
+        """Image ``index``, uint8 [img_size, img_size, 3]."""
         draw = rng(self._seed, -1 - self._split, index)
         down, right = (int(v * self._size / 4) for v in draw.random(2))
         pattern = np.roll(self._patterns[index % self._classes], (down, right), (0, 1))

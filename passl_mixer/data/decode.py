@@ -1,8 +1,8 @@
-"""Image files to uint8 RGB; large JPEGs at a fraction of their size when the views need no more.
+"""Decoding of image files to uint8 RGB; large JPEGs at a fraction of their size if the views need no more.
 
-A JPEG stores 8x8 blocks of frequencies; a decoder that leaves out the upper ones yields the image 2, 4 or 8
-times smaller per side, without the work on the pixels it does not make (docs/data.md has measurements). The size
-is read from the header first, so that random crops can be drawn before decoding, in pixels of the whole image.
+A JPEG stores 8x8 blocks of frequencies. A decoder that leaves out the upper ones yields the image 2, 4 or 8 times
+smaller per side, for less work (measured in docs/data.md). The size is read from the header first, so that random
+crops can be drawn before decoding, in pixels of the whole image.
 
 Source: ITU-T T.81 (JPEG), annex B (markers); Exif 2.3, section 4.6.4 (orientation).
 """
@@ -34,19 +34,19 @@ def decode(data: bytes, reduction: int = 1) -> Optional[np.ndarray]:
 
 
 def whole(height: int, width: int) -> int:
-    """The ``reduction`` of who wants the whole image."""
+    """A ``reduction`` for ``decode_reduced`` that keeps the whole image, of ``height`` x ``width`` pixels."""
     return 1
 
 
 def decode_reduced(data: bytes, reduction: Callable) -> Optional[tuple]:
-    """Decode an image file no larger than needed.
+    """Decode an image file at a fraction of its size.
 
     Args:
         data: the whole file.
         reduction: function of the whole image's (height, width), pixels; returns 1, 2, 4 or 8.
     Returns:
-        (uint8 RGB image, (height, width) of the whole image), or None if it is not an image. Only JPEGs are
-        reduced; the others come whole.
+        ``(image uint8 [H, W, 3] RGB, (height, width) of the whole image)``; None if it is not an image. Only JPEGs are
+        reduced.
     """
     size = jpeg_size(data)
     factor = 1 if size is None else reduction(*size)
@@ -60,7 +60,7 @@ def decode_reduced(data: bytes, reduction: Callable) -> Optional[tuple]:
 
 
 def jpeg_size(data: bytes) -> Optional[tuple]:
-    """(height, width) in pixels that a JPEG decodes to, EXIF orientation applied; None for anything else."""
+    """``(height, width)`` of a decoded JPEG in pixels, EXIF orientation applied; None for any other file."""
     if data[:2] != b"\xff\xd8":
         return None
     position, turned = 2, None  # the first Exif block counts
@@ -82,7 +82,7 @@ def jpeg_size(data: bytes) -> Optional[tuple]:
 
 
 def _orientation(tiff: bytes) -> int:
-    """The orientation, 1 to 8, in a TIFF header and its first directory; 1 if there is none."""
+    """The orientation, 1 to 8, from a TIFF header and its first directory; 1 if there is none."""
     order = {b"II": "little", b"MM": "big"}.get(tiff[:2])
     if order is None:
         return 1

@@ -1,7 +1,7 @@
-"""The packaged Fashion-MNIST images with captions made from their class names: CLIP without any download.
+"""The packaged Fashion-MNIST images with captions made from their class names: CLIP without a download.
 
-The merges are packaged too: ``assets/captions_merges.txt``, the 86 that ``train_bpe`` learns from the captions of the
-training split (a test makes them again).
+The merges are packaged too: ``assets/captions_merges.txt``, the 86 that ``train_bpe`` learns from the training captions
+(a test learns them again).
 """
 from pathlib import Path
 from typing import Optional
@@ -18,7 +18,7 @@ TEMPLATES = ("a photo of a {}", "a small gray photo of a {}", "a {} on a dark ba
 
 
 def make_caption(index: int, label: int) -> str:
-    """The caption of image ``index``: templates take turns, whatever the class."""
+    """The caption of image ``index`` with class ``label``; the templates alternate with the index."""
     return TEMPLATES[index % len(TEMPLATES)].format(FASHION_CLASSES[label].lower())
 
 
@@ -29,7 +29,7 @@ class EmbeddedCaptions:
     [1000], with ``class_names``, so that zero-shot accuracy can be measured on it.
 
     Args:
-        merges: path of other byte-pair merges; null means the packaged ones.
+        merges: path of other byte-pair merges; null: the packaged ones.
         context_length: tokens of a caption, both marks included; the packaged merges need at most 16.
         split: "train" or "test".
     """
@@ -51,7 +51,7 @@ class EmbeddedCaptions:
         return len(self._images)
 
     def image(self, index: int) -> np.ndarray:
-        """Image number ``index``, uint8 [28, 28, 3]."""
+        """Image ``index``, uint8 [28, 28, 3]."""
         return self._images.image(index)
 
 

@@ -6,9 +6,9 @@ Layouts under ``root`` (hidden files and folders are left out; classes and image
     root/<class>/...                                                             training split
     root/*.jpg, or deeper but without class folders                              training split, labels None
 
-Pixels are decoded by OpenCV to 8-bit RGB: gray is repeated, 16 bits are cut to the upper 8, alpha is
-dropped (the colours under transparent pixels show), and the orientation that EXIF gives is applied. A JPEG
-much larger than the views is decoded at a fraction of its size (``decode_reduced``).
+OpenCV decodes to 8-bit RGB: gray is repeated, 16 bits are cut to the upper 8, alpha is dropped (transparent pixels show
+their colours), and the EXIF orientation is applied. A JPEG much larger than the views is decoded at a fraction of its
+size (``decode_reduced``).
 """
 import functools
 import os
@@ -27,7 +27,14 @@ from passl_mixer.registry import DATASETS
 
 
 def no_data(dataset: str, looked_in: Path, looked_for: str, example: str) -> BadInput:
-    """The error for data that is not where the configuration says."""
+    """The error for data that is not at the configured place.
+
+    Args:
+        dataset: its name.
+        looked_in: the configured path.
+        looked_for: description of the expected files.
+        example: a path, for the advice.
+    """
     state = "does not exist"
     if looked_in.exists():
         state = "has none" if looked_in.is_dir() else "is a file"
@@ -37,7 +44,13 @@ def no_data(dataset: str, looked_in: Path, looked_for: str, example: str) -> Bad
 
 
 def walk_images(folder: str, extensions: tuple, prefix: str = ""):
-    """Yield relative paths of the images under a folder, sorted; hidden names are left out."""
+    """Iterate over the relative paths of the images under a folder, sorted; hidden names are left out.
+
+    Args:
+        folder: path of the folder.
+        extensions: lower-case endings.
+        prefix: put before every path.
+    """
     folders, files = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -54,7 +67,7 @@ def walk_images(folder: str, extensions: tuple, prefix: str = ""):
 
 
 def has_image(folder, extensions: tuple) -> bool:
-    """Whether there is an image anywhere under a folder; stops at the first."""
+    """Whether a folder has an image at any depth; stops at the first."""
     folders = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -68,7 +81,7 @@ def has_image(folder, extensions: tuple) -> bool:
 
 
 def class_folders(folder, extensions: tuple) -> list:
-    """Names of the sub-folders with an image in them, sorted; hidden ones left out."""
+    """Names of the sub-folders with an image in them, sorted; hidden ones are left out."""
     with os.scandir(folder) as entries:
         folders = [e for e in entries if e.is_dir() and not e.name.startswith(".")]
     return sorted(e.name for e in folders if has_image(e.path, extensions))
@@ -77,19 +90,21 @@ def class_folders(folder, extensions: tuple) -> list:
 class ImageFolder:
     """Images in class folders, or a folder of images without classes.
 
-    A file that cannot be decoded is named on stderr, counted, and replaced by the next readable image of the
-    same class (of the folder, without classes), always the same one; ``bad_images`` lists them.
+    A file that cannot be decoded is reported on stderr and replaced by the next readable image of the same class (of
+    the folder, without classes), always the same one; ``bad_images`` lists such files.
 
     Args:
         root: the folder; see the layouts above.
-        labelled: whether sub-folders are classes; null decides by the layout: they are if there are at least
-            two and no image lies beside them.
+        labelled: whether sub-folders are classes; null: they are if there are at least two and no image is beside
+            them.
         extensions: endings of image files, upper or lower case.
-        max_bad_images: how many unreadable files are skipped before the run ends with an error.
-        decode_reduced: whether JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where each crop of the training views
+        max_bad_images: more unreadable files than this end the run with an error.
+        decode_reduced: whether JPEGs are decoded at 1/2, 1/4 or 1/8 of their size if each crop of the training views
             keeps 2.5 times the view's side: up to twice as fast on photographs from a camera, nearly as sharp, and
             about a third of a level of 255 away from the views of the whole image (measured in docs/data.md).
         split: "train" or "test".
+    Raises:
+        BadInput: another split, or no such folder or no image in it.
     """
 
     def __init__(self, *, root: str, labelled: Optional[bool] = None,
@@ -117,14 +132,18 @@ class ImageFolder:
             raise self._missing(self._root)
         others = [n for n in ("train", "val", "test") if (self._root / n).is_dir()]
         if others or self._split == "test":
-            wanted = " or ".join(str(self._root / name) for name in names)
-            raise BadInput(f"dataset 'image_folder' needs {wanted} for its {self._split} split; found "
+            expected = " or ".join(str(self._root / name) for name in names)
+            raise BadInput(f"dataset 'image_folder' needs {expected} for its {self._split} split, got "
                            f"{', '.join(others) or 'no such folder'}; point elsewhere with "
                            "-o data.dataset.root=/path/to/images")
         return self._root
 
     def load(self) -> None:
-        """List the images; number the classes, those of the training split for a test split too."""
+        """List the images and number the classes; both splits have the classes of the training split.
+
+        Raises:
+            BadInput: images outside the class folders.
+        """
         self._paths = list(walk_images(str(self._base), self._extensions))
         self.labels = self.class_names = None
         train = self._root / "train"
@@ -149,24 +168,24 @@ class ImageFolder:
         return len(self._paths)
 
     def image(self, index: int) -> np.ndarray:
-        """Image number ``index``, or its replacement if the file cannot be decoded; uint8 [H, W, 3]."""
+        """Image ``index``, or its replacement if the file cannot be decoded; uint8 [H, W, 3]."""
         return self._first_readable(index, decode)
 
     def reduced(self, index: int, reduction: Callable) -> tuple:
-        """The same image as ``image(index)``, decoded no larger than needed.
+        """The image of ``image(index)``, decoded at a fraction of its size.
 
         Args:
             index: number of the image.
-            reduction: function of the whole image's (height, width), pixels; returns 1, 2, 4 or 8, by how much the
-                sides may be smaller.
+            reduction: function of the whole image's (height, width), pixels; returns 1, 2, 4 or 8, by which the sides
+                may be divided.
         Returns:
-            (uint8 RGB image, (height, width) of the whole image).
+            ``(image uint8 [H, W, 3], (height, width) of the whole image)``.
         """
         needed = reduction if self._reduce else whole
         return self._first_readable(index, functools.partial(decode_reduced, reduction=needed))
 
     def read(self, index: int, reader: Callable):
-        """What ``reader`` makes of the bytes of image ``index``'s file, or of its replacement where that gives None."""
+        """``reader(bytes)`` of image ``index``'s file, or of its replacement if that is None."""
         return self._first_readable(index, reader)
 
     def _first_readable(self, index, decoder):

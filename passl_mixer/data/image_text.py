@@ -1,12 +1,11 @@
 """Images with captions, for CLIP: a folder, a table, JSON lines or webdataset shards.
 
-After ``load()`` such a dataset has what every dataset has; its ``labels`` are the captions' token ids, int32 [N,
-context_length], so that a batch carries them to the method. Beside them ``captions`` (N texts), ``tokenizer``,
-``vocab_size`` and ``context_length``, the last three from the beginning. There is no test split: evaluation wants
-classes (``data.eval_dataset``).
+After ``load()`` such a dataset has the attributes of every dataset. Its ``labels`` are the captions' token ids, int32
+[N, context_length]; a batch passes them to the method. It also has ``captions`` (N strings) and, before ``load()`` too,
+``tokenizer``, ``vocab_size`` and ``context_length``. There is no test split: evaluation needs classes
+(``data.eval_dataset``).
 
-An image that cannot be decoded is named on stderr, counted, and replaced by plain gray, since no other image has its
-caption.
+An image that cannot be decoded is reported on stderr and replaced by plain gray, since no other image has its caption.
 """
 import sys
 import threading
@@ -29,8 +28,7 @@ _GRAY = np.full((32, 32, 3), 128, np.uint8)
 
 
 class _ImageText:
-    """What the four layouts have in common. The one base class of the data package: each layout is the same thing, read
-    from elsewhere by its ``_read``."""
+    """Base class of the four layouts; each has its own ``_read``."""
 
     class_names = None
 
@@ -47,7 +45,7 @@ class _ImageText:
         self._reduce = decode_reduced
 
     def load(self) -> None:
-        """List the images and turn the captions into tokens."""
+        """List the images and encode the captions."""
         self._images, self.captions = self._read()
         self.labels = self.tokenizer.encode_batch(self.captions)
 
@@ -63,25 +61,25 @@ class _ImageText:
         return self._images[index]
 
     def image(self, index: int) -> np.ndarray:
-        """Image number ``index``, uint8 [H, W, 3]; gray if its file cannot be decoded."""
+        """Image ``index``, uint8 [H, W, 3]; gray if its file cannot be decoded."""
         image = self._decoded(int(index), decode)
         return _GRAY if image is None else image
 
     def reduced(self, index: int, reduction: Callable) -> tuple:
-        """The same image, decoded no larger than needed; arguments and result as of ``ImageFolder.reduced``."""
+        """As ``ImageFolder.reduced``; gray if the file cannot be decoded."""
         needed = reduction if self._reduce else whole
-        found = self._decoded(int(index), lambda data: decode_reduced(data, needed))
-        return (_GRAY, _GRAY.shape[:2]) if found is None else found
+        decoded = self._decoded(int(index), lambda data: decode_reduced(data, needed))
+        return (_GRAY, _GRAY.shape[:2]) if decoded is None else decoded
 
     def _decoded(self, index: int, decoder: Callable):
-        """What ``decoder`` makes of the bytes of an image; None, and the image is noted, where that is nothing."""
+        """``decoder(bytes)`` of an image's file; if that is None, the image is noted as bad."""
         try:
-            found, reason = decoder(self._bytes(index)), "not an image that can be decoded"
+            decoded, reason = decoder(self._bytes(index)), "not an image that can be decoded"
         except OSError as error:
-            found, reason = None, error.strerror
-        if found is None:
+            decoded, reason = None, error.strerror
+        if decoded is None:
             self._note_bad(self._name(index), reason)
-        return found
+        return decoded
 
     def _note_bad(self, name: str, reason: str) -> None:
         with self._lock:
@@ -104,9 +102,11 @@ class ImageTextFolder(_ImageText):
         merges: path of the byte-pair merges.
         context_length: tokens of a caption, both marks included; longer ones are cut.
         extensions: endings of image files, upper or lower case.
-        max_bad_images: how many unreadable files become gray before the run ends with an error.
-        decode_reduced: whether large JPEGs are decoded smaller where the views need no more, as ``ImageFolder`` does.
+        max_bad_images: more unreadable files than this end the run with an error.
+        decode_reduced: whether large JPEGs are decoded at a fraction of their size, as in ``ImageFolder``.
         split: "train"; there is no other.
+    Raises:
+        BadInput: another split, no image in the folder, or merges that cannot be used.
     """
 
     def __init__(self, *, root: str, merges: str, context_length: int = 77, extensions: Sequence[str] = EXTENSIONS,
@@ -138,10 +138,12 @@ class ImageTextTable(_ImageText):
 
     Args:
         file: the table, UTF-8.
-        root: folder the paths are relative to; null means the table's.
+        root: folder that the paths are relative to; null: the table's.
         image_column, caption_column: names in the header.
-        delimiter: one character; null follows the ending, comma for .csv and tab for .tsv.
+        delimiter: one character; null: comma for .csv and tab for .tsv.
         merges, context_length, max_bad_images, decode_reduced, split: as in ``ImageTextFolder``.
+    Raises:
+        BadInput: another split, no such file, a wrong delimiter, or merges that cannot be used.
     """
 
     def __init__(self, *, file: str, merges: str, root: Optional[str] = None, image_column: str = "image",
@@ -165,7 +167,7 @@ class ImageTextJsonl(_ImageText):
 
     Args:
         file: the file, UTF-8.
-        root: folder the paths are relative to; null means the file's.
+        root: folder that the paths are relative to; null: the file's.
         image_key, caption_key: keys of the objects.
         merges, context_length, max_bad_images, decode_reduced, split: as in ``ImageTextFolder``.
     """
@@ -190,6 +192,8 @@ class ImageTextTar(_ImageText):
         root: ``shard-{000..009}.tar``, ``*.tar``, one tar file, or a folder of them.
         caption_key: of the .json of samples without .txt.
         merges, context_length, max_bad_images, decode_reduced, split: as in ``ImageTextFolder``.
+    Raises:
+        BadInput: another split, no tar file, or merges that cannot be used.
     """
 
     def __init__(self, *, root: str, merges: str, caption_key: str = "caption", context_length: int = 77,

@@ -1,13 +1,11 @@
-"""Batches of views: the same ones whatever the number of workers, and after a run is stopped and resumed.
+"""Batches of views, the same for any number of workers and after a resume.
 
-Image ``index`` is augmented in ``epoch`` with ``rng(seed, epoch, index)`` and nothing else, and the order
-of an epoch is a function of ``(seed, epoch)``. A run resumed at batch k asks for ``epoch(e,
-start_batch=k)``.
+The augmentation of image ``index`` in ``epoch`` depends on ``rng(seed, epoch, index)`` alone, the order of an epoch on
+``(seed, epoch)`` alone. A run resumed at batch k continues with ``epoch(e, start_batch=k)``.
 
 Workers are threads: OpenCV and Pillow release the interpreter lock while they decode and resize, nothing is copied
-between processes, and no process is forked after Paddle has started its own threads. OpenCV's own threads
-are turned off (``cv2.setNumThreads(0)``, a setting of the whole process): with several workers they would
-only compete with each other and with Paddle's mathematics.
+between processes, and no process is forked after Paddle has started its threads. OpenCV's own threads are turned off
+(``cv2.setNumThreads(0)``, a setting of the whole process): they would compete with the workers and with Paddle.
 """
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +15,7 @@ import numpy as np
 
 from passl_mixer.errors import BadInput
 
-PREFETCH_BATCHES = 3  # batches under way or ready beside the one in use: what bounds the memory
+PREFETCH_BATCHES = 3  # batches in preparation or ready beside the one in use; bounds the memory
 _MASK = 2**64 - 1
 _IMAGES, _ORDER = 0, 1  # the last counter word keeps the streams apart
 
@@ -30,12 +28,26 @@ def _generator(seed: int, epoch: int, index: int, stream: int) -> np.random.Gene
 
 
 def rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The generator that belongs to one image in one epoch; independent of every other triple."""
+    """The random generator of one image in one epoch, independent of all others.
+
+    Args:
+        seed: of the run.
+        epoch: number of the epoch, from 0.
+        index: number of the image.
+    """
     return _generator(seed, epoch, index, _IMAGES)
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """Permutation of ``count`` images, a function of (seed, epoch) only; int64 [count]."""
+    """Order of the images in an epoch.
+
+    Args:
+        seed: of the run.
+        epoch: number of the epoch, from 0.
+        count: number of images.
+    Returns:
+        A permutation, int64 [count]; a function of (seed, epoch) only.
+    """
     return _generator(seed, epoch, 0, _ORDER).permutation(count)
 
 
@@ -44,18 +56,18 @@ class Loader:
 
     Args:
         dataset: has ``len()``, ``image(index)`` and ``labels``; it may have ``reduced(index, reduction)``, which is
-            called instead where the recipe can say how small the image may be (``reduction``).
+            called instead if the recipe has a ``reduction``.
         views: a views recipe.
         batch_size: images per batch **of this process**; the global batch is ``batch_size * world_size``.
         seed: of the order and of the augmentation.
-        num_workers: threads; 0 prepares each batch when it is asked for.
+        num_workers: threads; 0 prepares each batch on demand.
         shuffle: a new order each epoch; otherwise the dataset's.
-        drop_last: leave out a last batch that is not full. If kept, it is divided among the ranks as evenly
-            as it goes, and some ranks may get an empty share of it.
+        drop_last: leave out a last batch that is not full. If kept, it is divided among the ranks as evenly as
+            possible; the share of a rank may be empty.
         rank: of this process. Rank r takes the r-th contiguous slice of each global batch.
         world_size: number of processes.
     Raises:
-        BadInput: the dataset has fewer images than one global batch and ``drop_last``.
+        BadInput: an option out of range, or fewer images than one global batch and ``drop_last``.
     """
 
     def __init__(self, dataset, views, *, batch_size: int, seed: int, num_workers: int, shuffle: bool,
@@ -122,8 +134,7 @@ class Loader:
         if pool is None:
             self._fill(arrays, indices, epoch, 0, len(indices))
             return arrays, labels, ()
-        # Each batch is cut among all the workers, so that batches become ready in order and few are in
-        # memory.
+        # All workers share each batch, so that batches become ready in order and few are in memory.
         cuts = np.linspace(0, len(indices), self.num_workers + 1).astype(int).tolist()
         futures = [pool.submit(self._fill, arrays, indices, epoch, a, b)
                    for a, b in zip(cuts, cuts[1:]) if a < b]

@@ -1,28 +1,31 @@
-"""Plan first, then pixels: every random choice of a recipe is made from the image's size alone.
+"""Plans of views: every random choice of a recipe is made from the image's size alone.
 
 A plan of one view is ``(box, steps)``: the crop in pixels of the whole image, and the transforms after it, each
-``(function, *amounts)``. Because no choice looks at pixels, the boxes are known before a file is decoded, and a
-JPEG much larger than the views is decoded only as large as its crops need to come out as sharp as from the whole image.
+``(function, *amounts)``. No choice depends on pixels, so the boxes are known before a file is decoded. A JPEG much
+larger than the views is therefore decoded at a fraction of its size, as far as its crops stay sharp.
 """
 from passl_mixer.data import sampling, transforms
 from passl_mixer.data.resampling import ANTIALIASED
 
 _REDUCTIONS = (8, 4, 2)
-# How many times a view's side every crop still has after a reduction. Leaving out frequencies blurs a little; with this
-# much left to shrink, views keep 0.9 to 1.1 of their sharpness (measured in docs/data.md).
+# Smallest side of a crop after a reduction, in sides of the view. Leaving out frequencies blurs a little; with this
+# margin, views keep 0.9 to 1.1 of their sharpness (measured in docs/data.md).
 MARGIN = 2.5
 
 
 class Recipe:
-    """A views recipe made of plans. A subclass sets ``img_size``, ``num_views`` and ``_interpolation`` (a name of
-    ``resampling.RESAMPLERS``) and draws ``_plans(height, width, rng)``, a list of ``(box, steps)``."""
+    """Base class of the random views recipes.
+
+    A subclass sets ``img_size``, ``num_views`` and ``_interpolation`` (a name of ``resampling.RESAMPLERS``) and draws
+    ``_plans(height, width, rng)``, a list of ``(box, steps)``.
+    """
 
     def __call__(self, image, rng, size=None) -> list:
         """The views of one image.
 
         Args:
-            image: uint8 [H, W, 3] RGB, whole, or decoded smaller by what ``reduction`` gave.
-            rng: numpy Generator.
+            image: uint8 [H, W, 3] RGB, whole or reduced by the factor of ``reduction``.
+            rng: NumPy Generator.
             size: (height, width) of the whole image, pixels; None: ``image`` is the whole.
         Returns:
             ``num_views`` uint8 [img_size, img_size, 3] arrays.
@@ -39,27 +42,27 @@ class Recipe:
         return views
 
     def reduction(self, height: int, width: int, rng) -> int:
-        """How many times smaller per side an image may be decoded: 8, 4, 2 or 1.
+        """Factor by which the sides of an image may be reduced on decoding: 8, 4, 2 or 1.
 
         Every crop keeps ``MARGIN`` times ``img_size`` pixels a side. Without antialiasing it is always 1: such a
-        resampler looks at single pixels, which must be those of the whole image.
+        resampler reads single pixels, which must be those of the whole image.
 
         Args:
             height: of the whole image, pixels.
             width: of the whole image, pixels.
-            rng: the generator that the views will be made with, in the same state.
+            rng: the generator of the views, in the same state.
         """
         if min(height, width) < 2 * MARGIN * self.img_size:
             return 1
         return self._factor(self.plans(height, width, rng))
 
     def plans(self, height: int, width: int, rng) -> list:
-        """The plans that ``__call__`` follows, for another program to carry out.
+        """The plans that ``__call__`` follows, for another implementation.
 
         Args:
             height: of the whole image, pixels.
             width: of the whole image, pixels.
-            rng: the generator that the views would be made with, in the same state.
+            rng: the generator of the views, in the same state.
         Returns:
             ``num_views`` plans ``(box, steps)``.
         """
@@ -67,12 +70,12 @@ class Recipe:
 
     @property
     def bicubic(self) -> bool:
-        """Whether crops are resized by a cubic filter, otherwise by a linear one."""
+        """Whether crops are resized by a cubic filter; otherwise by a linear one."""
         return self._interpolation.endswith("bicubic")
 
     @property
     def antialiased(self) -> bool:
-        """Whether that filter widens where a crop shrinks."""
+        """Whether the filter of the resize widens when a crop shrinks."""
         return self._interpolation in ANTIALIASED
 
     def _factor(self, plans) -> int:

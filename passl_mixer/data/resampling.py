@@ -1,8 +1,8 @@
-"""Resizing by Pillow's filters, which widen where an image shrinks, so that nothing aliases (antialiasing).
+"""Resizing by Pillow's filters, which widen when an image shrinks (antialiasing).
 
-Pillow, because torchvision's transforms and the evaluation of published weights take its pixels: views are made of the
-same ones. Pillow rounds to 8 bits between its two passes, one along rows and one along columns, of which newer versions
-take that first which costs less, and lets go of the interpreter lock.
+Pillow, because torchvision's transforms and the evaluation of published weights use it: the pixels are the same. Pillow
+makes two passes, one along rows and one along columns, and rounds to 8 bits between them. Newer versions begin with the
+cheaper pass. Pillow releases the interpreter lock.
 
 Source: Pillow, ``src/libImaging/Resample.c``; bicubic is Keys 1981 with a = -0.5.
 """
@@ -34,26 +34,30 @@ def _to_square(crop, size: int, name: str) -> np.ndarray:
 # name -> function(crop uint8 [h, w, 3], side) -> [side, side, 3]: uint8, or float32 0..1 and beyond of "tf_bicubic"
 RESAMPLERS = {name: functools.partial(_to_square, name=name) for name in _FILTERS}
 RESAMPLERS["tf_bicubic"] = resize_bicubic
-ANTIALIASED = frozenset(_FILTERS)  # the others look at single pixels and must have the whole image
+ANTIALIASED = frozenset(_FILTERS)  # the others read single pixels and need the whole image
 
 
 def antialiased(interpolation: str) -> str:
-    """The same name, if it is one of ``ANTIALIASED``; ``BadInput`` otherwise."""
+    """Check the name of an antialiasing resampler and return it.
+
+    Raises:
+        BadInput: not one of ``ANTIALIASED``.
+    """
     if interpolation not in ANTIALIASED:
         raise BadInput(f"views option 'interpolation' is {interpolation!r}{nearest(interpolation, ANTIALIASED)}")
     return interpolation
 
 
 def resize_part(image, edges: tuple, size: int, name: str, *, beyond: bool = False) -> np.ndarray:
-    """Resize a part of an image whose edges lie between pixels.
+    """Resize a part of an image with fractional edges.
 
     Args:
         image: uint8 [H, W, 3].
         edges: (top, left, bottom, right) in pixels of ``image``, floats inside it.
         size: side of the result, pixels.
         name: one of ``ANTIALIASED``.
-        beyond: whether the filter sees the pixels outside of the part, as where the whole image is resized and then
-            cut; otherwise it sees those that the part touches.
+        beyond: whether the filter reads pixels outside the part, as if the whole image were resized and then cut;
+            otherwise it reads only pixels that the part touches.
     Returns:
         uint8 [size, size, 3].
     """

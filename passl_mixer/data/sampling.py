@@ -1,7 +1,7 @@
-"""The random choices of the views: where to crop, how strong the jitter is, in which order.
+"""Random choices of the views: crop boxes, strength and order of the jitter.
 
-Each function takes its randomness from ``rng.random()`` and looks at no pixel; ``rng`` is a NumPy Generator or its
-``Draws``. What happens to an image is returned as steps, ``(function of transforms, *amounts)``.
+Each function draws from ``rng.random()`` and reads no pixel; ``rng`` is a NumPy Generator or its ``Draws``. The result
+for an image are steps, ``(function of transforms, *amounts)``.
 """
 import itertools
 import math
@@ -15,7 +15,7 @@ _BLOCK = 32  # numbers; two views take about 24
 
 
 class Draws:
-    """The numbers that ``rng.random()`` would give one by one, taken in blocks, which is several times quicker."""
+    """The numbers of ``rng.random()``, drawn in blocks, which is several times faster."""
 
     __slots__ = ("random",)
 
@@ -38,8 +38,7 @@ def crop_box(height: int, width: int, crop_min: float, rng, ratio_max: float = R
         rng: has ``random()``.
         ratio_max: the ratio of the sides is 1 / ratio_max to ratio_max, log-uniform; 3/4 to 4/3 by default.
     Returns:
-        (top, left, height, width). After ten boxes that do not fit: the largest central one whose ratio is in
-        range.
+        (top, left, height, width). After ten boxes that do not fit: the largest central one with a ratio in range.
     Source: Szegedy et al. 2015, arXiv:1409.4842, section 6 (area 8 % to 100 %, ratio 3/4 to 4/3).
     """
     area, log_ratio = height * width, math.log(ratio_max)
@@ -87,14 +86,25 @@ def blur(rng) -> tuple:
 
 
 def crop_flip(height: int, width: int, rng, crop_min: float, flip_p: float, ratio_max: float = RATIO_MAX) -> tuple:
-    """(box, steps): where a plan in torchvision's form starts."""
+    """The beginning of a plan in torchvision's form: crop and flip.
+
+    Args:
+        height: of the image, pixels.
+        width: of the image, pixels.
+        rng: has ``random()``.
+        crop_min: as in ``crop_box``.
+        flip_p: probability of the flip.
+        ratio_max: as in ``crop_box``.
+    Returns:
+        (box, steps).
+    """
     box = crop_box(height, width, crop_min, rng, ratio_max)
     return box, [(transforms.flip,)] if rng.random() < flip_p else []
 
 
 def crop_flip_distort(height: int, width: int, rng, *, crop, jitter, jitter_p: float, gray_p: float,
                       blur_p: float) -> tuple:
-    """A plan of the steps that SimCLR, MoCo v2, BYOL and MoCo v3 have in common: crop, flip, jitter, gray, blur.
+    """The plan that SimCLR, MoCo v2, BYOL and MoCo v3 share: crop, flip, jitter, gray, blur.
 
     Args:
         height: of the image, pixels.
@@ -102,6 +112,7 @@ def crop_flip_distort(height: int, width: int, rng, *, crop, jitter, jitter_p: f
         rng: has ``random()``.
         crop: (crop_min, flip_p).
         jitter: four strengths.
+        jitter_p, gray_p, blur_p: probabilities.
     Returns:
         (box, steps).
     """

@@ -1,7 +1,7 @@
-"""Webdataset shards: tar files in which the members of one name, up to the first dot, are one sample.
+"""Webdataset shards: tar files in which the members with one name, up to the first dot, are one sample.
 
-Headers and captions are read once, and nothing is extracted: an image is read at its offset when it is asked for,
-through a handle of its own, so that any number of threads may read.
+Headers and captions are read once, and nothing is extracted. An image is read at its offset on demand, through a file
+handle of its own, so that any number of threads may read.
 
 Source: the format of github.com/webdataset/webdataset (README, "The WebDataset Format").
 """
@@ -23,7 +23,7 @@ _MAX_SHARDS, _MAX_CAPTION_BYTES, _BLOCK = 100_000, 2**20, 512
 
 
 class Member(NamedTuple):
-    """Where the bytes of an image are."""
+    """Position of an image's bytes: number of the shard, offset and size in bytes, and name."""
 
     shard: int
     offset: int
@@ -32,16 +32,20 @@ class Member(NamedTuple):
 
 
 def expand(pattern: str) -> list:
-    """A pattern with its first range ``{000..009}`` written out, and so on until none is left."""
-    found = _RANGE.search(pattern)
-    if not found:
+    """The names that a pattern with ranges ``{000..009}`` stands for.
+
+    Raises:
+        BadInput: a range that goes down or is too long.
+    """
+    match = _RANGE.search(pattern)
+    if not match:
         return [pattern]
-    first, last = found.groups()
+    first, last = match.groups()
     if not 0 <= int(last) - int(first) < _MAX_SHARDS:
         raise BadInput(f"{pattern!r}: a range of shards goes up and has at most {_MAX_SHARDS}, e.g. "
                        "shard-{000..009}.tar")
     width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
-    head, tail = pattern[:found.start()], pattern[found.end():]
+    head, tail = pattern[:match.start()], pattern[match.end():]
     return [name for number in range(int(first), int(last) + 1) for name in expand(f"{head}{number:0{width}d}{tail}")]
 
 
@@ -49,33 +53,33 @@ def shard_paths(pattern: str) -> list:
     """The tar files of a pattern: ranges in braces, ``*`` and ``?``, one file, or all of a folder, sorted.
 
     Raises:
-        BadInput: some files of a range are not there. None at all gives an empty list.
+        BadInput: some files of a range are missing. If all are, the list is empty.
     """
     whole = Path(pattern).expanduser().absolute()
     if whole.is_dir():
         return sorted(p for p in whole.iterdir() if p.suffix.lower() == ".tar" and not p.name.startswith("."))
     names = expand(str(whole))
-    found = [sorted(glob.glob(name)) if glob.has_magic(name) and not os.path.isfile(name)
-             else [name] * os.path.isfile(name) for name in names]
-    missing = [name for name, files in zip(names, found) if not files]
+    existing = [sorted(glob.glob(name)) if glob.has_magic(name) and not os.path.isfile(name)
+                else [name] * os.path.isfile(name) for name in names]
+    missing = [name for name, files in zip(names, existing) if not files]
     if missing and len(missing) < len(names):
         raise BadInput(f"{pattern}: {len(missing)} of {len(names)} shards are missing: {some(missing)}; get them, or "
                        "narrow the range")
-    return [Path(path) for files in found for path in files]
+    return [Path(path) for files in existing for path in files]
 
 
 def read_index(path: Path, shard: int, caption_key: str) -> tuple:
-    """Where the images of one shard are, and their captions.
+    """Positions of the images of one shard, and their captions.
 
     Args:
         path: a tar file, not compressed.
-        shard: its number, put into the ``Member``s.
-        caption_key: of the .json of a sample that has no .txt.
+        shard: its number, for the ``Member``s.
+        caption_key: of the .json of a sample without .txt.
     Returns:
         ``(members, captions)``, two lists in the order of the file. Samples without image and caption are left out.
     Raises:
-        BadInput: cut off, damaged or compressed; an image without caption or the other way round; a caption that is
-            empty, too long or not UTF-8.
+        BadInput: cut off, damaged or compressed; an image without caption or the reverse; a caption that is empty, too
+            long or not UTF-8.
     """
     images, captions = {}, {}
     with open(path, "rb") as file:
@@ -102,7 +106,7 @@ def read_index(path: Path, shard: int, caption_key: str) -> tuple:
 
 
 def _take(tar, member, path, shard, caption_key, images, captions) -> None:
-    """Enter one member: an image by its place, a caption by its text, anything else not at all."""
+    """Enter one member: an image by its position, a caption by its text; others are ignored."""
     name = _NAME.match(member.name)
     key, ending = (name.group(1), name.group(2).lower()) if name else ("", "")
     if ending not in (*IMAGES, "txt", "json"):
@@ -139,12 +143,16 @@ def _refuse_halves(path, images, captions, caption_key) -> None:
 
 
 def read_shards(paths, caption_key: str) -> tuple:
-    """``(members, captions)`` of shards, in their order; see ``read_index``."""
+    """``(members, captions)`` of several shards, in their order; see ``read_index``.
+
+    Raises:
+        BadInput: as ``read_index``, or no pair at all.
+    """
     members, captions = [], []
     for number, path in enumerate(paths):
-        found = read_index(path, number, caption_key)
-        members += found[0]
-        captions += found[1]
+        of_shard = read_index(path, number, caption_key)
+        members += of_shard[0]
+        captions += of_shard[1]
     if not members:
         raise BadInput(f"{len(paths)} shard(s), from {paths[0]}, hold no pair of an image ({', '.join(IMAGES)}) and a "
                        f"caption (.txt, or {caption_key!r} in .json)")
@@ -152,7 +160,7 @@ def read_shards(paths, caption_key: str) -> tuple:
 
 
 def read_member(path: Path, member: Member) -> bytes:
-    """The bytes of one image."""
+    """The bytes of one image of the shard ``path``."""
     with open(path, "rb") as file:
         file.seek(member.offset)
         return file.read(member.size)

@@ -1,7 +1,7 @@
-"""TensorFlow's cubic resize, which does not antialias, as products with matrices that are mostly zero.
+"""TensorFlow's cubic resize, without antialiasing, as products with sparse matrices.
 
-Few rows: one product. Many: one for every eight rows of the result and the input rows that they need. No product is so
-large that NumPy's library would spread it over threads, which the loader's own threads would wait for.
+Few rows: one product. Many rows: one for every eight rows of the result and the input rows that they need. Products are
+small enough to stay on one thread of NumPy's library, so that the loader's threads do not wait for each other.
 """
 import functools
 
@@ -12,7 +12,7 @@ _PHASES = 1024               # TensorFlow looks the kernel up in a table of as m
 _KEYS = -0.5                 # the kernel's free coefficient
 _ONE_PRODUCT, _ROWS = 40, 8  # rows, of input and result
 _MOST = 250_000              # multiplications in a product; OpenBLAS takes more threads from 262,144 on
-_SPARSE = 0.7                # where the filter looks at a smaller share of the samples, those are picked first
+_SPARSE = 0.7                # if the filter reads a smaller share of the samples, they are selected first
 
 
 @functools.lru_cache(maxsize=1024)
@@ -20,7 +20,8 @@ def _filter(length: int, size: int) -> tuple:
     """The cubic filter from ``length`` samples to ``size``.
 
     Returns:
-        (the samples that it looks at, None for all; the filter on those as [(output rows, input rows, weights)]).
+        ``(samples, bands)``: the samples that it reads, None for all, and the filter on them as a list of (output rows,
+        input rows, weights).
     """
     indices, weights = _taps(length, size)
     used = np.unique(indices[weights != 0])
@@ -38,7 +39,7 @@ def _filter(length: int, size: int) -> tuple:
 
 
 def _taps(length: int, size: int) -> tuple:
-    """The four input samples of each output sample, int [size, 4], and their weights, 0 beyond the edges."""
+    """The four input samples of each output sample, int [size, 4], and their weights [size, 4], 0 beyond the edges."""
     step = np.float32(length) / np.float32(size)
     centres = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * step - np.float32(0.5)
     before = np.floor(centres)
@@ -66,14 +67,14 @@ def _resize_rows(image, size: int, bands: list) -> np.ndarray:
 def resize_bicubic(image, size: int) -> np.ndarray:
     """An image resized to a square by Keys' cubic kernel, as ``tf.image.resize(method="bicubic")`` of TensorFlow 2.
 
-    Pixel centres are at halves, the filter does not widen when it reduces, and weights beyond the edge are left out and
-    the others made to sum to 1.
+    Pixel centres are at halves. The filter does not widen when it reduces. Weights beyond the edge are left out; the
+    others are normalised to sum to 1.
 
     Args:
         image: uint8 [H, W, 3].
         size: side of the result, pixels.
     Returns:
-        float32 [size, size, 3], 0..1 and beyond, as the kernel overshoots at edges.
+        float32 [size, size, 3], about 0..1; the kernel overshoots at edges.
     Source: ``tensorflow/core/kernels/image/resize_bicubic_op.cc`` with ``half_pixel_centers``.
     """
     (rows, down), (columns, across) = _filter(image.shape[0], size), _filter(image.shape[1], size)

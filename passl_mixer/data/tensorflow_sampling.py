@@ -1,6 +1,6 @@
-"""The random choices of the official SimCLR and BYOL: crop boxes and colours, as steps of ``tensorflow_style``.
+"""Random choices of the official SimCLR and BYOL: crop boxes and colours, as steps of ``tensorflow_style``.
 
-Each function takes its randomness from ``rng.random()`` and looks at no pixel, as those of ``sampling.py`` do.
+Each function draws from ``rng.random()`` and reads no pixel, as in ``sampling.py``.
 """
 import math
 
@@ -14,9 +14,9 @@ _ATTEMPTS, _MIN_COVERED = 100, 0.1  # of crop_and_resize in SimCLR's data_util.p
 def simclr_box(height: int, width: int, crop_min: float, rng) -> tuple:
     """A box as TensorFlow's ``sample_distorted_bounding_box`` draws it for SimCLR.
 
-    The ratio width / height is uniform in 3/4..4/3, then the height is uniform among those that fit it. So small crops
-    are likelier than with torchvision's sampler, whose area is uniform: on 375 x 500 the mean share of the area is
-    0.388, there 0.433.
+    The ratio width / height is uniform in 3/4..4/3, then the height is uniform among those that fit. Small crops are
+    likelier than with torchvision's sampler, whose area is uniform: on 375 x 500 the mean share of the area is 0.388,
+    with torchvision's 0.433.
 
     Args:
         height: of the image, pixels.
@@ -24,8 +24,8 @@ def simclr_box(height: int, width: int, crop_min: float, rng) -> tuple:
         crop_min: smallest share of the area, 0..1. SimCLR also asks for a tenth of the image, which binds below 0.1.
         rng: has ``random()``.
     Returns:
-        (top, left, height, width); the whole image after 100 boxes that do not fit. No box that is smaller than the
-        image touches its last row or column: the operator draws the place so.
+        (top, left, height, width); the whole image after 100 boxes that do not fit. As with the operator, no box
+        that is smaller than the image touches its last row or column.
     Source: ``tensorflow/core/kernels/image/sample_distorted_bounding_box_op.cc``; ``tf2/data_util.py``.
     """
     area = height * width
@@ -63,13 +63,13 @@ def _sides(height: int, width: int, min_area: float, ratio: float, rng) -> tuple
 def byol_box(height: int, width: int, crop_min: float, rng) -> tuple:
     """A box as BYOL draws it: uniform area, log-uniform ratio, and a side that does not fit is cut to the image's.
 
-    torchvision draws again instead, which takes large crops away: on 375 x 500 the mean share of the area is 0.519,
-    there 0.433. A box that was cut may have a ratio beyond 3/4..4/3.
+    torchvision draws again instead, which gives fewer large crops: on 375 x 500 the mean share of the area is 0.519,
+    with torchvision's 0.433. A box that was cut may have a ratio beyond 3/4..4/3.
 
     Args:
         height: of the image, pixels.
         width: of the image, pixels.
-        crop_min: smallest share of the area that is drawn, 0..1; what is cut off comes off that.
+        crop_min: smallest share of the area before the cut, 0..1.
         rng: has ``random()``.
     Returns:
         (top, left, height, width).
@@ -90,8 +90,7 @@ def color_jitter(strengths, rng, additive: bool) -> list:
         strengths: (b, c, s, h). Factors are uniform in [max(0, 1 - x), 1 + x], hue in [-h, h] turns, and brightness in
             [-b, b] where it is added.
         rng: has ``random()``. The same number of draws whatever the strengths.
-        additive: brightness is added (BYOL), not multiplied (SimCLR, since the code of SimCLR v2;
-            before, it was added there too).
+        additive: whether brightness is added (BYOL, and SimCLR before v2) or multiplied (SimCLR since v2).
     Returns:
         Steps ``(operation, factor, shift or turns)``.
     """
@@ -115,8 +114,8 @@ def color_jitter(strengths, rng, additive: bool) -> list:
 def simclr_plan(height: int, width: int, rng, *, crop, jitter, jitter_p: float, gray_p: float, blur_p: float) -> tuple:
     """A view of SimCLR: crop, flip, colour jitter, gray, blur.
 
-    What the cubic filter overshoots is cut off where their code does: after the first change of colour, else before the
-    blur, else in the end.
+    The overshoot of the cubic filter is clipped where the official code does: after the first change of colour, else
+    before the blur, else at the end.
 
     Args:
         height: of the image, pixels.
@@ -124,8 +123,9 @@ def simclr_plan(height: int, width: int, rng, *, crop, jitter, jitter_p: float, 
         rng: has ``random()``.
         crop: (crop_min, flip_p).
         jitter: four strengths; brightness multiplies.
+        jitter_p, gray_p, blur_p: probabilities.
     Returns:
-        (box, steps), for an image that ``resize_bicubic`` of ``tensorflow_resize.py`` has made.
+        (box, steps), for an image from ``tensorflow_resize.resize_bicubic``.
     Source: ``preprocess_for_train`` and ``batch_random_blur`` of ``tf2/data_util.py``.
     """
     crop_min, flip_p = crop
@@ -152,8 +152,9 @@ def byol_plan(height: int, width: int, rng, *, crop, jitter, jitter_p: float, gr
         rng: has ``random()``.
         crop: (crop_min, flip_p).
         jitter: four strengths; brightness is added.
+        jitter_p, gray_p, blur_p, solarize_p: probabilities.
     Returns:
-        (box, steps), for an image that ``resize_bicubic`` of ``tensorflow_resize.py`` has made.
+        (box, steps), for an image from ``tensorflow_resize.resize_bicubic``.
     Source: BYOL's ``utils/dataset.py`` and ``utils/augmentations.py``.
     """
     crop_min, flip_p = crop

@@ -1,11 +1,11 @@
 """Image operations as TensorFlow computes them, on float32 [H, W, 3] RGB arrays of about 0..1.
 
-The official SimCLR and BYOL are made of these: google-research/simclr ``tf2/data_util.py``, google-deepmind/
-deepmind-research ``byol/utils/augmentations.py`` and ``dataset.py``, and the operators of TensorFlow below them. A view
-begins with ``tensorflow_resize.py``, bytes to floats, and ends with ``to_bytes``, the only rounding.
+The official SimCLR and BYOL use them: google-research/simclr ``tf2/data_util.py``, google-deepmind/deepmind-research
+``byol/utils/augmentations.py`` and ``dataset.py``, and TensorFlow's operators below. A view begins with
+``tensorflow_resize.py``, bytes to floats, and ends with ``to_bytes``, the only rounding.
 
-Each is a function of its arguments alone: TensorFlow's values within 1e-5, after a clip where they leave 0..1. Speed:
-one to six passes of OpenCV.
+Each is a function of its arguments alone. Values are TensorFlow's within 1e-5, after a clip where they leave 0..1.
+Speed: one to six passes of OpenCV.
 """
 import math
 
@@ -20,22 +20,22 @@ _NO_BLUR = 0.2  # sigma, pixels: under it a neighbour's weight is under 4e-6
 
 
 def clip(image) -> np.ndarray:
-    """Values under 0 become 0, over 1 become 1."""
+    """Clip an image [H, W, 3] to 0..1."""
     return np.clip(image, 0.0, 1.0)
 
 
 def multiply(image, factor: float) -> np.ndarray:
-    """SimCLR's brightness: ``factor * image``, clipped."""
+    """SimCLR's brightness: ``factor * image`` of an image [H, W, 3], clipped."""
     return clip(image * np.float32(factor))
 
 
 def add(image, delta: float) -> np.ndarray:
-    """BYOL's brightness, TensorFlow's ``adjust_brightness``: ``image + delta``, clipped."""
+    """BYOL's brightness, TensorFlow's ``adjust_brightness``: ``image + delta`` of an image [H, W, 3], clipped."""
     return clip(image + np.float32(delta))
 
 
 def contrast(image, factor: float) -> np.ndarray:
-    """``factor * image + (1 - factor) * mean of the channel``, clipped: TensorFlow's ``adjust_contrast``."""
+    """TensorFlow's ``adjust_contrast``: ``factor * image + (1 - factor) * mean``, clipped; [H, W, 3], mean [3]."""
     red, green, blue, _ = cv2.mean(image)
     rest = 1.0 - factor
     matrix = [(factor, 0.0, 0.0, rest * red), (0.0, factor, 0.0, rest * green), (0.0, 0.0, factor, rest * blue)]
@@ -43,7 +43,7 @@ def contrast(image, factor: float) -> np.ndarray:
 
 
 def saturation(image, factor: float) -> np.ndarray:
-    """Saturation in HSV times ``factor``, at most 1: TensorFlow's ``adjust_saturation``. 0..1 stays 0..1."""
+    """TensorFlow's ``adjust_saturation`` of an image [H, W, 3]: in HSV times ``factor``, at most 1. 0..1 stays 0..1."""
     hsv = _to_hsv(image)
     channel = hsv[..., 1]
     channel *= np.float32(factor)
@@ -52,7 +52,7 @@ def saturation(image, factor: float) -> np.ndarray:
 
 
 def hue(image, turns: float) -> np.ndarray:
-    """Hue in HSV moved by ``turns`` (-0.5..0.5) of the circle: TensorFlow's ``adjust_hue``. 0..1 stays 0..1."""
+    """TensorFlow's ``adjust_hue`` of an image [H, W, 3]: rotated in HSV by ``turns``, -0.5..0.5. 0..1 stays 0..1."""
     hsv = _to_hsv(image)
     channel = hsv[..., 0]
     channel += np.float32(360.0 * (turns % 1.0))  # OpenCV goes on with the circle upwards only
@@ -60,8 +60,10 @@ def hue(image, turns: float) -> np.ndarray:
 
 
 def _to_hsv(image) -> np.ndarray:
-    """Hue in degrees, saturation, value. A value under 0, which a clip makes black in the end, is black already:
-    OpenCV's way back would not keep its sign."""
+    """Hue in degrees, saturation, value, [H, W, 3].
+
+    A negative value, which the final clip makes black, becomes 0 here: OpenCV's conversion back would lose its sign.
+    """
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     value = hsv[..., 2]
     np.maximum(value, 0.0, out=value)
@@ -69,14 +71,14 @@ def _to_hsv(image) -> np.ndarray:
 
 
 def grayscale(image) -> np.ndarray:
-    """Luma in all three channels."""
+    """The luma of an image [H, W, 3] in all three channels."""
     return cv2.transform(image, _GRAY)
 
 
 def gaussian_blur(image, sigma: float) -> np.ndarray:
-    """Gaussian blur, kernel a tenth of the image side, zeros beyond the border; ``sigma`` in pixels.
+    """Gaussian blur of an image [H, W, 3], kernel a tenth of its side, zeros beyond the border; ``sigma`` in pixels.
 
-    The kernel ends at four sigma where a tenth of the side is more, as in ``transforms.gaussian_blur``.
+    The kernel ends at four sigma if that is less, as in ``transforms.gaussian_blur``.
     """
     if sigma < _NO_BLUR:
         return image
@@ -86,10 +88,10 @@ def gaussian_blur(image, sigma: float) -> np.ndarray:
 
 
 def solarize(image) -> np.ndarray:
-    """Invert the values of 0.5 and above."""
+    """Invert the values of an image [H, W, 3] that are 0.5 and above."""
     return cv2.min(image, np.float32(1.0) - image)
 
 
 def to_bytes(image) -> np.ndarray:
-    """float32 0..1 to uint8, to the nearest level; beyond 0..1 the nearest end."""
+    """Round an image [H, W, 3] from float32 0..1 to uint8; values beyond are clipped."""
     return cv2.addWeighted(image, 255.0, image, 0.0, 0.0, dtype=cv2.CV_8U)

@@ -1,7 +1,7 @@
 """Image operations on uint8 [H, W, 3] RGB arrays, each a function of its arguments alone.
 
 Definitions are torchvision's for 8-bit images. Crops are resized by Pillow (``resampling.py``), as torchvision resizes
-PIL images. The other operations are OpenCV's, with saturating integer results. Their differences are small: results are
+PIL images. The other operations are OpenCV's, with saturating integer results. The differences are small: results are
 rounded to the nearest integer where PIL truncates; the mean in ``contrast`` is not rounded; hue is shifted in OpenCV's
 8-bit HSV, 256 steps per turn as in PIL, with OpenCV's rounding.
 
@@ -20,15 +20,15 @@ _NO_BLUR = 0.25  # sigma, pixels: under it the neighbours' weights add up to les
 
 
 def resized_crop(image, box, size: int, interpolation: str, reduction: int = 1) -> np.ndarray:
-    """Cut a box and resize it to a square; the filter sees no pixel outside of the box.
+    """Cut a box and resize it to a square; the filter reads no pixel outside the box.
 
     Args:
         image: uint8 [H, W, 3].
         box: (top, left, height, width) in pixels of the whole image, inside it.
         size: side of the result in pixels.
         interpolation: a name of ``RESAMPLERS``.
-        reduction: how many times smaller per side ``image`` is than the whole image; above 1, ``interpolation`` is one
-            of ``ANTIALIASED``, and edges of the box between two pixels of ``image`` stay where they are.
+        reduction: sides of the whole image over those of ``image``; above 1, ``interpolation`` is one of
+            ``ANTIALIASED``, and the box may have fractional edges in ``image``.
     Returns:
         uint8 [size, size, 3]. Without a reduction, the pixels of torchvision's ``resized_crop`` of a PIL image.
     """
@@ -64,35 +64,35 @@ def center_crop(image, size: int, resize: int, interpolation: str = "bicubic") -
 
 
 def flip(image) -> np.ndarray:
-    """Mirror left and right."""
+    """Mirror an image [H, W, 3] left to right."""
     return cv2.flip(image, 1)
 
 
 def brightness(image, factor: float) -> np.ndarray:
-    """``factor * image``, clipped to 0..255; ``factor`` is 0 or more."""
+    """``factor * image`` of an image [H, W, 3], clipped to 0..255; ``factor`` is 0 or more."""
     return cv2.convertScaleAbs(image, alpha=factor)
 
 
 def contrast(image, factor: float) -> np.ndarray:
-    """``factor * image + (1 - factor) * mean gray level of the image``, clipped."""
+    """``factor * image + (1 - factor) * mean gray level`` of an image [H, W, 3], clipped."""
     red, green, blue, _ = cv2.mean(image)
     mean = GRAY_WEIGHTS[0] * red + GRAY_WEIGHTS[1] * green + GRAY_WEIGHTS[2] * blue
     return cv2.addWeighted(image, factor, image, 0.0, (1.0 - factor) * mean)
 
 
 def grayscale(image) -> np.ndarray:
-    """Luma (ITU-R BT.601) in all three channels."""
+    """The luma (ITU-R BT.601) of an image [H, W, 3] in all three channels."""
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
 def saturation(image, factor: float) -> np.ndarray:
-    """``factor * image + (1 - factor) * grayscale(image)``, clipped."""
+    """``factor * image + (1 - factor) * grayscale(image)`` of an image [H, W, 3], clipped."""
     gray = grayscale(image)
     return cv2.addWeighted(image, factor, gray, 1.0 - factor, 0.0, dst=gray)
 
 
 def hue(image, turns: float) -> np.ndarray:
-    """Rotate the hue by ``turns`` of the colour circle (-0.5..0.5) in 8-bit HSV."""
+    """Rotate the hue of an image [H, W, 3] by ``turns`` of the colour circle (-0.5..0.5) in 8-bit HSV."""
     shift = round(turns * 256) % 256
     if shift == 0:
         return image
@@ -105,21 +105,20 @@ def hue(image, turns: float) -> np.ndarray:
 
 
 def blur_kernel_size(side: int) -> int:
-    """Odd size near a tenth of the image side: 23 for 224 px, 3 for 28 and 32 px (SimCLR's
-    ``data_util.py``)."""
+    """Odd size near a tenth of the image side: 23 for 224 px, 3 for 28 and 32 px (SimCLR's ``data_util.py``)."""
     return 2 * (side // 10 // 2) + 1
 
 
 def blur_window(side: int, sigma: float) -> int:
-    """Odd size of the kernel that ``gaussian_blur`` takes for an image of ``side`` pixels; 1 changes nothing.
+    """Odd size of the kernel of ``gaussian_blur`` for an image of ``side`` pixels; 1 changes nothing.
 
-    The kernel ends at four sigma where a tenth of the side is more: what it leaves out is under 1e-4 of the weight.
+    The kernel ends at four sigma if that is less than a tenth of the side; the rest is under 1e-4 of the weight.
     """
     return 1 if sigma < _NO_BLUR else min(blur_kernel_size(side), 2 * math.ceil(4 * sigma) + 1)
 
 
 def gaussian_blur(image, sigma: float) -> np.ndarray:
-    """Gaussian blur, kernel a tenth of the image side (``blur_window``), borders mirrored; ``sigma`` in pixels."""
+    """Gaussian blur of an image [H, W, 3], kernel of ``blur_window``, borders mirrored; ``sigma`` in pixels."""
     window = blur_window(image.shape[0], sigma)
     if window == 1:
         return image
@@ -128,5 +127,5 @@ def gaussian_blur(image, sigma: float) -> np.ndarray:
 
 
 def solarize(image) -> np.ndarray:
-    """Invert the values of 128 and above."""
+    """Invert the values of an image [H, W, 3] that are 128 and above."""
     return cv2.min(image, cv2.bitwise_not(image))

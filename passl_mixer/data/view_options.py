@@ -1,4 +1,4 @@
-"""What the recipes of ``views.py`` and ``view_pairs.py`` check of their options."""
+"""Checks of the options of ``views.py`` and ``view_pairs.py``."""
 from collections.abc import Sequence
 from typing import Union
 
@@ -9,7 +9,15 @@ PerChannel = Union[float, Sequence[float]]
 
 
 def several(key: str, value, count: int) -> tuple:
-    """A number repeated, or a sequence of exactly ``count`` numbers."""
+    """An option as a tuple of numbers.
+
+    Args:
+        key: name of the option, for messages.
+        value: a number, which is repeated, or a sequence of ``count`` numbers.
+        count: length of the tuple.
+    Raises:
+        BadInput: a sequence of another length.
+    """
     if isinstance(value, (int, float)):
         return (float(value),) * count
     if len(value) != count:
@@ -18,7 +26,11 @@ def several(key: str, value, count: int) -> tuple:
 
 
 def normalisation(mean, std) -> tuple:
-    """``(mean, std)``, three numbers each."""
+    """``(mean, std)``, three numbers each.
+
+    Raises:
+        BadInput: another length, or a deviation that is not positive.
+    """
     mean, std = several("mean", mean, 3), several("std", std, 3)
     if min(std) <= 0:
         raise BadInput(f"views option 'std' is {list(std)}, expected positive numbers")
@@ -26,7 +38,15 @@ def normalisation(mean, std) -> tuple:
 
 
 def check(img_size: int, jitter=(), **shares) -> None:
-    """Refuse a size under 1, shares beyond 0..1, a ``crop_min`` of 0 and strengths that cannot be."""
+    """Check the range of options.
+
+    Args:
+        img_size: at least 1.
+        jitter: four strengths of 0 or more, the last at most 0.5; empty: not checked.
+        **shares: probabilities and ``crop_min``, 0..1; ``crop_min`` is above 0.
+    Raises:
+        BadInput: an option out of range.
+    """
     if img_size < 1:
         raise BadInput(f"views option 'img_size' is {img_size}, expected at least 1")
     for key, value in shares.items():

@@ -1,9 +1,9 @@
-"""Recipes of two views whose published forms differ: SimCLR, BYOL and MoCo v3. Registered in ``views.py``.
+"""Recipes of two views with several published forms: SimCLR, BYOL and MoCo v3. Registered in ``views.py``.
 
-``style`` says which form ``simclr`` and ``byol`` have. ``tensorflow``, the default, is the official code's:
+``style`` selects the form of ``simclr`` and ``byol``. ``tensorflow``, the default, is that of the official code:
 TensorFlow's operations in float32 (``tensorflow_style.py``) and the boxes of each paper's own sampler
-(``tensorflow_sampling.py``). ``torchvision`` is the form of most ports: PIL's operations on bytes (``transforms.py``)
-and RandomResizedCrop (``sampling.py``). docs/data.md lists what differs. MoCo v3 is published on torchvision.
+(``tensorflow_sampling.py``). ``torchvision`` is that of most ports: PIL's operations on bytes (``transforms.py``) and
+RandomResizedCrop (``sampling.py``). docs/data.md lists the differences. MoCo v3 is published on torchvision.
 """
 from collections.abc import Sequence
 from typing import Optional
@@ -18,7 +18,7 @@ STYLES = ("tensorflow", "torchvision")
 
 
 def _resampler(style: str, interpolation: Optional[str]) -> str:
-    """The name of the resampler that belongs to a style."""
+    """The name of the resampler of a style."""
     if style not in STYLES:
         raise BadInput(f"views option 'style' is {style!r}{nearest(style, STYLES)}")
     name = antialiased(interpolation or "bicubic")
@@ -38,6 +38,7 @@ class SimCLR(Recipe):
         interpolation: "bilinear" or "bicubic" (null) for style "torchvision"; "tensorflow" has its own.
         jitter: strengths at ``jitter_strength`` 1.
         jitter_strength: multiplies them; 1.0 for ImageNet, 0.5 for CIFAR-10.
+        others: the shared options of ``views.py``.
     Source: Chen et al. 2020, arXiv:2002.05709, appendix A (ImageNet) and B.9 (CIFAR-10: strength 0.5, no
         blur); google-research/simclr ``tf2/data_util.py`` with its default ``impl='simclrv2'``, by which brightness
         multiplies.
@@ -62,13 +63,14 @@ class SimCLR(Recipe):
 
 
 class BYOL(Recipe):
-    """Two views that differ: the first always blurred, the second rarely blurred and sometimes solarised.
+    """Two different views: the first always blurred, the second rarely blurred and sometimes solarised.
 
     Args:
         style: "tensorflow", as the official code, or "torchvision".
         interpolation: "bilinear" or "bicubic" (null) for style "torchvision"; "tensorflow" has its own.
         blur_p: probabilities (first view, second view); a number means both.
         solarize_p: likewise; the upper half of the values is inverted.
+        others: the shared options of ``views.py``.
     Source: Grill et al. 2020, arXiv:2006.07733, appendix B, table 6; google-deepmind/deepmind-research
         ``byol/utils/augmentations.py`` and ``dataset.py``.
     """
@@ -90,11 +92,12 @@ class BYOL(Recipe):
 
 
 class MoCoV3(Recipe):
-    """Two views that differ as BYOL's do, on torchvision and resized bilinearly.
+    """Two different views as BYOL's, on torchvision and resized bilinearly.
 
     Args:
         blur_p: probabilities (first view, second view); a number means both.
         solarize_p: likewise; values of 128 and above are inverted.
+        others: the shared options of ``views.py``.
     Source: Chen et al. 2021, arXiv:2104.02057; facebookresearch/moco-v3 ``main_moco.py``, whose ``--crop-min`` is 0.08
         for ViT and 0.2 for ResNet. Deviation: the blur is a Gaussian, theirs Pillow's three box filters.
     """

@@ -1,17 +1,16 @@
-"""Named augmentation recipes: ``recipe(image, rng)`` gives ``num_views`` square uint8 RGB images.
+"""Named augmentation recipes: ``recipe(image, rng)`` returns ``num_views`` square uint8 RGB images.
 
 Each random recipe draws a plan of every view, a crop box and steps in the order of its paper (``plans.py``).
 
-Each class states the paper its defaults come from; every strength is an option. ``mean`` and ``std`` (of
-pixels scaled to 0..1; a number, or one per channel) travel with the recipe because evaluation must
-normalise as training did: give both the same values. Defaults by paper: SimCLR none, MoCo and BYOL
-ImageNet's, Mixer (``center_crop``, ``inception``) 0.5 and 0.5. SimCLR, BYOL and MoCo v3 are in ``view_pairs.py``;
-what is here has torchvision's form.
+Each class names the paper of its defaults; every strength is an option. SimCLR, BYOL and MoCo v3 are in
+``view_pairs.py``; the recipes here have torchvision's form.
 
-Shared options: ``img_size``, side of the views in pixels; ``crop_min``, smallest share of the area a crop
-keeps; ``interpolation``, "bilinear" or "bicubic", with the filter that torchvision gives PIL images
-(``resampling.py``); ``jitter``, strengths (brightness, contrast, saturation, hue); ``*_p``, probabilities. The blur
-kernel is a tenth of ``img_size``; the published CIFAR recipes leave the blur out: ``blur_p: 0``.
+Shared options: ``img_size``, side of the views in pixels; ``crop_min``, smallest share of the area of a crop, 0..1;
+``interpolation``, "bilinear" or "bicubic", torchvision's filters for PIL images (``resampling.py``); ``jitter``,
+strengths (brightness, contrast, saturation, hue); ``*_p``, probabilities; ``mean`` and ``std`` of pixels scaled to
+0..1, a number or one per channel. Evaluation must normalise as training did: give both the same values. Defaults by
+paper: SimCLR none, MoCo and BYOL ImageNet's, Mixer (``center_crop``, ``inception``) 0.5 and 0.5. The blur kernel is a
+tenth of ``img_size``; the published CIFAR recipes have no blur: ``blur_p: 0``.
 """
 from collections.abc import Sequence
 from typing import Optional
@@ -26,15 +25,18 @@ from passl_mixer.registry import VIEWS
 
 
 class CenterCrop:
-    """One view, nothing random: short side to ``resize``, then the central ``img_size`` square.
+    """One deterministic view: short side to ``resize``, then the central ``img_size`` square.
 
-    An image that is ``img_size`` square already is returned as it is.
+    An image uint8 [img_size, img_size, 3] is returned as it is.
 
     Args:
         img_size: side of the view, pixels.
-        resize: length the short side is scaled to first, pixels; null means ``img_size``.
+        resize: length of the short side before the crop, pixels; null: ``img_size``.
+        interpolation: "bilinear" or "bicubic".
         mean: subtracted after division by 255, per channel.
         std: divides after that.
+    Raises:
+        BadInput: an option out of range.
     Source: Tolstikhin et al. 2021, arXiv:2105.01601 (256 then 224; values in [-1, 1] in their code).
     """
 
@@ -58,7 +60,10 @@ class Inception(Recipe):
     """One view: a random crop and a flip; the basic supervised recipe.
 
     Args:
-        crop_ratio: longest side of a crop over its shortest, at most; 1 for squares.
+        crop_ratio: largest ratio of a crop's sides; 1 for squares.
+        others: the shared options of ``views.py``.
+    Raises:
+        BadInput: an option out of range.
     Source: Szegedy et al. 2015, arXiv:1409.4842, section 6; the Mixer paper's pre-processing (arXiv:2105.01601).
     """
 
@@ -81,6 +86,8 @@ class Inception(Recipe):
 class MoCoV1(Recipe):
     """Two views: crop, gray, colour jitter, flip; no blur.
 
+    Args:
+        others: the shared options of ``views.py``.
     Source: He et al. 2020, arXiv:1911.05722, section 3.3 (technical details), order of ``main_moco.py``.
     """
 
@@ -109,6 +116,8 @@ class MoCoV1(Recipe):
 class MoCoV2(Recipe):
     """Two views: crop, flip, colour jitter, gray, blur.
 
+    Args:
+        others: the shared options of ``views.py``.
     Source: Chen et al. 2020, arXiv:2003.04297, table 1 ("aug+"), values of ``main_moco.py --aug-plus``.
     """
 

@@ -1,4 +1,4 @@
-"""What a vocabulary is learned from, and the tokenizer of a dataset whose images need not be there."""
+"""Captions to learn a vocabulary from, and the tokenizer of a dataset; neither needs the images."""
 from inspect import Parameter
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from passl_mixer.text import Tokenizer
 
 
 def build_tokenizer(cfg) -> Tokenizer:
-    """The tokenizer of an image-text dataset, whose images need not be there.
+    """The tokenizer of an image-text dataset; the images may be missing.
 
     Args:
         cfg: the ``data.dataset`` section.
@@ -33,19 +33,19 @@ def build_tokenizer(cfg) -> Tokenizer:
 
 
 def has_vocabulary(name: str) -> bool:
-    """Whether a dataset of this name turns captions into tokens by a file of merges."""
+    """Whether the dataset of this name has captions, encoded with a file of merges."""
     return "merges" in DATASETS.parameters(name)
 
 
 def captions_at(source: str) -> list:
-    """The captions of a source, without its images: what a vocabulary is learned from.
+    """The captions of a source, to learn a vocabulary from.
 
     Args:
-        source: a .csv or .tsv with a column ``caption``, a .jsonl with a key ``caption``, a folder of images with
-            texts, webdataset shards, or any other text file: one caption a line, empty lines left out. The columns
-            ``image`` must be there too, the images not.
+        source: a .csv or .tsv with columns ``image`` and ``caption``, a .jsonl with these keys, a folder of images with
+            texts, webdataset shards, or any other text file: one caption a line, empty lines left out. The images that
+            a table or a .jsonl names may be missing.
     Raises:
-        BadInput: as the dataset of that layout; or nothing there.
+        BadInput: as the dataset of that layout, or no captions.
     """
     path = Path(source).expanduser().absolute()
     if path.is_dir() and has_image(path, EXTENSIONS):
@@ -65,7 +65,7 @@ def captions_at(source: str) -> list:
         rows = captions.read_jsonl(path, "image", "caption")
     else:
         rows = (("", line.strip(), 0) for line in captions.lines_of(path) if line.strip())
-    found = [caption for _, caption, _ in rows]
-    if not found:
-        raise BadInput(f"{path} holds no caption")
-    return found
+    texts = [caption for _, caption, _ in rows]
+    if not texts:
+        raise BadInput(f"{path} has no caption")
+    return texts

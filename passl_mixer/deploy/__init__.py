@@ -1,1 +1,1 @@
-"""A trained network as a program for Paddle's predictor: the export, the forms of families it needs, the predictor."""
+"""Export of trained networks as programs for Paddle's predictor, and the predictor."""

@@ -1,7 +1,7 @@
-"""AS-MLP for programs on a CPU: its blocks add to flat images.
+"""AS-MLP for programs on a CPU: residual sums on flattened maps.
 
-A map that is used twice, such as the input of a block, is copied to be seen in another shape, one that is used once is
-not: so blocks flatten their input, and add to that.
+A program copies a map to reshape it if the map is used twice, as the input of a block is. So blocks flatten their input
+once, and add to the flat tensor.
 
 Shapes: B images, H x W positions, C channels; all but B known when the program is traced.
 """
@@ -11,14 +11,18 @@ from paddle import nn
 
 
 class FlatBlock(nn.Layer):
-    """An ``AxialShiftBlock`` in evaluation mode, from [B, H, W, C] to the same."""
+    """An ``AxialShiftBlock`` in evaluation mode, from [B, H, W, C] to the same.
+
+    Args:
+        block: the ``AxialShiftBlock``.
+    """
 
     def __init__(self, block):
         super().__init__()
         self.block = block
 
     def forward(self, x_bhwc):
-        """As of ``AxialShiftBlock``."""
+        """As ``AxialShiftBlock.forward``; [B, H, W, C] to the same."""
         block, height, width, channels = self.block, *x_bhwc.shape[1:]
         x = x_bhwc.flatten(1)
         x = x + block.mixer(block.norm1.flat(x).reshape([-1, height, width, channels])).flatten(1)

@@ -1,7 +1,7 @@
-"""CycleMLP with its channels in another order, for programs on a CPU: channels of one shift lie side by side.
+"""CycleMLP with sorted channels, for programs on a CPU: channels with the same shift are adjacent.
 
-Inside a stage the order of the channels means nothing as long as all its layers agree, so it can be i % 3 == 0, then
-1, then 2. A shift is then a slice of a padded map, in place of whole maps times masks.
+The order of the channels inside a stage is free if all its layers agree. Here it is i % 3 == 0, then 1, then 2. A shift
+is then a slice of a padded map, instead of whole maps times masks.
 
 Shapes: B images, maps [B, H, W, C]; C known, and H and W, when the program is traced.
 """
@@ -17,7 +17,7 @@ from passl_mixer.layers.stages import weigh_branches
 
 
 def shift_order(width: int) -> np.ndarray:
-    """The channels 0 to width - 1, sorted by their shift: none, + 1, - 1."""
+    """The channels 0 to width - 1, sorted by their shift: 0, + 1, - 1."""
     return np.concatenate([np.arange(k, width, 3) for k in range(3)])
 
 
@@ -25,7 +25,7 @@ class SortedMixer(nn.Layer):
     """A ``CycleMixer`` on sorted channels.
 
     Args:
-        mixer: with weights whose rows are sorted.
+        mixer: the ``CycleMixer``, its weights in the sorted order.
     """
 
     def __init__(self, mixer):
@@ -33,7 +33,7 @@ class SortedMixer(nn.Layer):
         self.mixer = mixer
 
     def forward(self, x_bhwc):
-        """As of ``CycleMixer``; [B, H, W, C] to the same."""
+        """As ``CycleMixer.forward``; [B, H, W, C] to the same."""
         channels = x_bhwc.shape[3]
         still = (channels + 2) // 3
         along_width, along_height = moved(x_bhwc, still)
@@ -44,7 +44,14 @@ class SortedMixer(nn.Layer):
 
 
 def moved(x_bhwc, still: int) -> list:
-    """What moves of a map with sorted channels: ``[along the width, along the height]``, each ``[+ 1, - 1]``."""
+    """The shifted channels of a map [B, H, W, C] with sorted channels.
+
+    Args:
+        x_bhwc: the map.
+        still: number of channels without shift.
+    Returns:
+        ``[along the width, along the height]``, each ``[+ 1, - 1]``, maps [B, H, W, about C / 3].
+    """
     channels = x_bhwc.shape[3]
     plus = still + (channels + 1) // 3
     padded = F.pad(x_bhwc, [1, 1, 1, 1], data_format="NHWC")
@@ -68,10 +75,10 @@ def _reorder_block(block, order) -> None:
 
 
 class SortedCycleMLP(nn.Layer):
-    """The function of a CycleMLP, by a copy with sorted channels; for tracing, not for training.
+    """A copy of a CycleMLP with sorted channels and the same outputs; for tracing, not for training.
 
     Args:
-        network: a CycleMLP; left as it is.
+        network: a CycleMLP; not changed.
     """
 
     def __init__(self, network):
@@ -90,10 +97,10 @@ class SortedCycleMLP(nn.Layer):
         self.back = [np.argsort(order) for order in orders]
 
     def forward(self, images):
-        """As of CycleMLP."""
+        """As ``CycleMLP.forward``; [B, in_chans, H, W] -> [B, num_features]."""
         return self.network(images).index_select(paddle.to_tensor(self.back[-1]), axis=1)
 
     def feature_maps(self, images) -> list:
-        """As of CycleMLP."""
+        """As ``CycleMLP.feature_maps``; [B, in_chans, H, W] -> [B, C_i, H_i, W_i] per stage."""
         return [x_bchw.index_select(paddle.to_tensor(back), axis=1)
                 for x_bchw, back in zip(self.network.feature_maps(images), self.back)]

@@ -1,9 +1,9 @@
-"""A trained network as a program that runs without this package's Python code.
+"""Export of a trained network as a program that runs without this package's Python code.
 
-An exported folder holds Paddle's program (``model.json`` on Paddle 3, ``model.pdmodel`` on 2.6), its parameters
-(``model.pdiparams``) and ``export.json``: what goes in, what comes out, and how it was made. Every export is run by
-``predictor.py`` and compared with the network it was made from before the folder appears; what of it oneDNN computes is
-what was right and fastest then, on the machine that exported.
+An exported folder has Paddle's program (``model.json`` on Paddle 3, ``model.pdmodel`` on 2.6), its parameters
+(``model.pdiparams``) and ``export.json``: inputs, outputs and how it was made. Before the folder appears,
+``predictor.py`` runs the program, and its outputs are compared with the network's. oneDNN computes the operators for
+which this was correct and fastest on the exporting machine.
 
 Shapes: B images [B, C, H, W], float32.
 """
@@ -33,12 +33,12 @@ from passl_mixer.surgery.resolution import resize_tokens
 __all__ = ["batch_of", "export_checkpoint", "export_network", "load_exported"]
 
 WHAT = ("features", "logits", "maps")
-TOLERANCE = 1e-4                                # of the comparison at export, relative to the largest number
-TRIAL_IMAGES, TRIALS = 4, 3                     # what a program is timed on, where any number goes, and how often
+TOLERANCE = 1e-4                                # of the comparison at export, relative to the largest output
+TRIAL_IMAGES, TRIALS = 4, 3                     # images of a timing if the batch is free, and number of timings
 
 
 class _Network(nn.Layer):
-    """The part of a network that is exported, as one Layer."""
+    """The exported part of a network as one layer."""
 
     def __init__(self, backbone, head, what: str):
         super().__init__()
@@ -53,7 +53,7 @@ class _Network(nn.Layer):
 
 
 def onednn_breaks(network) -> str:
-    """Why oneDNN must not run a network, or nothing."""
+    """The reason why oneDNN must not run a network; empty if there is none."""
     kinds = (nn.layer.norm._BatchNormBase, nn.GroupNorm)
     for name, layer in network.named_sublayers():
         if isinstance(layer, kinds) and layer._data_format == "NHWC" and not isinstance(layer, GroupNorm1):
@@ -63,22 +63,22 @@ def onednn_breaks(network) -> str:
 
 def export_network(backbone, folder, *, head=None, what: str = "features", img_size: int, batch: Optional[int] = None,
                    onednn: bool = True, name: str = "", facts: Optional[dict] = None) -> str:
-    """Write a network as a program.
+    """Export a network as a program.
 
     Args:
-        backbone: any backbone of this package; left in evaluation mode.
-        folder: to write; must not exist.
+        backbone: any backbone of this package; set to evaluation mode.
+        folder: the folder to write; must not exist.
         head: classifier on its features; needed for "logits".
         what: "features" [B, num_features], "logits" [B, head.out_features] or "maps", the list of ``feature_maps``.
         img_size: height and width of the images, in pixels.
-        batch: images per call; None for any number.
-        onednn: whether the predictor may use oneDNN, where it is not known to break the network.
+        batch: images per call; None: any number.
+        onednn: whether the predictor may use oneDNN, unless it is known to break the network.
         name: of the backbone, for messages.
         facts: more entries for ``export.json``, as JSON takes them.
     Returns:
-        A line that says what was written.
+        A line of text about the export.
     Raises:
-        BadInput: the folder exists, wrong ``what``, or a network that Paddle cannot export; nothing is left behind.
+        BadInput: the folder exists, wrong ``what``, or a network that Paddle cannot export; no folder is left.
     """
     folder = Path(folder)
     if what not in WHAT:
@@ -109,7 +109,11 @@ def export_network(backbone, folder, *, head=None, what: str = "features", img_s
 
 
 def batch_of(text: str) -> Optional[int]:
-    """The ``batch`` that ``--batch`` means: a number, or None for "dynamic"; ``BadInput`` for anything else."""
+    """The value of ``--batch``: a number, or None for "dynamic".
+
+    Raises:
+        BadInput: any other text.
+    """
     if text != "dynamic" and not (text.isdigit() and int(text) > 0):
         raise BadInput(f"--batch is {text!r}; expected dynamic, or a number of images above 0")
     return None if text == "dynamic" else int(text)
@@ -122,46 +126,46 @@ def _save(network, folder: Path, shape: list, name: str) -> None:
                                        input_spec=[paddle.static.InputSpec(list(shape), "float32", name="images")])
         program.eval()
         paddle.jit.save(program, str(folder / "model"))
-    except Exception as error:                  # whatever Paddle's tracer meets
+    except Exception as error:                  # any error of Paddle's tracer
         raise BadInput(f"backbone {name!r} cannot be exported by this Paddle ({paddle.__version__}): "
                        f"{first_line(error)}") from error
 
 
 def _choose(network, folder: Path, facts: dict) -> tuple:
-    """``(operators, error)``: which ones oneDNN computes rightly and soonest, and how far the outputs are off.
+    """``(operators, error)``: the operators that oneDNN computes correctly and fastest, and the error of the outputs.
 
-    An error is the largest difference between program and network on noise, relative to the largest output.
+    The error is the largest difference between program and network on noise, relative to the largest output.
     """
     shape = facts["input_shape"]
     images = np.random.default_rng(0).standard_normal([shape[0] or TRIAL_IMAGES, *shape[1:]]).astype("float32")
     with paddle.no_grad():
-        wanted = network(paddle.to_tensor(images))
-    program, right, said = my_program(folder), {}, "it computes something else"
+        expected = network(paddle.to_tensor(images))
+    program, correct, reason = my_program(folder), {}, "its outputs are wrong"
     for operators in _candidates(facts["onednn"], program):
         try:
             loaded = open_program(program, facts, operators)
-            error = _error(loaded(images), wanted)
+            error = _error(loaded(images), expected)
         except (RuntimeError, ValueError) as wrong:
-            said = first_line(wrong)
+            reason = first_line(wrong)
             continue
         if error <= TOLERANCE:
-            right[operators] = (loaded, error)
+            correct[operators] = (loaded, error)
         else:
-            said = f"the program's outputs differ from the network's by {error:.1e} of the largest"
-    if not right:
+            reason = f"the program's outputs differ from the network's by {error:.1e} of the largest"
+    if not correct:
         raise BadInput(f"backbone {facts['backbone']['name']!r} cannot be exported by this Paddle "
-                       f"({paddle.__version__}): {said}")
-    seconds = dict.fromkeys(right, float("inf"))
-    for operators in list(right) * (TRIALS if len(right) > 1 else 0):           # in turns
+                       f"({paddle.__version__}): {reason}")
+    seconds = dict.fromkeys(correct, float("inf"))
+    for operators in list(correct) * (TRIALS if len(correct) > 1 else 0):           # in turns
         started = time.perf_counter()
-        right[operators][0](images)
+        correct[operators][0](images)
         seconds[operators] = min(seconds[operators], time.perf_counter() - started)
     fastest = min(seconds, key=seconds.get)
-    return fastest, right[fastest][1]
+    return fastest, correct[fastest][1]
 
 
 def _candidates(onednn: bool, program: Path) -> tuple:
-    """What is worth a trial; oneDNN's padding of maps [B, H, W, C] damages the memory of the process on Paddle 3."""
+    """Operators to try; oneDNN's padding of maps [B, H, W, C] corrupts the memory of the process on Paddle 3."""
     if not onednn:
         return ("none",)
     if program.name != PROGRAMS[0]:
@@ -170,9 +174,9 @@ def _candidates(onednn: bool, program: Path) -> tuple:
     return OPERATORS[1:] if b'.pad3d"' in text or b'.pad"' in text else OPERATORS
 
 
-def _error(found, wanted) -> float:
-    pairs = zip(found, wanted) if isinstance(found, list) else [(found, wanted)]
-    return max(float(np.abs(f - w.numpy()).max() / max(np.abs(w.numpy()).max(), 1e-30)) for f, w in pairs)
+def _error(outputs, expected) -> float:
+    pairs = zip(outputs, expected) if isinstance(outputs, list) else [(outputs, expected)]
+    return max(float(np.abs(o - e.numpy()).max() / max(np.abs(e.numpy()).max(), 1e-30)) for o, e in pairs)
 
 
 def export_checkpoint(config: Config, path, folder, *, what: str = "features", img_size: Optional[int] = None,
@@ -183,12 +187,12 @@ def export_checkpoint(config: Config, path, folder, *, what: str = "features", i
         config: the run's configuration.
         path: run folder or checkpoint.
         folder, what, batch, onednn: as in ``export_network``.
-        img_size: height and width in pixels; None for those of the evaluation views. A backbone that is bound to
-            another size is adapted (``passl_mixer.resize_tokens``).
+        img_size: height and width in pixels; None: those of the evaluation views. A backbone of another size is adapted
+            (``passl_mixer.resize_tokens``).
     Returns:
-        A line that says what was written.
+        A line of text about the export.
     Raises:
-        BadInput: no checkpoint, one of another model, or what ``export_network`` refuses.
+        BadInput: no checkpoint, one of another model, logits of a method without classifier, or as ``export_network``.
     """
     runtime.select_device("cpu")
     config = resolve(config)

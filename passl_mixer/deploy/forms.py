@@ -1,6 +1,6 @@
-"""The forms in which families are exported: copies that compute the same and that Paddle's CPU programs are quick at.
+"""Forms of families for export: copies with the same outputs that are faster in Paddle's CPU programs.
 
-The other families are exported as they are.
+Other families are exported as they are.
 """
 from passl_mixer.backbones.as_mlp import ASMLP
 from passl_mixer.backbones.cycle_mlp import CycleMLP
@@ -9,15 +9,15 @@ from passl_mixer.deploy.as_mlp import with_flat_sums
 from passl_mixer.deploy.cycle_mlp import SortedCycleMLP
 from passl_mixer.deploy.wave_mlp import with_planes
 
-# family -> what makes the copy
+# family -> function that makes the copy
 FORMS = {ASMLP: with_flat_sums, CycleMLP: SortedCycleMLP, WaveMLP: with_planes}
 
 
 def for_program(backbone):
-    """The form of a backbone that is exported: a copy, or the backbone itself where its family has no other form.
+    """The form of a backbone for export: a copy, or the backbone itself if its family has no other form.
 
     Args:
-        backbone: any backbone of this package in evaluation mode; left as it is.
+        backbone: any backbone of this package in evaluation mode; not changed.
     Returns:
         A layer with the ``forward`` and ``feature_maps`` of the backbone, for tracing and not for training.
     """

@@ -1,13 +1,12 @@
-"""An exported network on a CPU: Paddle's inference predictor, with oneDNN where that is right.
+"""Exported networks on a CPU: Paddle's inference predictor, with oneDNN if its results are correct.
 
-Three things of Paddle's are avoided, all seen on 2.6.2 and 3.3.1 or on the one named:
-- a network that has Paddle's norms over the last axis of maps comes out wrong, or ends the process, with oneDNN, which
-  reorders the axes; ``export.py`` notes it and it runs without (ours have ``backbones/map_norms.py``);
-- Paddle 3 places every operator it can on oneDNN, some that it then computes wrongly (Wave-MLP), and fuses reshapes
-  into their producers, whose shapes it then mistakes (ViP). The second is never done here; whether all operators run
-  on oneDNN, products with bias and GELU and convolutions only, or none, is what ``export.py`` found to be right and
-  fastest for the network;
-- making and calling a predictor sets the math threads of the whole process, a call to one; they are put back.
+Three defects of Paddle are avoided, seen on 2.6.2 and 3.3.1 or on the named one:
+- With Paddle's norms over the last axis of maps, oneDNN, which reorders the axes, gives wrong results or ends the
+  process. ``export.py`` notes such a network and it runs without oneDNN. Our networks use ``layers/map_norms.py``.
+- Paddle 3 places every possible operator on oneDNN, some with wrong results (Wave-MLP). It also fuses reshapes into
+  their producers and then mistakes their shapes (ViP); these passes are always off here. ``export.py`` tries all
+  operators on oneDNN, only products with bias and GELU and convolutions, and none. It takes the fastest correct one.
+- Creating and calling a predictor sets the math threads of the whole process, a call sets one; they are restored.
 """
 import contextlib
 import ctypes
@@ -25,15 +24,15 @@ from passl_mixer.errors import BadInput
 
 PROGRAMS = ("model.json", "model.pdmodel")      # of Paddle 3 and of 2.6
 FACTS = "export.json"
-OPERATORS = ("all", "products", "none")         # what oneDNN computes
-# Passes of Paddle 3's predictor; 2.6 has neither trouble, nor the choice of products only.
+OPERATORS = ("all", "products", "none")         # computed by oneDNN
+# Passes of Paddle 3's predictor; 2.6 has neither the defects nor the choice "products".
 PLACEMENT_PASS = "onednn_placement_pass"
 BROKEN_PASSES = ("operator_reshape_onednn_fuse_pass", "operator_unsqueeze_onednn_fuse_pass")
 
 
 @functools.cache
 def _math_libraries() -> list:
-    """``(library, its function that tells the threads, its function that sets them)`` of Paddle's OpenMP and MKL."""
+    """``(library, getter, setter)`` of the number of threads of Paddle's OpenMP and MKL."""
     folder = Path(paddle.__file__).parent / "libs"
     names = {"libiomp5.so": ("omp_get_max_threads", "omp_set_num_threads"),
              "libmklml_intel.so": ("MKL_Get_Max_Threads", "MKL_Set_Num_Threads")}
@@ -43,16 +42,16 @@ def _math_libraries() -> list:
 
 @contextlib.contextmanager
 def _threads_kept():
-    before = [getattr(library, told)() for library, told, _ in _math_libraries()]
+    before = [getattr(library, getter)() for library, getter, _ in _math_libraries()]
     try:
         yield
     finally:
-        for (library, _, sets), count in zip(_math_libraries(), before):
-            getattr(library, sets)(count)
+        for (library, _, setter), count in zip(_math_libraries(), before):
+            getattr(library, setter)(count)
 
 
 class Exported:
-    """An exported network, loaded: ``network(images) -> outputs``. Made by ``load_exported``; not for several threads.
+    """A loaded export, ``network(images) -> outputs``, made by ``load_exported``; not for use by several threads.
 
     Attributes:
         facts: the content of ``export.json``.
@@ -67,13 +66,13 @@ class Exported:
         Args:
             images: float32 [B, C, H, W], normalised with the facts' ``mean`` and ``std``.
         Returns:
-            Features or logits, float32 [B, D]; of an export of maps the list of them, [B, C_i, H_i, W_i].
+            Features or logits, float32 [B, D]; of an export of maps, the list of [B, C_i, H_i, W_i].
         Raises:
             BadInput: another shape or type.
         """
         shape = self.facts["input_shape"]
         fits = isinstance(images, np.ndarray) and images.dtype == np.float32 and images.ndim == 4 and len(images) > 0
-        if not fits or any(want not in (None, got) for want, got in zip(shape, images.shape)):
+        if not fits or any(side not in (None, got) for side, got in zip(shape, images.shape)):
             got = f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else type(images).__name__
             raise BadInput(f"images are {got}, expected a NumPy array float32 "
                            f"[{', '.join(str(side or 'B') for side in shape)}]; resize, normalise and convert them")
@@ -89,16 +88,16 @@ def load_exported(folder, *, onednn: Optional[bool] = None, threads: Optional[in
     """Load an exported network for a CPU.
 
     Args:
-        folder: as ``export_network`` wrote it.
-        onednn: whether oneDNN computes; None: where that is right for this network, and was faster at export.
-        threads: math threads of the calls, at least 1; None for those of this package's CPU set-up.
-        precision: "fp32", or "bf16": products in bfloat16 where oneDNN computes, on processors that have them (AVX-512
-            BF16). Outputs then agree with the network's to about a hundredth of the largest.
+        folder: written by ``export_network``.
+        onednn: whether to use oneDNN; None: if that is correct for this network and was faster at export.
+        threads: math threads of the calls, at least 1; None: those of this package's CPU set-up.
+        precision: "fp32", or "bf16" for oneDNN's products in bfloat16, on processors with AVX-512 BF16. Outputs then
+            agree with the network's to about a hundredth of the largest.
     Returns:
         A function from images, NumPy float32 [B, C, H, W], to outputs.
     Raises:
-        BadInput: nothing exported there, another Paddle's program, oneDNN where it computes wrongly, a precision that
-            cannot be had.
+        BadInput: no export in the folder, a program of another Paddle, oneDNN for a network that it breaks, or a
+            precision that the processor does not support.
     """
     folder = Path(folder)
     facts, program = _read(folder)
@@ -121,15 +120,15 @@ def load_exported(folder, *, onednn: Optional[bool] = None, threads: Optional[in
 
 def open_program(program: Path, facts: dict, operators: str, *, threads: Optional[int] = None,
                  precision: str = "fp32") -> Exported:
-    """Make a predictor, without a look at whether it computes rightly.
+    """Create a predictor without a check of its results.
 
     Args:
         program: Paddle's program, beside ``model.pdiparams``.
         facts: the content of ``export.json``.
         operators: one of ``OPERATORS``.
-        threads, precision: as of ``load_exported``.
+        threads, precision: as in ``load_exported``.
     Raises:
-        RuntimeError, ValueError: as Paddle does, here or at the first call.
+        RuntimeError, ValueError: from Paddle, here or at the first call.
     """
     config = paddle.inference.Config(str(program), str(program.with_name("model.pdiparams")))
     config.disable_gpu()
@@ -150,12 +149,12 @@ def open_program(program: Path, facts: dict, operators: str, *, threads: Optiona
 
 
 def my_program(folder: Path) -> Path:
-    """Where this Paddle's program lies in an exported folder."""
+    """Path of this Paddle's program in an exported folder."""
     return folder / (PROGRAMS[0] if int(paddle.__version__.partition(".")[0] or 0) >= 3 else PROGRAMS[1])
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16; False where Linux does not tell."""
+    """Whether this processor has AVX-512 BF16; False if Linux does not say."""
     path = Path("/proc/cpuinfo")
     return path.exists() and "avx512_bf16" in path.read_text().split()
 

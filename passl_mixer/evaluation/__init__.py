@@ -1,1 +1,1 @@
-"""What an encoder is worth: features, kNN and probes on them, classification by words."""
+"""Evaluation of encoders: features, kNN and probes on them, zero-shot classification."""

@@ -1,4 +1,4 @@
-"""What an encoder's features are worth, beside the same encoder untrained and bare pixels."""
+"""Evaluation of an encoder, beside the same encoder untrained and raw pixels."""
 from typing import Callable
 
 import numpy as np
@@ -6,22 +6,24 @@ import numpy as np
 from passl_mixer import runtime
 from passl_mixer.build import build_untrained, resolve
 from passl_mixer.checkpoint import load_arrays, load_encoder, read_checkpoint
-from passl_mixer.config import Config, check_items
+from passl_mixer.config import Config
 from passl_mixer.data import build_dataset, build_views
 from passl_mixer.evaluation.features import Subset, encoder_features, extract, raw_pixels
 from passl_mixer.evaluation.probes import few_label_accuracy, knn_accuracy, linear_probe
 from passl_mixer.log import table
+from passl_mixer.schema import check_items
 
 
-def measure(encode: Callable, train, test, views, settings, items, *, num_workers: int = 2) -> dict:
-    """The accuracies asked for, on one pass of feature extraction.
+def probe_accuracies(encode: Callable, train, test, views, settings, items, *, num_workers: int = 2) -> dict:
+    """Accuracies of an encoder after one pass of feature extraction.
 
     Args:
         encode: images [B, 3, H, W] -> features [B, D].
-        train, test: labelled datasets; the first votes or trains, the second is classified.
+        train, test: labelled datasets; the first trains the classifiers, the second is classified.
         views: evaluation views.
         settings: the configuration's ``evaluate`` section.
         items: of knn, linear, labels_1, labels_10.
+        num_workers: loader threads.
     Returns:
         ``{item: accuracy}``, 0 to 1.
     """
@@ -29,47 +31,55 @@ def measure(encode: Callable, train, test, views, settings, items, *, num_worker
     common = {"batch_size": settings.batch_size, "num_workers": num_workers}
     bank, bank_labels = extract(encode, train, views, limit=limit, **common)
     queries, labels = extract(encode, test, views, **common)
-    found = {}
+    result = {}
     for item in items:
         if item == "knn":
             rows = np.arange(len(bank))
             if limit is None and settings.knn.bank_images:
                 rows = Subset(train, min(settings.knn.bank_images, len(bank))).indices
-            found[item] = knn_accuracy(bank[rows], bank_labels[rows], queries, labels,
+            result[item] = knn_accuracy(bank[rows], bank_labels[rows], queries, labels,
                                        k=settings.knn.k, temperature=settings.knn.temperature)
         elif item == "linear":
-            found[item] = linear_probe(bank, bank_labels, queries, labels, **settings.linear)
+            result[item] = linear_probe(bank, bank_labels, queries, labels, **settings.linear)
         else:
-            found[item] = few_label_accuracy(bank, bank_labels, queries, labels,
+            result[item] = few_label_accuracy(bank, bank_labels, queries, labels,
                                              labels_per_class=int(item.rpartition("_")[2]), **settings.few_labels)
-    return found
+    return result
 
 
-def evaluation(config: Config, encode: Callable, items) -> dict:
+def evaluate_features(config: Config, encode: Callable, items) -> dict:
     """Accuracies of an encoder on a configuration's data.
 
     Args:
         config: the configuration.
-        encode: images [B, 3, H, W] -> features [B, D], as ``encoder_features`` makes it or ``raw_pixels``.
+        encode: images [B, 3, H, W] -> features [B, D], from ``encoder_features``, or ``raw_pixels``.
         items: of knn, linear, labels_1, labels_10.
     Returns:
         ``{item: accuracy}``, 0 to 1.
     """
     data, labelled = config.data, config.data.eval_dataset or config.data.dataset
-    return measure(encode, build_dataset(labelled, "train"), build_dataset(labelled, "test"),
+    return probe_accuracies(encode, build_dataset(labelled, "train"), build_dataset(labelled, "test"),
                    build_views(data.eval_views), config.evaluate, items, num_workers=data.num_workers)
 
 
-def compare(config: Config, pretrained, untrained, items) -> dict:
-    """``{item: {"pretrained", "untrained", "raw_pixels"}}``: an encoder beside itself untrained and bare pixels."""
+def compare_encoders(config: Config, pretrained, untrained, items) -> dict:
+    """Accuracies of an encoder beside the same encoder untrained and raw pixels.
+
+    Args:
+        config: the configuration.
+        pretrained, untrained: encoders, [B, 3, H, W] -> [B, D].
+        items: of knn, linear, labels_1, labels_10.
+    Returns:
+        ``{item: {"pretrained": accuracy, "untrained": ..., "raw_pixels": ...}}``, 0 to 1.
+    """
     encoders = {"pretrained": encoder_features(pretrained), "untrained": encoder_features(untrained),
                 "raw_pixels": raw_pixels}
-    found = {who: evaluation(config, encode, items) for who, encode in encoders.items()}
-    return {item: {who: round(found[who][item], 4) for who in encoders} for item in items}
+    result = {who: evaluate_features(config, encode, items) for who, encode in encoders.items()}
+    return {item: {who: round(result[who][item], 4) for who in encoders} for item in items}
 
 
 def classifier_accuracy(config: Config, method) -> float:
-    """Share of the test images, 0 to 1, whose class the classifier that ``supervised`` trained ranks first."""
+    """Top-1 accuracy, 0 to 1, of the classifier of method ``supervised`` on the test images."""
     def scores(images):
         return method.head(method.backbone(images))
 
@@ -86,48 +96,48 @@ def classifier_accuracy(config: Config, method) -> float:
     return float((ranked.argmax(axis=1) == labels).mean())
 
 
-def report(config: Config, method, items, *, baselines: bool = True) -> dict:
-    """Everything asked for, of a trained method.
+def evaluate_method(config: Config, method, items, *, baselines: bool = True) -> dict:
+    """Accuracies of a trained method.
 
     Args:
         config: the configuration.
-        method: as ``build_method`` makes it.
+        method: from ``build_method``.
         items: of classifier, knn, linear, labels_1, labels_10.
-        baselines: measure the untrained encoder and raw pixels too, which have no classifier.
+        baselines: evaluate the untrained encoder and raw pixels too, which have no classifier.
     Returns:
         ``{item: {"pretrained": accuracy, "untrained": ..., "raw_pixels": ...}}``, 0 to 1, in the order of ``items``.
     """
-    found, probes = {}, [item for item in items if item != "classifier"]
+    result, probes = {}, [item for item in items if item != "classifier"]
     if probes and baselines:
-        found = compare(config, method.encoder, build_untrained(config).encoder, probes)
+        result = compare_encoders(config, method.encoder, build_untrained(config).encoder, probes)
     elif probes:
-        alone = evaluation(config, encoder_features(method.encoder), probes)
-        found = {item: {"pretrained": round(value, 4)} for item, value in alone.items()}
+        alone = evaluate_features(config, encoder_features(method.encoder), probes)
+        result = {item: {"pretrained": round(value, 4)} for item, value in alone.items()}
     if "classifier" in items:
-        found["classifier"] = {"pretrained": round(classifier_accuracy(config, method), 4)}
-    return {item: found[item] for item in items}
+        result["classifier"] = {"pretrained": round(classifier_accuracy(config, method), 4)}
+    return {item: result[item] for item in items}
 
 
-def comparison_table(found: dict) -> str:
-    """The result of ``report`` as text, in percent."""
+def comparison_table(result: dict) -> str:
+    """The result of ``evaluate_method`` as text, in percent."""
     names = {"knn": "kNN", "linear": "linear probe, all labels", "labels_1": "1 label per class",
              "labels_10": "10 labels per class", "classifier": "the trained classifier"}
-    columns = list(max(found.values(), key=len))
+    columns = list(max(result.values(), key=len))
     rows = [[names[item], *(f"{100 * row[who]:.1f}" if who in row else "-" for who in columns)]
-            for item, row in found.items()]
+            for item, row in result.items()]
     return table(rows, ["accuracy in %", *(who.replace("_", " ") for who in columns)])
 
 
 def evaluate_checkpoint(config: Config, path, items, *, baselines: bool = True) -> dict:
-    """Measure a checkpoint and print the table; with ``baselines`` beside the untrained encoder and raw pixels.
+    """Evaluate a checkpoint and print the table.
 
     Args:
         config: the configuration; its backbone must be the checkpoint's.
         path: checkpoint file.
         items: of classifier, knn, linear, labels_1, labels_10.
-        baselines: measure the untrained encoder and raw pixels too.
+        baselines: evaluate the untrained encoder and raw pixels too.
     Returns:
-        As ``report``.
+        As ``evaluate_method``.
     """
     check_items(items, config)
     runtime.select_device(config.train.device)
@@ -137,6 +147,6 @@ def evaluate_checkpoint(config: Config, path, items, *, baselines: bool = True) 
     if "classifier" in items:
         load_arrays(method, read_checkpoint(path)[0], str(path))
     print(f"{config.model.backbone.name} from {path} (step {meta['step']}, epoch {meta['epoch']})", flush=True)
-    found = report(config, method, items, baselines=baselines)
-    print(comparison_table(found), flush=True)
-    return found
+    result = evaluate_method(config, method, items, baselines=baselines)
+    print(comparison_table(result), flush=True)
+    return result

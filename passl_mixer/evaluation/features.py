@@ -1,4 +1,4 @@
-"""Features of labelled images, computed once for all classifiers of ``probes``.  Shapes: N images, D features."""
+"""Features of labelled images, computed once for all classifiers in ``probes``.  Shapes: N images, D features."""
 from typing import Callable, Optional
 
 import numpy as np
@@ -14,10 +14,10 @@ def extract(encode: Callable, dataset, views, *, batch_size: int, num_workers: i
 
     Args:
         encode: images [B, 3, H, W] -> features [B, D].
-        dataset, views: as built by ``build_dataset`` and ``build_views``; one view per image.
+        dataset, views: from ``build_dataset`` and ``build_views``; one view per image.
         batch_size: images per forward pass.
         num_workers: loader threads.
-        limit: use this many images, drawn evenly over the dataset; None for all.
+        limit: number of images, spaced evenly over the dataset; None: all.
     Returns:
         ``(features float32 [N, D], labels int64 [N])``.
     Raises:
@@ -41,7 +41,7 @@ def extract(encode: Callable, dataset, views, *, batch_size: int, num_workers: i
 
 
 class Subset:
-    """Every class in its share: ``limit`` images at even distances of the dataset ordered by class."""
+    """A stratified subset: ``limit`` images, spaced evenly over the dataset ordered by class."""
 
     def __init__(self, dataset, limit: int):
         order = np.argsort(dataset.labels, kind="stable")
@@ -52,12 +52,12 @@ class Subset:
         return len(self.indices)
 
     def image(self, index: int) -> np.ndarray:
-        """Picture ``index`` of the subset, uint8 [H, W, 3]."""
+        """Image ``index`` of the subset, uint8 [H, W, 3]."""
         return self.dataset.image(int(self.indices[index]))
 
 
 def encoder_features(encoder) -> Callable:
-    """The encoder in evaluation mode as a function for ``extract``; its mode is put back after every call."""
+    """The encoder in evaluation mode as a function for ``extract``; every call restores its mode."""
     def encode(images):
         was_training = encoder.training
         encoder.eval()
@@ -70,5 +70,5 @@ def encoder_features(encoder) -> Callable:
 
 
 def raw_pixels(images: paddle.Tensor) -> paddle.Tensor:
-    """The baseline encoder: the picture's own numbers, flattened to [B, 3HW]."""
+    """The baseline encoder: pixels of images [B, 3, H, W], flattened to [B, 3 * H * W]."""
     return images.flatten(1)

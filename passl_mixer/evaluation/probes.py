@@ -19,44 +19,48 @@ def knn_accuracy(bank, bank_labels, queries, labels, *, k: int, temperature: flo
     """Accuracy of the weighted k-nearest-neighbour classifier under cosine similarity.
 
     Args:
-        bank: features [N, D] that vote. bank_labels: int64 [N].
-        queries: features [M, D] to classify. labels: int64 [M], the truth.
+        bank: features of the neighbours, [N, D].
+        bank_labels: int64 [N].
+        queries: features to classify, [M, D].
+        labels: of the queries, int64 [M].
         k: neighbours; at most N.
         temperature: votes weigh exp(similarity / temperature); > 0.
-        query_block, bank_block: rows compared at a time; memory is their product, whatever N and M.
+        query_block, bank_block: rows compared at a time; memory is their product, for any N and M.
     Returns:
-        Share of queries classified rightly, 0 to 1.
+        Fraction of queries classified correctly, 0 to 1.
     Raises:
-        BadInput: k larger than the bank.
+        BadInput: k larger than the bank, or a temperature that is not positive.
     """
+    if not temperature > 0:
+        raise BadInput(f"evaluate.knn.temperature is {temperature}, expected a number above 0")
     if k > len(bank):
         raise BadInput(f"evaluate.knn.k is {k} but the bank holds {len(bank)} images; expected k <= bank images")
     classes = int(max(bank_labels.max(), labels.max())) + 1
-    right = 0
+    correct = 0
     with paddle.no_grad():
         for start in range(0, len(queries), query_block):
             block = F.normalize(paddle.to_tensor(queries[start:start + query_block]), axis=1)
             similarity, voters = _nearest_neighbours(block, bank, bank_labels, k, bank_block)
             votes = paddle.exp((similarity - similarity.max(axis=1, keepdim=True)) / temperature)
             scores = (F.one_hot(voters, classes) * votes.unsqueeze(-1)).sum(axis=1)
-            right += int((scores.argmax(axis=1).numpy() == labels[start:start + query_block]).sum())
-    return right / len(queries)
+            correct += int((scores.argmax(axis=1).numpy() == labels[start:start + query_block]).sum())
+    return correct / len(queries)
 
 
 def _nearest_neighbours(block, bank, bank_labels, k, bank_block):
-    """Similarities and labels [b, k] of the k best of the bank, merged block by block."""
+    """Similarities and labels [b, k] of the k nearest features of the bank, merged block by block."""
     best, best_labels = None, None
     for start in range(0, len(bank), bank_block):
         part = F.normalize(paddle.to_tensor(bank[start:start + bank_block]), axis=1)
         similarity = paddle.matmul(block, part, transpose_y=True)
         part_labels = paddle.to_tensor(bank_labels[start:start + bank_block]).astype("int64")
         top, index = paddle.topk(similarity, min(k, part.shape[0]), axis=1)
-        found = paddle.gather(part_labels, index.flatten()).reshape(index.shape)
+        labels = paddle.gather(part_labels, index.flatten()).reshape(index.shape)
         if best is None:
-            best, best_labels = top, found
+            best, best_labels = top, labels
             continue
         best, keep = paddle.topk(paddle.concat([best, top], axis=1), k, axis=1)
-        best_labels = paddle.take_along_axis(paddle.concat([best_labels, found], axis=1), keep, axis=1)
+        best_labels = paddle.take_along_axis(paddle.concat([best_labels, labels], axis=1), keep, axis=1)
     return best, best_labels
 
 
@@ -69,14 +73,16 @@ def linear_probe(train, train_labels, test, test_labels, *, epochs: int, lr: flo
     arXiv:2002.05709, appendix B.6, without augmentation and without Nesterov's form.
 
     Args:
-        train, test: features [N, D], [M, D]. train_labels, test_labels: int64.
+        train, test: features [N, D], [M, D].
+        train_labels, test_labels: int64 [N], [M].
         epochs: passes over the training features.
-        lr: of the first step, for batches of 256; scaled linearly with the batch. It is for rows of length 1: larger
-            than the rates of published linear evaluations, which are for features as a network gives them.
-        batch_size: features per step. weight_decay: L2 factor on the weights.
+        lr: of the first step, for batches of 256; scaled linearly with the batch. It is for rows of length 1, so larger
+            than the rates of published linear evaluations, which are for unscaled features.
+        batch_size: features per step.
+        weight_decay: L2 factor on the weights.
         seed: of the order of batches.
     Returns:
-        Share of test features classified rightly, 0 to 1.
+        Fraction of test features classified correctly, 0 to 1.
     """
     mean, deviation = train.mean(axis=0), train.std(axis=0) + 1e-6
     train, test = (train - mean) / deviation, (test - mean) / deviation
@@ -108,7 +114,7 @@ def linear_probe(train, train_labels, test, test_labels, *, epochs: int, lr: flo
 
 
 def _with_ones(x: np.ndarray) -> np.ndarray:
-    """The features with a column of ones for the bias."""
+    """Features with a column of ones for the bias, [N, D + 1]."""
     return np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1).astype(np.float32)
 
 
@@ -116,19 +122,20 @@ def few_label_accuracy(train, train_labels, test, test_labels, *, labels_per_cla
                        seed: int = 0, iterations: int = 200) -> float:
     """Mean accuracy of L2-regularised logistic regressions, each on a few labelled images per class.
 
-    Features are centred with the mean of all training images (labels are not needed for that) and scaled to unit length
-    (Wang et al. 2019, "SimpleShot", arXiv:1911.04623, section 3.1: CL2N). All draws are fitted at once by Nesterov's
-    method, whose step follows from the smoothness of the loss.
+    Features are centred with the mean of all training images, labelled or not, and scaled to unit length (Wang et al.
+    2019, "SimpleShot", arXiv:1911.04623, section 3.1: CL2N). All draws are fitted at once by Nesterov's method, whose
+    step follows from the smoothness of the loss.
 
     Args:
-        train, test: features [N, D], [M, D]. train_labels, test_labels: int64.
+        train, test: features [N, D], [M, D].
+        train_labels, test_labels: int64 [N], [M].
         labels_per_class: labelled images drawn for each class, without replacement.
         draws: independent draws; the mean over them is returned.
         l2: weight of ||W||^2 / 2; > 0.
-        seed: of the draws; the same seed draws the same images whatever the features.
+        seed: of the draws, which do not depend on the features.
         iterations: of Nesterov's method.
     Returns:
-        Mean share of test features classified rightly, 0 to 1.
+        Mean fraction of test features classified correctly, 0 to 1.
     Raises:
         BadInput: a class has fewer images than ``labels_per_class``.
     """
@@ -136,7 +143,7 @@ def few_label_accuracy(train, train_labels, test, test_labels, *, labels_per_cla
     members = [np.flatnonzero(train_labels == c) for c in classes]
     smallest = min(map(len, members))
     if smallest < labels_per_class:
-        raise BadInput(f"{labels_per_class} labels per class asked for, but a class has {smallest} images; "
+        raise BadInput(f"{labels_per_class} labels per class are more than the {smallest} images of a class; "
                        "remove it from evaluate.at_end")
     mean = train.mean(axis=0)
     train, test = _normalise(train - mean), _normalise(test - mean)
@@ -154,14 +161,14 @@ def _logistic_regression(x: np.ndarray, y: np.ndarray, l2: float, iterations: in
     """Weights [T, D, C] of least mean cross entropy + l2 ||W||^2 / 2; unit rows x [T, n, D], one-hot y [T, n, C]."""
     step = 1.0 / (0.5 + l2)                   # the softmax Hessian is at most 1/2 for rows of unit length
     root = np.sqrt(l2 * step)
-    pull = (1 - root) / (1 + root)
-    w = ahead = np.zeros((x.shape[0], x.shape[2], y.shape[2]), np.float32)
+    momentum = (1 - root) / (1 + root)
+    w = lookahead = np.zeros((x.shape[0], x.shape[2], y.shape[2]), np.float32)
     for _ in range(iterations):
-        logits = x @ ahead
+        logits = x @ lookahead
         p = np.exp(logits - logits.max(axis=2, keepdims=True))
         p /= p.sum(axis=2, keepdims=True)
-        gradient = np.swapaxes(x, 1, 2) @ (p - y) / x.shape[1] + l2 * ahead
-        following = ahead - step * gradient
-        ahead = following + pull * (following - w)
+        gradient = np.swapaxes(x, 1, 2) @ (p - y) / x.shape[1] + l2 * lookahead
+        following = lookahead - step * gradient
+        lookahead = following + momentum * (following - w)
         w = following
     return w

@@ -1,4 +1,4 @@
-"""Zero-shot classification: an image belongs to the class whose words have the nearest embedding.
+"""Zero-shot classification: an image gets the class whose prompts have the nearest embedding.
 
 The vector of a class is the mean of its prompts' normalised embeddings, normalised again.
 
@@ -22,12 +22,12 @@ from passl_mixer.text.prompts import class_prompts
 
 
 def classifier(encode_text: Callable, tokenizer, prompts: Sequence[Sequence[str]], *, batch_size: int = 256):
-    """The vectors of classes.
+    """Class vectors from prompts.
 
     Args:
         encode_text: token ids [P, L] -> normalised embeddings [P, D].
         tokenizer: has ``encode_batch(texts) -> int32 [P, L]``.
-        prompts: C lists of texts, each with one or more.
+        prompts: C non-empty lists of strings.
         batch_size: prompts per forward pass.
     Returns:
         float32 [D, C]; columns have length 1.
@@ -43,10 +43,17 @@ def classifier(encode_text: Callable, tokenizer, prompts: Sequence[Sequence[str]
 
 
 def top_k_hits(scores: np.ndarray, labels: np.ndarray, k: int) -> int:
-    """How many of N images have their label [N] among the k best scores [N, C]; a tie counts against the label, so that
-    an encoder that has collapsed gets nothing right."""
+    """Number of images whose label is among the k best scores.
+
+    A tie counts against the label, so that a collapsed encoder scores 0.
+
+    Args:
+        scores: [N, C].
+        labels: class indices, [N].
+        k: >= 1.
+    """
     own = scores[np.arange(len(labels)), labels]
-    place = (scores >= own[:, None]).sum(axis=1)        # 1 for the best; 0 where a score is not a number
+    place = (scores >= own[:, None]).sum(axis=1)        # 1 for the best; 0 if the score is NaN
     return int(((place >= 1) & (place <= k)).sum())
 
 
@@ -56,12 +63,13 @@ def evaluate_zero_shot(config: Config, path, lines: Sequence[str], where: str) -
     Args:
         config: the configuration; ``data.eval_dataset``, or else ``data.dataset``, has the images.
         path: checkpoint file of a method with ``encode_image`` and ``encode_text``.
-        lines: of the prompt file, see ``class_prompts``.
+        lines: of the prompt file, as in ``class_prompts``.
         where: the prompt file, for messages.
     Returns:
         ``{"top1", "top5"}`` as fractions, and ``{"images", "classes", "prompts"}`` as counts; no top5 below 6 classes.
     Raises:
-        BadInput: a method without text, images without classes, prompts that do not fit, another model's checkpoint.
+        BadInput: a method without text encoder, images without classes, prompts that do not fit, or a checkpoint of
+            another model.
     """
     runtime.select_device(config.train.device)
     config = resolve(config)
@@ -80,11 +88,11 @@ def evaluate_zero_shot(config: Config, path, lines: Sequence[str], where: str) -
     embedded, labels = extract(method.encode_image, dataset, build_views(config.data.eval_views),
                                batch_size=config.evaluate.batch_size, num_workers=config.data.num_workers)
     scores, count = embedded @ vectors, len(labels)
-    found = {f"top{k}": top_k_hits(scores, labels, k) for k in (1, 5) if k < len(prompts)}
-    said = ", ".join(f"{key.replace('top', 'top-')} {100 * hits / count:.1f} % ({hits} of {count})"
-                     for key, hits in found.items())
+    hits_of = {f"top{k}": top_k_hits(scores, labels, k) for k in (1, 5) if k < len(prompts)}
+    words = ", ".join(f"{key.replace('top', 'top-')} {100 * hits / count:.1f} % ({hits} of {count})"
+                      for key, hits in hits_of.items())
     total = sum(map(len, prompts))
     print(f"{config.model.backbone.name} from {path} (step {meta['step']}, epoch {meta['epoch']})\n"
-          f"zero-shot, {len(prompts)} classes, {total} prompts: {said}", flush=True)
-    return {**{key: hits / count for key, hits in found.items()}, "images": count, "classes": len(prompts),
+          f"zero-shot, {len(prompts)} classes, {total} prompts: {words}", flush=True)
+    return {**{key: hits / count for key, hits in hits_of.items()}, "images": count, "classes": len(prompts),
             "prompts": total}

@@ -45,18 +45,22 @@ def build_head(cfg, in_features: Optional[int] = None):
 
 
 def require_projector(head, method: str) -> None:
-    """Refuse a zero-initialised classifier where embeddings are needed: it maps every image to zero."""
+    """Refuse a zero-initialised classifier where embeddings are needed: it maps every image to zero.
+
+    Raises:
+        BadInput: ``head`` is a ``LinearHead``; ``method`` is named in the message.
+    """
     if isinstance(head, LinearHead):
         raise BadInput(f"method {method!r} needs a projector, got the linear classifier; "
                        "set model.head to {name: mlp, layers: 2, out: 128}")
 
 
 def build_predictor(entry: dict, projector, method: str):
-    """Build the second head of a method, from the projector's embeddings to predictions of the same width.
+    """Build a predictor, from the projector's embeddings [B, D] to predictions [B, D].
 
     Args:
         entry: a head entry; ``name`` may be left out (mlp), and so may ``out``.
-        projector: the head whose embeddings it takes, ``out_features`` wide.
+        projector: the head whose embeddings it takes, D = ``out_features``.
         method: name of the method, for messages.
     Raises:
         BadInput: a classifier, unknown options, or an ``out`` that is not the projector's.

@@ -10,6 +10,8 @@ class LinearHead(nn.Layer):
     Args:
         in_features: D, width of the features.
         num_classes: C, number of classes.
+    Raises:
+        BadInput: a width or a number of classes below 1.
     Source: MLP-Mixer, arXiv:2105.01601, official code (zero-initialised head).
     """
 

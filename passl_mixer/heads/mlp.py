@@ -34,15 +34,15 @@ from passl_mixer.layers.batch_norm import BatchNorm1D
 
 
 class MLPHead(nn.Layer):
-    """Multi-layer perceptron on pooled features.
+    """Multi-layer perceptron on pooled features, [B, in_features] -> [B, out].
 
     Args:
         in_features: width of the features.
         layers: number of linear maps, >= 1.
         hidden: width between them; null takes ``in_features``, as SimCLR and MoCo do.
-        out: width of the result.
-        norm: what stands before each ReLU: "bn" (batch), "ln" (layer) or null (nothing).
-        last_norm: normalise the result too, with a scale but no shift (SimCLR).
+        out: width of the output.
+        norm: normalisation before each ReLU: "bn" (BatchNorm), "ln" (LayerNorm) or null (none).
+        last_norm: normalise the output too, with a scale but no shift (SimCLR).
         last_affine: whether that norm has its scale; false: neither scale nor shift (SimSiam, MoCo v3).
         hidden_bias: biases of all linear maps but the last; null: only where no norm follows, as its shift
             does the same.

@@ -1,1 +1,1 @@
-"""Other frameworks: our backbones in their trainers. Importing this imports none."""
+"""Our backbones in the trainers of other frameworks. Importing this package imports no other framework."""

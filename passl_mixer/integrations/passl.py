@@ -8,23 +8,23 @@ from passl.engine.trainer import Trainer
 
 In PASSL's YAML a backbone of ours then takes its own options and three more: ``output``, ``pretrained`` and
 ``frozen_stages`` (``passl_layers.HostBackbone``). Set the neck's or head's ``in_channels``, and BYOL's
-``embedding_dim``, to its ``num_features``. Which output each PASSL model takes is the table of ``passl_checks``; the
-default, pooled features as a map of one position, suits MoCo, SimCLR, BYOL and Classification alike.
+``embedding_dim``, to its ``num_features``. ``passl_checks`` has a table of the outputs that each PASSL model takes. The
+default, pooled features as a map of one position, fits MoCo, SimCLR, BYOL and Classification.
 
-PASSL imports ``paddle.fluid``, which Paddle 2.5 began to take apart: ``passl_shim`` provides it to PASSL alone.
+PASSL imports ``paddle.fluid``, which Paddle began to remove in 2.5: ``passl_shim`` provides it to PASSL alone.
 
-Mended in PASSL at registration, none of it changing what a method computes (``passl_mends.MENDS``):
+Fixed in PASSL at registration, without a change of what a method computes (``passl_mends.MENDS``):
 - MoCo's batch shuffle calls ``.cuda()``: an error on a CPU.
-- Accuracies of PASSL have shape [1], and NumPy 2.4 makes no number of that: the log fails.
+- Accuracies of PASSL have shape [1], which NumPy 2.4 does not convert to a number: the log fails.
 - PASSL's ResNet passes ``num_classes`` by position where Paddle has ``width`` now: ResNet-50 fails, ResNet-18 gets
   another width.
-- ByolLRScheduler and ByolClassification name classes that are not there: a NameError when they are built.
-- BYOL draws convolutions anew after ``pretrained`` was loaded: backbones of ours keep what was loaded.
-- Models tell at build which output and which widths they cannot take (``passl_checks``).
+- ByolLRScheduler and ByolClassification name missing classes: a NameError when they are built.
+- BYOL initialises convolutions again after ``pretrained`` was loaded: backbones of ours keep the loaded weights.
+- Models check at build which output and which widths they can take (``passl_checks``).
 
 Repaired with ``repair=True`` only, because results change (``passl_mends.REPAIRS``):
 - BYOL's target network is never updated: it now is, after every optimiser step.
-- Resuming looks for the key 'lr_scheduler' where 'lr_sheduer' was saved, and repeats the last epoch.
+- Resuming reads the key 'lr_scheduler', but 'lr_sheduer' was saved, and repeats the last epoch.
 - ``seed`` is not read at all; now it is, 0 included.
 """
 import importlib
@@ -45,19 +45,19 @@ REQUIRED = {"cv2": "opencv-python-headless", "ftfy": "ftfy", "PIL": "pillow", "r
 def register(*, output: str = "pooled", repair: bool = False) -> list:
     """Add every backbone and head of ours to the installed PASSL.
 
-    Names that PASSL has itself (``ResNet``, ``ClasHead``) stay PASSL's. Calling again changes ``output`` and can add
-    the repairs; repairs stay until the process ends. On an error nothing has been registered or mended.
+    Names of PASSL's own (``ResNet``, ``ClasHead``) stay PASSL's. A second call changes ``output`` and can add the
+    repairs; repairs stay until the process ends. After an error nothing is registered or changed.
 
     Args:
-        output: what a backbone gives whose YAML does not say: "pooled" [B, C, 1, 1], "map" [B, C, H', W'] or
-            "vector" [B, C].
-        repair: also repair what PASSL computes wrongly (see above).
+        output: output of a backbone if its YAML has none: "pooled" [B, C, 1, 1], "map" [B, C, H', W'] or "vector"
+            [B, C].
+        repair: also repair results that PASSL computes wrongly (see above).
     Returns:
-        The names registered, backbones first.
+        The registered names, backbones first.
     Raises:
         BadInput: PASSL or a package it needs is missing or of another version, Paddle is missing or older than 2.5, a
-            name is taken by somebody else, or an unknown output.
-    Source: the list of defects is measured on passl 0.0.4 with Paddle 3.3.1 and NumPy 2.4.
+            name is taken by another package, or an unknown output.
+    Source: the defects were seen on passl 0.0.4 with Paddle 3.3.1 and NumPy 2.4.
     """
     _check_installed()
     _import_required()
@@ -79,15 +79,15 @@ def register(*, output: str = "pooled", repair: bool = False) -> list:
 
 
 def _check_installed() -> None:
-    """Raise ``BadInput`` unless this is the PASSL whose defects are known, on a Paddle that it is mended for."""
+    """Raise ``BadInput`` unless PASSL has the known version and all packages are installed."""
     if importlib.util.find_spec(HOST) is None:
         raise BadInput(f"passl is not installed, expected {VERSION}; {INSTALL}")
     try:
-        found = importlib.metadata.version(HOST)
+        installed = importlib.metadata.version(HOST)
     except importlib.metadata.PackageNotFoundError as error:
         raise BadInput(f"there is a passl of unknown version, expected {VERSION} from PyPI; {INSTALL}") from error
-    if found != VERSION:
-        raise BadInput(f"passl {found} is installed, expected {VERSION}; {INSTALL}")
+    if installed != VERSION:
+        raise BadInput(f"passl {installed} is installed, expected {VERSION}; {INSTALL}")
     missing = sorted({name for module, name in REQUIRED.items()
                       if importlib.util.find_spec(module.split(".")[0]) is None})
     if missing:
@@ -97,7 +97,7 @@ def _check_installed() -> None:
 
 
 def _import_required() -> None:
-    """Import what PASSL imports from others, so that nothing but PASSL is imported while ``paddle.fluid`` is there."""
+    """Import the packages that PASSL needs, so that only PASSL is imported while ``paddle.fluid`` is in place."""
     import paddle
     release = re.match(r"(\d+)\.(\d+)", paddle.__version__)
     if release and (0, 0) < tuple(map(int, release.groups())) < (2, 5):     # a build from source says 0.0.0
@@ -107,7 +107,7 @@ def _import_required() -> None:
 
 
 def _free(taken: dict, kind: str, entries: dict) -> dict:
-    """The entries that may be added: those of an earlier call are replaced, PASSL's own names stay PASSL's."""
+    """The entries to add: those of an earlier call are replaced, PASSL's own names stay PASSL's."""
     mine = {}
     for name, entry in entries.items():
         owner = taken.get(name)
@@ -123,6 +123,6 @@ def _checks(models, backbones, passl_checks) -> list:
     """Rows for ``mend``: the checks around the constructors of PASSL's models."""
     def row(name):
         cls = models.get(name)
-        return (f"{cls.__module__}:{name}.__init__", "tells at build what it cannot take",
+        return (f"{cls.__module__}:{name}.__init__", "checks at build what it can take",
                 lambda original: passl_checks.checked(original, name, backbones))
     return [row(name) for name in passl_checks.MODELS]

@@ -1,4 +1,4 @@
-"""Whether a PASSL model can take what a backbone of ours gives; told when the model is built.
+"""Checks, when a PASSL model is built, whether it can take the output of a backbone of ours.
 
 | PASSL 0.0.4 | takes |
 |---|---|
@@ -27,7 +27,7 @@ FLAT = ("pooled", "vector")
 
 
 def _taken(cfg) -> tuple:
-    """Outputs that a neck or head can take, and the words for them; everything for those that are not PASSL's."""
+    """``(outputs, description)``: the outputs that a neck or head can take; all of them if it is not PASSL's."""
     name = cfg["name"]
     if name not in POOLING:
         return FIXED.get(name, ANY), name
@@ -40,7 +40,7 @@ def check_shapes(model: str, arguments, entries) -> bool:
 
     Args:
         model: PASSL's name of the model.
-        arguments: its constructor's: backbone (or architecture), neck, head, as configured.
+        arguments: of its constructor: backbone (or architecture), neck, head, as configured.
         entries: PASSL's registry of backbones.
     Returns:
         Whether the backbone is ours.
@@ -70,12 +70,14 @@ def check_shapes(model: str, arguments, entries) -> bool:
 
 
 def check_widths(arguments, width: int, name: str) -> None:
-    """Refuse widths written for another backbone; told after the backbone is built.
+    """Refuse widths that do not fit the backbone, after it is built.
 
     Args:
-        arguments: as for ``check_shapes``.
+        arguments: as in ``check_shapes``.
         width: ``num_features`` of the backbone.
         name: of the backbone, for messages.
+    Raises:
+        BadInput: a configured width differs.
     """
     written = {f"{part}.in_channels": (arguments.get(part) or {}).get("in_channels") for part in ("neck", "head")}
     if (arguments.get("neck") or {}).get("name"):
@@ -89,7 +91,13 @@ def check_widths(arguments, width: int, name: str) -> None:
 
 
 def checked(original, model: str, entries):
-    """``__init__`` of a PASSL model with these checks around it."""
+    """Wrap the ``__init__`` of a PASSL model with these checks.
+
+    Args:
+        original: the ``__init__``.
+        model: PASSL's name of the model.
+        entries: PASSL's registry of backbones.
+    """
     signature = inspect.signature(original)
 
     def __init__(self, *args, **kwargs):

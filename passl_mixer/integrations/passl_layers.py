@@ -1,4 +1,4 @@
-"""Our backbones and heads with the outside that PASSL's models expect.
+"""Our backbones and heads with the interface that PASSL's models expect.
 
 Shapes: B images, C = ``num_features``, H' x W' positions.
 """
@@ -11,12 +11,16 @@ from passl_mixer.backbones import build_backbone
 from passl_mixer.errors import BadInput, nearest
 from passl_mixer.heads import build_head
 
-# What a backbone gives: [B, C, 1, 1], [B, C, H', W'] or [B, C].
+# Outputs of a backbone: [B, C, 1, 1], [B, C, H', W'] or [B, C].
 OUTPUTS = ("pooled", "map", "vector")
 
 
 def check_output(output: str) -> str:
-    """``output`` if it is one of ``OUTPUTS``, ``BadInput`` otherwise."""
+    """Check the name of an output and return it.
+
+    Raises:
+        BadInput: not one of ``OUTPUTS``.
+    """
     if output not in OUTPUTS:
         raise BadInput(f"output is {output!r}, expected one of {', '.join(OUTPUTS)}"
                        f"{nearest(str(output), OUTPUTS) if isinstance(output, str) else ''}")
@@ -24,7 +28,10 @@ def check_output(output: str) -> str:
 
 
 def normalised_map(net, images):
-    """[B, C, H', W'] whose mean over positions is the feature vector (but for a ViT that pools its class token)."""
+    """Last map [B, C, H', W'] of images [B, 3, H, W], normalised as the features.
+
+    Its mean over positions is the feature vector, except for a ViT that pools its class token.
+    """
     last_bchw = net.feature_maps(images)[-1]
     if not (hasattr(net, "stages") and hasattr(net, "norm")):
         return last_bchw
@@ -33,15 +40,15 @@ def normalised_map(net, images):
 
 
 def num_stages(net) -> int:
-    """Stages that ``frozen_stages`` counts: the stages of a staged network, the blocks of any other."""
+    """Number of stages for ``frozen_stages``: the stages of a network with stages, the blocks of any other."""
     return len(net.stages if hasattr(net, "stages") else net.blocks)
 
 
 def frozen_parts(net, count: int) -> list:
-    """Layers and parameters before the end of stage ``count``: 0 gives the stem alone, all stages the whole network.
+    """Layers and parameters before the end of stage ``count``; 0: the stem alone, all stages: the whole network.
 
-    A layer between two stages belongs to the later one (in ConvMLP, whose stages hold theirs, to the earlier one).
-    What stands in no list of stages is the stem, but for the last norm.
+    A layer between two stages belongs to the later one; in ConvMLP, where it is part of a stage, to the earlier one.
+    Layers outside the stages are the stem, except the last norm.
     """
     if count == num_stages(net):
         return [net]
@@ -59,13 +66,13 @@ def frozen_parts(net, count: int) -> list:
 
 
 class HostBackbone(nn.Layer):
-    """A backbone of ours in the shape that a PASSL model takes.
+    """A backbone of ours with an output that a PASSL model takes.
 
     Args:
         net: the backbone.
         output: "pooled" [B, C, 1, 1], "map" [B, C, H', W'] or "vector" [B, C].
         frozen_stages: -1: nothing; 0: the stem; n: the stem and the first n stages; "all": everything. Frozen
-            parameters get no gradient, frozen layers stay in evaluation mode whatever the model's mode.
+            parameters get no gradient, frozen layers stay in evaluation mode.
     Raises:
         BadInput: an unknown output, or more stages than there are.
     """
@@ -90,7 +97,7 @@ class HostBackbone(nn.Layer):
         return frozen_parts(self.net, self.frozen_stages) if self.frozen_stages >= 0 else []
 
     def forward(self, images):
-        """Features of images [B, 3, H, W], in the shape chosen."""
+        """Features of images [B, 3, H, W], in the shape of ``output``."""
         for part in self._frozen():         # the trainer's train() has just set every layer's mode
             for layer in part.sublayers(include_self=True) if isinstance(part, nn.Layer) else []:
                 layer.training = False
@@ -98,14 +105,14 @@ class HostBackbone(nn.Layer):
 
 
 class PooledMap(nn.Layer):
-    """[B, C] as a map of one position, [B, C, 1, 1]: what poolings, ``reshape`` and ``squeeze`` all take."""
+    """[B, C] to a map of one position, [B, C, 1, 1], which pooling, ``reshape`` and ``squeeze`` all accept."""
 
     def forward(self, features_bc):
         return features_bc.unsqueeze([2, 3])
 
 
 class HostHead(nn.Layer):
-    """A head of ours for PASSL's Classification: pools what is not pooled yet, and has ``loss``."""
+    """A head of ours for PASSL's Classification: pools maps, and has ``loss``."""
 
     def __init__(self, head: nn.Layer):
         super().__init__()
@@ -124,17 +131,24 @@ class HostHead(nn.Layer):
 
 
 class BackboneEntry:
-    """What PASSL's registry calls for one of our names. The options are the YAML's; our registry checks them.
+    """Constructor of a backbone of ours for PASSL's registry.
 
     Args:
         name: our name.
-        output: the shape where the YAML says none.
+        output: output if the YAML has none.
     """
 
     def __init__(self, name: str, output: str):
         self.name, self.output = name, output
 
     def __call__(self, *, output=None, pretrained=None, frozen_stages=-1, **options) -> HostBackbone:
+        """Build the backbone from the options of the YAML.
+
+        Args:
+            output, frozen_stages: as in ``HostBackbone``.
+            pretrained: as in ``build_backbone``.
+            **options: of the backbone; our registry checks them.
+        """
         output = self.output if output is None else output
         net = build_backbone({"name": self.name, "pretrained": pretrained, **options})
         backbone = HostBackbone(net, output=output, frozen_stages=frozen_stages)
@@ -143,7 +157,7 @@ class BackboneEntry:
 
 
 class HeadEntry:
-    """What PASSL's registry calls for a head of ours; ``with_avg_pool`` changes nothing: it pools anyway."""
+    """Constructor of a head of ours for PASSL's registry; ``with_avg_pool`` is ignored: maps are always pooled."""
 
     def __init__(self, name: str):
         self.name = name

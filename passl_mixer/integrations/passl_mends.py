@@ -1,7 +1,7 @@
-"""What stops PASSL 0.0.4 on a CPU, today's Paddle or today's NumPy, mended in place; what a method computes stays.
+"""Fixes of defects that stop PASSL 0.0.4 on a CPU, on today's Paddle or NumPy; what a method computes stays.
 
-Each row of ``MENDS`` is where, why, and a function from what stands there to what shall stand there. The rows of
-``REPAIRS`` change what is computed, and only where ``register(repair=True)`` asks for them.
+Each row of ``MENDS`` has a place, a reason, and a function from the original there to its replacement. The rows of
+``REPAIRS`` change results; ``register(repair=True)`` applies them.
 """
 import functools
 import inspect
@@ -18,6 +18,7 @@ from passl_mixer.integrations.passl_shim import replace_in_view
 
 
 def shuffle_on_any_device(original):
+    """MoCo's batch shuffle of x [B, ...] without ``.cuda()``, on any device."""
     def _batch_shuffle_ddp(self, x):
         if x.place.is_gpu_place():
             return original(self, x)
@@ -33,6 +34,7 @@ def shuffle_on_any_device(original):
 
 
 def scalar_accuracies(original):
+    """PASSL's ``accuracy`` with scalars in place of shape [1]."""
     @functools.wraps(original)
     def accuracy(output, target, topk=(1,)):
         return [value.reshape([]) for value in original(output, target, topk)]
@@ -40,6 +42,7 @@ def scalar_accuracies(original):
 
 
 def resnet_by_keywords(original):
+    """Bases of PASSL's ResNet that pass ``num_classes`` by keyword."""
     parent, = original
 
     class ByKeywords(parent):
@@ -49,6 +52,7 @@ def resnet_by_keywords(original):
 
 
 def byol_schedule(original):
+    """``ByolLRScheduler.__init__`` with the class that exists."""
     warm_cosine = sys.modules[original.__module__].CosinLinearWarmup
 
     def __init__(self, total_image, total_batch, total_steps, warmup_steps, start_lr, end_lr, last_epoch=-1,
@@ -60,6 +64,7 @@ def byol_schedule(original):
 
 
 def byol_classification(original):
+    """``ByolClassification.__init__`` with the class that exists."""
     module = sys.modules[original.__module__]
 
     def __init__(self, backbone, with_sobel=False, head=None):
@@ -72,6 +77,7 @@ def byol_classification(original):
 
 
 def pretrained_survives(original):
+    """BYOL's ``net_init`` that keeps the loaded weights of our backbones."""
     def net_init(self, network):
         ours = [layer for layer in network.sublayers() if isinstance(layer, HostBackbone) and layer.has_pretrained]
         kept = [{name: value.clone() for name, value in layer.state_dict().items()} for layer in ours]
@@ -100,6 +106,7 @@ MENDS = [
 
 
 def moving_target(original):
+    """``Trainer.add_custom_hooks`` with a hook that updates BYOL's target."""
     hooks = sys.modules["passl.hooks"]
     byol = sys.modules[f"{MODELING}.architectures"].BYOL
 
@@ -119,14 +126,15 @@ def moving_target(original):
 
 
 def resume_after_the_epoch(original):
+    """``Trainer.resume`` with the key that was saved, from the next epoch on."""
     reader = sys.modules[original.__module__]
     load = reader.paddle.load
 
     def load_with_key(path):
-        found = load(path)
-        if "lr_sheduer" in found:
-            found.setdefault("lr_scheduler", found["lr_sheduer"])
-        return found
+        checkpoint = load(path)
+        if "lr_sheduer" in checkpoint:
+            checkpoint.setdefault("lr_scheduler", checkpoint["lr_sheduer"])
+        return checkpoint
 
     replace_in_view(reader, load=load_with_key)
 
@@ -137,6 +145,7 @@ def resume_after_the_epoch(original):
 
 
 def seeded(original):
+    """``Trainer.__init__`` that reads the key ``seed``."""
     @functools.wraps(original)
     def __init__(self, cfg):
         seed = cfg.get("seed")
@@ -158,7 +167,11 @@ REPAIRS = [
 
 
 def located(place: str) -> tuple:
-    """``(owner, name, value)`` of ``"module:Class.name"``; ``BadInput`` if this PASSL has no such thing."""
+    """``(owner, name, value)`` of ``"module:Class.name"``.
+
+    Raises:
+        BadInput: this PASSL has no such attribute.
+    """
     module, _, path = place.partition(":")
     *owners, name = path.split(".")
     try:
@@ -172,7 +185,7 @@ def located(place: str) -> tuple:
 
 
 def mend(host, rows) -> None:
-    """Put every row in its place, once all places were found; rows put there before (``host`` remembers) stay."""
+    """Apply every row once, after a check that all places exist; ``host`` records the rows that are applied."""
     done = host.__dict__.setdefault("mended_by_passl_mixer", set())
     waiting = [row for row in rows if row[:2] not in done]
     for place, _, _ in waiting:

@@ -1,8 +1,8 @@
 """The names of ``paddle.fluid`` that PASSL 0.0.4 imports, in today's Paddle.
 
-They stand in ``sys.modules`` while PASSL's modules are imported and are taken away again, so that
-``import paddle.fluid`` fails for everybody else as it does without us. Two of PASSL's modules read ``paddle.fluid``
-while training: those get a view of ``paddle`` that has it.
+They are in ``sys.modules`` while PASSL's modules are imported and are removed again, so that ``import paddle.fluid``
+fails for other packages as before. Two of PASSL's modules use ``paddle.fluid`` during training: they get a view of
+``paddle`` that has it.
 
 Shapes: those of ``paddle.fluid.layers`` in Paddle 2.1, which PASSL was written for.
 """
@@ -11,15 +11,15 @@ import importlib
 import sys
 import types
 
-# With what they import, every module of PASSL that imports ``paddle.fluid``.
+# Importing these imports every module of PASSL that imports ``paddle.fluid``.
 IMPORTERS = ("passl", "passl.engine.trainer", "passl.modeling.backbones.transformer")
-# They say ``paddle.fluid...`` in functions, long after their import.
+# They use ``paddle.fluid`` in functions, after their import.
 LATE_READERS = ("passl.hooks.checkpoint_hook", "passl.solver.builder")
 _ABSENT = object()
 
 
 def fluid_modules() -> dict:
-    """``{"paddle.fluid": module, "paddle.fluid.layers": module, ...}`` with the names that PASSL uses only."""
+    """``{"paddle.fluid": module, "paddle.fluid.layers": module, ...}`` with the names that PASSL uses."""
     import paddle
     from paddle.incubate.optimizer import LarsMomentumOptimizer
 
@@ -30,7 +30,7 @@ def fluid_modules() -> dict:
         return paddle.matmul(x, y, transpose_x, transpose_y) * alpha
 
     def accuracy(input, label, k=1):
-        # Without its axis of length 1: NumPy 2.4 makes no number of such an array, and PASSL's log asks for one.
+        # A scalar: NumPy 2.4 does not convert shape [1] to a number, and PASSL's log needs one.
         return paddle.metric.accuracy(input, label, k).reshape([])
 
     tables = {
@@ -58,7 +58,7 @@ def fluid_modules() -> dict:
 
 @contextlib.contextmanager
 def fluid_in_place(modules: dict):
-    """``import paddle.fluid`` finds ``modules`` inside, and afterwards what it found before."""
+    """Context in which ``import paddle.fluid`` imports ``modules``; afterwards it does what it did before."""
     import paddle
     before = {name: sys.modules.get(name, _ABSENT) for name in modules}
     attribute = paddle.__dict__.get("fluid", _ABSENT)
@@ -79,10 +79,10 @@ def fluid_in_place(modules: dict):
 
 
 def import_host():
-    """Import PASSL with ``paddle.fluid`` in place for it alone; gives the package ``passl``.
+    """Import PASSL with ``paddle.fluid`` in place for it alone; returns the package ``passl``.
 
-    What it imports from others must be imported before, or it would see our ``paddle.fluid`` too (``REQUIRED`` in
-    ``passl_mixer.integrations.passl``).
+    Packages that PASSL imports must be imported before (``REQUIRED`` in ``passl_mixer.integrations.passl``), or they
+    would see our ``paddle.fluid`` too.
     """
     modules = fluid_modules()
     with fluid_in_place(modules):
@@ -96,7 +96,7 @@ def import_host():
 
 
 class _PaddleView(types.ModuleType):
-    """Everything of a module, with some names replaced; for one reader of it."""
+    """A module with some names replaced, for one module that uses it."""
 
     def __init__(self, module, **replaced):
         super().__init__(module.__name__)
@@ -108,5 +108,10 @@ class _PaddleView(types.ModuleType):
 
 
 def replace_in_view(reader, **replaced) -> None:
-    """Give one module of PASSL other functions under names of ``paddle``; nobody else sees them."""
+    """Replace names of ``paddle`` for one module of PASSL.
+
+    Args:
+        reader: the module of PASSL.
+        **replaced: name -> replacement.
+    """
     reader.paddle = _PaddleView(reader.paddle, **replaced)

@@ -57,12 +57,14 @@ class SelfAttention(nn.Layer):
 
 
 def check_block(width: int, num_heads: int, mlp_ratio: float) -> None:
-    """Raise ``BadInput`` unless the heads divide the width and the MLP has a hidden unit.
+    """Check that the heads divide the width and that the MLP has a hidden unit.
 
     Args:
         width: channels of a token.
         num_heads: number of attention heads.
         mlp_ratio: hidden width of the MLP as a multiple of ``width``.
+    Raises:
+        BadInput: they do not fit.
     """
     if width % num_heads:
         raise BadInput(f"num_heads {num_heads} does not divide the width {width}; change num_heads or embed_dim")

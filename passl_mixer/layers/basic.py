@@ -69,7 +69,7 @@ class LayerNorm(nn.LayerNorm):
         self.epsilon = epsilon
 
     def forward(self, x):
-        """x [..., C] normalised, of its shape."""
+        """X [..., C] normalised, of its shape."""
         return ops.layer_norm(x, self.weight, self.bias, self.epsilon)
 
 
@@ -98,7 +98,7 @@ class Mlp(nn.Layer):
         self.fc2 = Linear(hidden, width, init=init, bias_init=bias_init)
 
     def forward(self, x):
-        """x [B, ..., C] to the same shape; maps go through both linear maps as rows, which programs are quicker at."""
+        """X [B, ..., C] to the same shape; maps go through both linear maps as rows, which programs are quicker at."""
         rows = ops.flatten(x, 1, 2) if x.ndim == 4 else x
         y = self.fc2(self.fc1(rows, self.act))
         return y.reshape([-1, *x.shape[1:]]) if x.ndim == 4 else y
@@ -109,6 +109,8 @@ class DropPath(nn.Layer):
 
     Args:
         rate: probability that an image loses the branch, in [0, 1).
+    Raises:
+        BadInput: another rate.
     Source: Huang et al. 2016, arXiv:1603.09382; rescaled by 1 / (1 - rate) as in timm, so
         that evaluation needs no factor.
     """
@@ -124,7 +126,7 @@ class DropPath(nn.Layer):
         return not self.training or self.rate == 0.0
 
     def forward(self, x):
-        """x [B, ...] with the branches of some images zeroed, of its shape."""
+        """X [B, ...] with the branches of some images zeroed, of its shape."""
         if self.keeps_all():
             return x
         keep = 1.0 - self.rate

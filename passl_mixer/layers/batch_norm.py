@@ -98,9 +98,10 @@ def _moments(x, data_format: str):
 
 
 class _Normalise:
-    """``(x - mean) / std * weight + bias`` with the moments of ``x`` over all processes; dx is the textbook's:
+    """``(x - mean) / std * weight + bias`` with the moments of ``x`` over all processes.
 
-    weight / std * (dy - mean of dy - normalised x * mean of (dy * normalised x)), those means over all processes too.
+    The gradient of x is weight / std * (dy - mean of dy - normalised x * mean of (dy * normalised x)), its means over
+    all processes too.
     """
 
     @staticmethod

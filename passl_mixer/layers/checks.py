@@ -7,14 +7,22 @@ ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "quick_gelu")
 
 
 def check_act(act: str) -> str:
-    """Return ``act`` if it is a known activation name, else raise ``BadInput`` naming the nearest one."""
+    """The name of an activation, checked.
+
+    Raises:
+        BadInput: an unknown name; the message has the nearest one.
+    """
     if act not in ACTIVATIONS:
         raise BadInput(f"unknown act {act!r}{nearest(act, ACTIVATIONS)}")
     return act
 
 
 def image_pair(img_size: Union[int, Sequence[int]]) -> Tuple[int, int]:
-    """``(height, width)`` of an ``img_size`` option, which is one integer or a pair; ``BadInput`` for anything else."""
+    """``(height, width)`` of an ``img_size`` option, which is one integer or a pair.
+
+    Raises:
+        BadInput: anything else.
+    """
     pair = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
     if len(pair) != 2 or min(pair) < 1:
         raise BadInput(f"img_size is {img_size!r}, expected one positive integer or [height, width]")
@@ -22,7 +30,11 @@ def image_pair(img_size: Union[int, Sequence[int]]) -> Tuple[int, int]:
 
 
 def patch_grid(img_size: Tuple[int, int], patch_size: int) -> Tuple[int, int]:
-    """Rows and columns of patches in an image of ``img_size`` (height, width); ``BadInput`` if they do not fit."""
+    """Rows and columns of patches in an image of ``img_size`` (height, width).
+
+    Raises:
+        BadInput: a side is not a multiple of ``patch_size``.
+    """
     if any(side % patch_size for side in img_size):
         fits = " x ".join(str(max(round(side / patch_size), 1) * patch_size) for side in img_size)
         raise BadInput(f"img_size {img_size[0]} x {img_size[1]} is not a multiple of patch_size {patch_size}; "
@@ -31,7 +43,11 @@ def patch_grid(img_size: Tuple[int, int], patch_size: int) -> Tuple[int, int]:
 
 
 def check_positive(**options) -> None:
-    """Raise ``BadInput`` for an option (a number or a list of numbers) that is empty or not above zero."""
+    """Check options that are a number or a list of numbers.
+
+    Raises:
+        BadInput: one is empty or not above 0.
+    """
     for name, value in options.items():
         values = list(value) if isinstance(value, (list, tuple)) else [value]
         if not values or min(values) <= 0:
@@ -40,7 +56,11 @@ def check_positive(**options) -> None:
 
 
 def check_same_length(**options) -> None:
-    """Raise ``BadInput`` unless the list options have one entry per stage each."""
+    """Check options that have one entry per stage each.
+
+    Raises:
+        BadInput: their lengths differ.
+    """
     lengths = {name: len(value) for name, value in options.items()}
     if len(set(lengths.values())) != 1:
         words = ", ".join(f"{name} has {length}" for name, length in lengths.items())
@@ -48,12 +68,14 @@ def check_same_length(**options) -> None:
 
 
 def check_images(images, in_chans: int, img_size=None) -> None:
-    """Raise ``BadInput`` unless ``images`` is [B, in_chans, H, W].
+    """Check that images are [B, in_chans, H, W].
 
     Args:
         images: the images; unknown sizes (-1, in an exported program) pass.
         in_chans: expected channels.
         img_size: expected (height, width) in pixels; None for any.
+    Raises:
+        BadInput: another shape.
     """
     shape = list(images.shape)
     if len(shape) != 4 or shape[1] not in (in_chans, -1):

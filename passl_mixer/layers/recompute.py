@@ -35,7 +35,7 @@ def apply_block(block, x, *options):
 
     Args:
         block: a layer from one tensor to one tensor.
-        x: its input.
+        x: its input, [B, ...].
         options: no tensors.
     """
     if not (getattr(block, "recompute", False) and block.training and paddle.in_dynamic_mode()
@@ -97,7 +97,7 @@ def _in_place_of(block, parameters, copies):
 
 
 def _autocast_now():
-    """What ``_autocast_as`` needs to restore the autocast of this moment."""
+    """State of the autocast now, for ``_autocast_as``."""
     tracer = paddle.base.framework._dygraph_tracer()
     level = {paddle.base.core.AmpLevel.O1: "O1", paddle.base.core.AmpLevel.O2: "O2"}.get(tracer._amp_level)
     return level, tracer._amp_dtype

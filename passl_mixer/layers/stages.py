@@ -19,10 +19,12 @@ STEMS = {4: (7, 2), 2: (3, 1)}
 
 
 def check_stages(*, in_chans, stem_stride, embed_dims, depths, mlp_ratios) -> None:
-    """Raise ``BadInput`` unless the options that both families have fit each other.
+    """Check the options that both families have.
 
     Args:
         in_chans, stem_stride, embed_dims, depths, mlp_ratios: as given to the backbone.
+    Raises:
+        BadInput: they do not fit each other.
     """
     check_same_length(embed_dims=embed_dims, depths=depths, mlp_ratios=mlp_ratios)
     check_positive(in_chans=in_chans, embed_dims=embed_dims, depths=depths, mlp_ratios=mlp_ratios)

@@ -37,7 +37,7 @@ def build_method(cfg, backbone=None, head=None):
         BadInput: unknown name or option, or sizes that disagree.
     """
     if (backbone is None) != (head is None):
-        raise BadInput("build_method wants both backbone and head, or neither and the whole model section")
+        raise BadInput("build_method needs both backbone and head, or neither and the whole model section")
     if backbone is None:
         parts = ("backbone", "head", "method")
         if not isinstance(cfg, collections.abc.Mapping):

@@ -18,7 +18,7 @@ from passl_mixer.metrics import feature_std
 
 
 def regression_loss(p1, z2, p2, z1):
-    """Squared distance between predicted and target directions, both ways round.
+    """BYOL's loss: squared distance of normalised predictions and targets, in both directions.
 
     Args:
         p1: predictions from the first views, [B, D]; need not be normalised.
@@ -26,10 +26,10 @@ def regression_loss(p1, z2, p2, z1):
         p2: predictions from the second views, [B, D].
         z1: target embeddings of the first views, [B, D].
     Returns:
-        Scalar float32 in [0, 8]: mean over B of 4 - 2 cos(p1, z2) - 2 cos(p2, z1). Gradients reach whatever
-        the arguments carry; the caller detaches the targets.
+        Scalar float32 in [0, 8]: mean over B of 4 - 2 cos(p1, z2) - 2 cos(p2, z1). Nothing is detached
+        here; the caller detaches the targets.
     Raises:
-        ValueError: if the shapes differ.
+        BadInput: the shapes differ or are not [B, D].
     Source: Grill et al. 2020, arXiv:2006.07733, equation 2, symmetrised.
     """
     shapes = [list(t.shape) for t in (p1, z2, p2, z1)]
@@ -41,20 +41,23 @@ def regression_loss(p1, z2, p2, z1):
 
 
 def target_momentum(base: float, progress: float) -> float:
-    """Decay of the target's moving average: from ``base`` at progress 0 to 1 at progress 1 by a cosine."""
+    """Momentum of the target's moving average, a cosine from ``base`` at progress 0 to 1 at progress 1."""
     return 1.0 - (1.0 - base) * (math.cos(math.pi * progress) + 1.0) / 2.0
 
 
 class BYOL(nn.Layer):
-    """The online network predicts what its slowly moving average, the target, says of the other view.
+    """Bootstrap your own latent: the online network predicts the target's embedding of the other view.
+
+    The target is a moving average of the online network.
 
     Args:
         backbone: online encoder, [B, 3, H, W] -> [B, num_features].
         head: online projector, [B, num_features] -> [B, D].
         predictor: an mlp head entry, on the online side only; its ``out`` is D. null: two layers with the
             projector's hidden width, norm and biases.
-        momentum: the target's decay at the start, in [0, 1]; the paper has 0.99 for 300 epochs, 0.996 for
-            1000.
+        momentum: of the target's moving average at the start, in [0, 1]. Paper: 0.99 for 300 epochs, 0.996 for 1000.
+    Raises:
+        BadInput: a classifier as head, a predictor that does not fit, or a momentum out of range.
     """
 
     num_views = 2
@@ -84,7 +87,7 @@ class BYOL(nn.Layer):
         return {"loss": regression_loss(p1, z2, p2, z1), "feature_std": feature_std(features)}
 
     def after_step(self, step: int, total_steps: int) -> None:
-        """Move the target towards the online network, by the coefficient of the step that ends.
+        """Update the target, with the momentum of the step that ends.
 
         Args:
             step: steps done before it, 0 <= step < total_steps.
@@ -95,7 +98,11 @@ class BYOL(nn.Layer):
         ema_update(self.target_head, self.head, momentum)
 
     def check_batch(self, batch_size: int, step_size: Optional[int] = None) -> None:
-        """``BadInput`` for a batch that BatchNorm cannot normalise."""
+        """Refuse a batch that BatchNorm cannot normalise; ``step_size`` is not looked at.
+
+        Raises:
+            BadInput: a forward pass on fewer than 2 images.
+        """
         if batch_size < 2:
             raise BadInput(f"byol normalises over the batch: a batch of {batch_size} is too small; "
                            "set data.batch_size (per device, accumulation step) to 2 or more")

@@ -3,13 +3,17 @@ import paddle.nn.functional as F
 
 
 def mean_cross_entropy(logits_bn, labels_b, *embeddings):
-    """Mean over B rows of the cross entropy between logits and classes, in nats; scalar.
+    """Mean cross entropy between logits and classes over B rows, in nats; NaN if an embedding is not finite.
+
+    Paddle's CPU kernel takes NaN logits for equal ones and returns log(N) with a gradient of 0. So the embeddings are
+    looked at too.
 
     Args:
         logits_bn: [B, N], float32.
-        labels_b: the class of each row, [B], int64.
-        embeddings: what the logits are similarities of. Where one is NaN or infinite the result is NaN; of the logits
-            alone Paddle's CPU kernel sees nothing: NaN count as equal scores there, log(N), with a gradient of 0.
+        labels_b: class index of each row, [B], int64.
+        *embeddings: tensors that the logits are similarities of, any shape.
+    Returns:
+        Scalar.
     """
     # Averaged here, because Paddle 2.6 waits for the device to average.
     loss = F.cross_entropy(logits_bn, labels_b, reduction="none").mean()

@@ -1,14 +1,14 @@
 """MoCo v1 and v2 (arXiv:1911.05722, 2003.04297; facebookresearch/moco ``builder.py``).
 
-The versions differ by head, temperature and views, all in the configuration. One process suffices. The
-official code moves the key encoder at the start of an iteration and this one at the end of the one before,
-which is the same sequence: at the first iteration both encoders are equal.
+The versions differ by head, temperature and views, all in the configuration. One process suffices. The official code
+updates the key encoder at the start of an iteration, this one at the end of the iteration before. The sequence is the
+same: at the first iteration both encoders are equal.
 
-BatchNorm lets a query recognise its key by the statistics that their batch shares. The answer of the official
-CIFAR-10 notebook, which needs no second GPU: queries and keys are normalised in ``bn_splits`` groups, and the
-keys are permuted before they are grouped. Networks without BatchNorm (MLP-Mixer and other LayerNorm MLPs) do
-not leak and do not need it. Running statistics are updated once per group. The key encoder keeps its own (see
-``ema.py``). With several processes each normalises its own images, whatever ``train.sync_batch_norm`` says.
+BatchNorm leaks: a query can recognise its key by the statistics that their batch shares. The remedy is that of the
+official CIFAR-10 notebook and needs no second GPU. Queries and keys are normalised in ``bn_splits`` groups, and the
+keys are permuted before they are grouped. Networks without BatchNorm (MLP-Mixer and other LayerNorm MLPs) do not need
+it. Running statistics are updated once per group. The key encoder keeps its own (see ``ema.py``). With several
+processes each normalises its own images, whatever ``train.sync_batch_norm`` says.
 """
 from typing import Optional
 
@@ -28,7 +28,7 @@ AUTO_SPLITS = 8  # the notebook's, and of 8 GPUs
 
 
 def info_nce(query, key, queue, temperature: float):
-    """Cross entropy of finding each query's key among the queue.
+    """InfoNCE: cross entropy of each query's key among the keys of the queue.
 
     Args:
         query: queries, [B, D]; normalised here.
@@ -38,7 +38,7 @@ def info_nce(query, key, queue, temperature: float):
     Returns:
         Scalar mean loss in nats over B queries, float32. Equals log(K + 1) when all similarities coincide.
     Raises:
-        ValueError: if the shapes disagree or ``temperature`` is not positive.
+        BadInput: the shapes do not fit each other, or ``temperature`` is not positive.
     Source: He et al. 2020, arXiv:1911.05722, equation 1.
     """
     shapes = [list(t.shape) for t in (query, key, queue)]
@@ -62,7 +62,7 @@ def has_batch_norm(layer) -> bool:
 
 
 class MoCo(nn.Layer):
-    """A query finds its key, the other view by a slowly moving encoder, among a queue of past keys.
+    """Momentum contrast: a query against its key, which a momentum encoder makes of the other view, and a queue.
 
     Args:
         backbone: encoder of queries, [B, 3, H, W] -> [B, num_features].
@@ -70,8 +70,10 @@ class MoCo(nn.Layer):
         queue_size: K, keys kept; a multiple of the images per optimiser step.
         momentum: of the key encoder's moving average, in [0, 1).
         temperature: of the loss; v1 0.07, v2 0.2.
-        bn_splits: groups of a batch that BatchNorm normalises apart; null: 1 without BatchNorm (LayerNorm MLPs need
-            no splits), else the largest number up to 8 that leaves equal groups of two or more images.
+        bn_splits: groups of a batch that BatchNorm normalises apart; null: 1 without BatchNorm, else the largest
+            number up to 8 that leaves equal groups of two or more images.
+    Raises:
+        BadInput: a classifier as head, or an option out of range.
     """
 
     num_views = 2
@@ -133,9 +135,9 @@ class MoCo(nn.Layer):
 
     @paddle.no_grad()
     def after_step(self, step: int, total_steps: int) -> None:
-        """Move the key encoder, then put the keys since the last call in place of the oldest ones.
+        """Update the key encoder, then replace the oldest keys of the queue by those since the last call.
 
-        The arguments are those of every method and not used. To be called once per optimiser step, also after one
+        The arguments are those of every method and not used. Call it once per optimiser step, also after a step
         skipped for overflow: its keys would wait for the next.
         """
         ema_update(self.key_backbone, self.backbone, self.momentum)
@@ -151,7 +153,14 @@ class MoCo(nn.Layer):
         paddle.assign((self.queue_pointer + keys.shape[0]) % self.queue_size, self.queue_pointer)
 
     def check_batch(self, batch_size: int, step_size: Optional[int] = None) -> None:
-        """``BadInput`` if the keys of one optimiser step (``step_size``; a batch by default) do not fill the queue."""
+        """Refuse a step whose keys do not fill the queue evenly.
+
+        Args:
+            batch_size: images of a forward pass.
+            step_size: images of an optimiser step; None: ``batch_size``.
+        Raises:
+            BadInput: fewer than 2 images, or ``queue_size`` is not a multiple of the step's images.
+        """
         if batch_size < 2:
             raise BadInput(f"moco contrasts images: a batch of {batch_size} is too small; "
                            "set data.batch_size to 2 or more")

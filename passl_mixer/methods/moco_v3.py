@@ -1,15 +1,15 @@
 """MoCo v3 (arXiv:2104.02057; facebookresearch/moco-v3 ``builder.py``, ``vits.py``).
 
 No queue: the keys of the batch, over all processes, are the negatives. Each view passes the networks by itself.
-The official code moves the key encoder in every iteration before the keys are computed; this one moves it after
-the optimiser's step, with the coefficient of the step that follows. That is the same sequence, as both encoders are
-equal at the first iteration. The key encoder keeps its own BatchNorm statistics (see ``ema.py``).
+The official code updates the key encoder in every iteration before the keys are computed. This one updates it after
+the optimiser's step, with the momentum of the step that follows. The sequence is the same, as both encoders are equal
+at the first iteration. The key encoder keeps its own BatchNorm statistics (see ``ema.py``).
 
-Frozen patch projection (the paper's section 4.2): a backbone whose ``stem`` is one convolution with its kernel equal
-to its stride (MLP-Mixer, ResMLP, gMLP, S2-MLP v1, ViP, AS-MLP, ConvMixer, ViT, Swin) has patches, and with
-``freeze_stem`` that convolution keeps its random values; key and query encoder then share it. Other backbones (ConvMLP,
-CycleMLP, Hire-MLP, Wave-MLP, S2-MLP v2, ResNet) train their stems whatever ``freeze_stem`` says.
-Deviation: ViT's fixed position embedding is the backbone's affair.
+Frozen patch projection (the paper's section 4.2): some backbones have a patch projection, a ``stem`` that is one
+convolution with its kernel equal to its stride (MLP-Mixer, ResMLP, gMLP, S2-MLP v1, ViP, AS-MLP, ConvMixer, ViT, Swin).
+With ``freeze_stem`` it keeps its random values, and key and query encoder share it. Other backbones (ConvMLP, CycleMLP,
+Hire-MLP, Wave-MLP, S2-MLP v2, ResNet) always train their stems.
+Deviation: the position embedding of a ViT is left to the backbone; the paper fixes it.
 """
 from typing import Optional
 
@@ -27,7 +27,7 @@ from passl_mixer.metrics import feature_std
 
 
 def contrastive_loss(q, k, temperature: float):
-    """Cross entropy of finding each query's key among the keys of all images of all processes.
+    """InfoNCE: cross entropy of each query's key among the keys of all images of all processes.
 
     Args:
         q: queries, [B, D]; normalised here.
@@ -37,7 +37,7 @@ def contrastive_loss(q, k, temperature: float):
         Scalar float32: 2 * temperature * mean cross entropy (nats) over this process' B queries. Equals
         2 * temperature * log(world_size * B) when all embeddings coincide.
     Raises:
-        ValueError: if the shapes differ or ``temperature`` is not positive.
+        BadInput: the shapes differ or are not [B, D], or ``temperature`` is not positive.
     Source: Chen, Xie and He 2021, arXiv:2104.02057, equation 1 and algorithm 1.
     """
     if len(q.shape) != 2 or list(q.shape) != list(k.shape):
@@ -54,7 +54,7 @@ def contrastive_loss(q, k, temperature: float):
 
 
 def patch_projection(backbone):
-    """The convolution that cuts and projects patches, or None: ``stem``, if its kernel is its stride."""
+    """The patch projection of a backbone: ``stem``, if its kernel equals its stride, else None."""
     stem = getattr(backbone, "stem", None)
     if not isinstance(stem, nn.Conv2D):
         return None
@@ -62,7 +62,7 @@ def patch_projection(backbone):
 
 
 class MoCoV3(nn.Layer):
-    """Queries of either view find their keys, the other view by a slowly moving encoder, among the batch.
+    """Queries of each view against keys of the other view, which a momentum encoder makes; negatives from the batch.
 
     Args:
         backbone: encoder of queries, [B, 3, H, W] -> [B, num_features].
@@ -71,8 +71,10 @@ class MoCoV3(nn.Layer):
             layers with the projector's hidden width and norm, the last norm with neither scale nor shift.
         momentum: of the key encoder's moving average at the start, in [0, 1]; it rises to 1 by a cosine.
         temperature: of the loss; the paper has 0.2 for ViT and 1.0 for ResNet.
-        freeze_stem: keep the patch projection as it is; without effect on backbones that have none. The
-            backbone that was given is frozen there, not a copy of it.
+        freeze_stem: keep the patch projection as it is; without effect on backbones that have none. The stem of the
+            given backbone is frozen in place.
+    Raises:
+        BadInput: a classifier as head, a predictor that does not fit, or a temperature or momentum out of range.
     """
 
     num_views = 2
@@ -111,7 +113,7 @@ class MoCoV3(nn.Layer):
         return {"loss": loss, "feature_std": feature_std(features)}
 
     def after_step(self, step: int, total_steps: int) -> None:
-        """Move the key encoder towards the query encoder, by the coefficient of the next step, whose keys it makes.
+        """Update the key encoder, with the momentum of the next step, whose keys it makes.
 
         Args:
             step: steps done before the one that ends, 0 <= step < total_steps.
@@ -122,7 +124,11 @@ class MoCoV3(nn.Layer):
         ema_update(self.key_head, self.head, momentum)
 
     def check_batch(self, batch_size: int, step_size: Optional[int] = None) -> None:
-        """``BadInput`` for a forward pass on ``batch_size`` images that has no negatives; ``step_size`` is free."""
+        """Refuse a batch without negatives; ``step_size`` is not looked at.
+
+        Raises:
+            BadInput: a forward pass on fewer than 2 images.
+        """
         if batch_size < 2:
             raise BadInput(f"moco_v3 contrasts the images of a batch: a batch of {batch_size} has no "
                            "negatives; set data.batch_size (per device and accumulation step) to 2 or more")

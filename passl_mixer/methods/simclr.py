@@ -1,10 +1,10 @@
 """SimCLR (arXiv:2002.05709; google-research/simclr ``objective.py``).
 
-The loss is the mean over 2B rows, as in the paper's equation and in most ports; the official code sums the
-means of two halves, twice this value. So with the official learning rate half its step reaches what LARS does not
-adapt, biases and norms, and in the gradient of a matrix the decay weighs twice as much; with SGD every step is half.
-Both views pass the network in one batch of 2B, as there, so that
-BatchNorm sees both.
+The loss is the mean over 2B rows, as in the paper's equation and in most ports. The official code sums the means of
+two halves, which is twice this value. With the official learning rate this has three effects: under LARS biases and
+norms, which it does not adapt, take half the step; in the gradient of a matrix the decay weighs twice as much; under
+SGD every step is half. Both views pass the network in one batch of 2B, as in the official code, so that BatchNorm sees
+both.
 """
 from typing import Optional
 
@@ -29,7 +29,7 @@ def nt_xent(z1, z2, temperature: float):
     Returns:
         Scalar mean loss in nats over 2B rows, float32. Equals log(2B - 1) when all embeddings coincide.
     Raises:
-        ValueError: if the shapes differ or ``temperature`` is not positive.
+        BadInput: the shapes differ or are not [B, D], or ``temperature`` is not positive.
     Source: Chen et al. 2020, arXiv:2002.05709, equation 1.
     """
     if len(z1.shape) != 2 or list(z1.shape) != list(z2.shape):
@@ -47,12 +47,14 @@ def nt_xent(z1, z2, temperature: float):
 
 
 class SimCLR(nn.Layer):
-    """Two views of an image attract, the views of all other images of the batch repel.
+    """Contrastive learning of two views of an image against the views of all other images of the batch.
 
     Args:
         backbone: encoder, [B, 3, H, W] -> [B, num_features].
         head: projector, [B, num_features] -> [B, D].
         temperature: of the loss; the paper's ImageNet runs use 0.1, its CIFAR-10 runs 0.5.
+    Raises:
+        BadInput: a classifier as head, or a temperature that is not positive.
     """
 
     num_views = 2
@@ -80,7 +82,11 @@ class SimCLR(nn.Layer):
         """Nothing is kept between steps."""
 
     def check_batch(self, batch_size: int, step_size: Optional[int] = None) -> None:
-        """``BadInput`` for a forward pass on ``batch_size`` images that has no negatives; ``step_size`` is free."""
+        """Refuse a batch without negatives; ``step_size`` is not looked at.
+
+        Raises:
+            BadInput: a forward pass on fewer than 2 images.
+        """
         if batch_size < 2:
             raise BadInput(f"simclr contrasts the images of a batch: a batch of {batch_size} has no "
                            "negatives; set data.batch_size (per device and accumulation step) to 2 or more")

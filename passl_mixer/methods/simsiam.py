@@ -17,7 +17,7 @@ from passl_mixer.metrics import feature_std
 
 
 def negative_cosine(p1, z2, p2, z1):
-    """Negative cosine similarity of predictions and embeddings, the mean of both ways round.
+    """SimSiam's loss: negative cosine similarity of predictions and embeddings, the mean of both directions.
 
     Args:
         p1: predictions from the first views, [B, D]; need not be normalised.
@@ -25,10 +25,10 @@ def negative_cosine(p1, z2, p2, z1):
         p2: predictions from the second views, [B, D].
         z1: embeddings of the first views, [B, D].
     Returns:
-        Scalar float32 in [-1, 1]: mean over B of -(cos(p1, z2) + cos(p2, z1)) / 2. Gradients reach whatever the
-        arguments carry; the caller detaches the embeddings.
+        Scalar float32 in [-1, 1]: mean over B of -(cos(p1, z2) + cos(p2, z1)) / 2. Nothing is
+        detached here; the caller detaches the embeddings.
     Raises:
-        ValueError: if the shapes differ.
+        BadInput: the shapes differ or are not [B, D].
     Source: Chen and He 2020, arXiv:2011.10566, equations 1 and 2.
     """
     shapes = [list(t.shape) for t in (p1, z2, p2, z1)]
@@ -40,13 +40,15 @@ def negative_cosine(p1, z2, p2, z1):
 
 
 class SimSiam(nn.Layer):
-    """The network predicts its own embedding of the other view; no gradient passes through the embedding.
+    """The network predicts its own embedding of the other view; the embedding gets no gradient.
 
     Args:
         backbone: encoder, [B, 3, H, W] -> [B, num_features].
         head: projector, [B, num_features] -> [B, D]; the paper's ImageNet form is in ``heads/mlp.py``.
-        predictor: an mlp head entry; its ``out`` is D. What it leaves out (null: everything) is the paper's
+        predictor: an mlp head entry; its ``out`` is D. Options left out (null: all) are those of the paper's
             bottleneck: two layers, D / 4 hidden units, the projector's norm, a bias in the last layer only.
+    Raises:
+        BadInput: a classifier as head, or a predictor that does not fit.
     """
 
     num_views = 2
@@ -73,7 +75,11 @@ class SimSiam(nn.Layer):
         """Nothing is kept between steps."""
 
     def check_batch(self, batch_size: int, step_size: Optional[int] = None) -> None:
-        """``BadInput`` for a batch that BatchNorm cannot normalise."""
+        """Refuse a batch that BatchNorm cannot normalise; ``step_size`` is not looked at.
+
+        Raises:
+            BadInput: a forward pass on fewer than 2 images.
+        """
         if batch_size < 2:
             raise BadInput(f"simsiam normalises over the batch: a batch of {batch_size} is too small; "
                            "set data.batch_size (per device, accumulation step) to 2 or more")

@@ -16,7 +16,7 @@ NUM_MIXUP_DRAWS = 4096
 
 
 def smooth_one_hot(labels_b, num_classes: int, smoothing: float):
-    """Target distributions: ``1 - smoothing`` on the label plus ``smoothing / num_classes`` on every class.
+    """Smoothed targets: ``1 - smoothing`` on the label plus ``smoothing / num_classes`` on every class.
 
     Args:
         labels_b: class indices, [B], int64.
@@ -37,25 +37,26 @@ def soft_cross_entropy(scores_bc, targets_bc):
     Returns:
         Scalar mean loss in nats over B rows, float32.
     Raises:
-        ValueError: if the shapes differ.
+        BadInput: the shapes differ or are not [B, C].
     """
-    if list(scores_bc.shape) != list(targets_bc.shape):
-        raise BadInput(f"scores {list(scores_bc.shape)} and targets {list(targets_bc.shape)} differ in shape")
+    if len(scores_bc.shape) != 2 or list(scores_bc.shape) != list(targets_bc.shape):
+        raise BadInput(f"soft_cross_entropy needs scores and targets of one shape [B, C], got {list(scores_bc.shape)} "
+                       f"and {list(targets_bc.shape)}")
     with paddle.amp.auto_cast(enable=False):
         return -(targets_bc * F.log_softmax(scores_bc.astype("float32"))).sum(axis=1).mean()
 
 
 def mix(images, targets, labels, weight, order):
-    """Mixup: every image and target as a mean of two of the batch, by one weight.
+    """Mixup: every image and target becomes a weighted mean of two of the batch.
 
     Args:
         images: [B, 3, H, W].
         targets: target distributions, [B, C].
         labels: class indices, [B].
-        weight: of the image itself, in [0, 1]; [1].
-        order: the other image of each, a permutation of the batch; [B], int64.
+        weight: of the image itself, in [0, 1]; one for the batch, [1].
+        order: index of each image's partner, a permutation of the batch; [B], int64.
     Returns:
-        ``(images, targets, labels)`` in the same shapes; the labels are those of the larger part.
+        ``(images, targets, labels)`` in the same shapes; a label is that of the part with the larger weight.
     Source: Zhang et al. 2018, arXiv:1710.09412.
     """
     labels = paddle.where(weight >= 0.5, labels, labels.index_select(order))
@@ -64,7 +65,7 @@ def mix(images, targets, labels, weight, order):
 
 
 class Supervised(nn.Layer):
-    """Backbone and classifier trained on labels.
+    """Supervised classification.
 
     Args:
         backbone: encoder, [B, 3, H, W] -> [B, num_features].
@@ -72,7 +73,9 @@ class Supervised(nn.Layer):
         label_smoothing: in [0, 1); training only.
         mixup_alpha: of Beta(alpha, alpha); 0 turns mixup off. One weight per batch, drawn on the device from
             a fixed table of 4096 draws, so that nothing is read back. Training only.
-        freeze_backbone: linear probe: the backbone stays in eval mode, has no gradients and is not optimised.
+        freeze_backbone: linear probe: the backbone stays in evaluation mode and is not trained.
+    Raises:
+        BadInput: an option out of range.
     """
 
     num_views = 1
@@ -100,7 +103,7 @@ class Supervised(nn.Layer):
         return self.backbone
 
     def train(self):
-        """Training mode; a frozen backbone stays in eval mode."""
+        """Set training mode; a frozen backbone stays in evaluation mode."""
         super().train()
         if self.freeze_backbone:
             self.backbone.eval()
@@ -108,7 +111,10 @@ class Supervised(nn.Layer):
     def forward(self, views, labels):
         """``{"loss", "accuracy"}`` of one view [B, 3, H, W] and labels [B].
 
-        With mixup, accuracy is against the label of the larger part.
+        With mixup, accuracy counts the label of the part with the larger weight.
+
+        Raises:
+            BadInput: no labels.
         """
         if labels is None:
             raise BadInput("method 'supervised' needs labels; this dataset has none")
@@ -119,7 +125,16 @@ class Supervised(nn.Layer):
         return self.classify(views[0], labels, weight, order)
 
     def classify(self, images, labels, weight=None, order=None):
-        """As ``forward``, of images mixed by a given weight [1] and order [B] (see ``mix``); None: not mixed."""
+        """Loss and accuracy, after mixup with the given weight and order.
+
+        Args:
+            images: [B, 3, H, W].
+            labels: class indices, [B].
+            weight: as in ``mix``, [1].
+            order: as in ``mix``, [B]; None: no mixup.
+        Returns:
+            ``{"loss", "accuracy"}``.
+        """
         targets = smooth_one_hot(labels, self.head.out_features, self.label_smoothing if self.training else 0.0)
         if order is not None:
             images, targets, labels = mix(images, targets, labels, weight, order)
@@ -135,7 +150,11 @@ class Supervised(nn.Layer):
         """Nothing is kept between steps."""
 
     def check_batch(self, batch_size: int, step_size: Optional[int] = None) -> None:
-        """``BadInput`` for an empty batch."""
+        """Refuse an empty batch; ``step_size`` is not looked at.
+
+        Raises:
+            BadInput: no image.
+        """
         if batch_size < 1:
             raise BadInput(f"a batch holds at least one image, got data.batch_size {batch_size}")
 

@@ -1,8 +1,8 @@
 """CLIP's text encoder (arXiv:2103.00020, section 2.4; openai/CLIP ``model.py``).
 
-A causal transformer of pre-norm blocks (Radford et al. 2019, GPT-2); a caption's embedding is its feature at the end
-mark after the last norm, projected without bias. As in the official code biases of attention are zero, those of the
-MLPs PyTorch's default.
+A causal transformer of pre-norm blocks (Radford et al. 2019, GPT-2). The embedding of a caption is its feature at the
+end mark after the last norm, projected without bias. Initial biases are the official code's: zero in attention,
+PyTorch's default in the MLPs.
 
 Shapes: B captions, N tokens, C = width, h heads.
 """
@@ -22,7 +22,14 @@ def _normal(std: float):
 
 
 class TextBlock(nn.Layer):
-    """``x += attention(LN(x)); x += mlp(LN(x))``, with a mask over the attention."""
+    """``x += attention(LN(x)); x += mlp(LN(x))``, with a mask over the attention.
+
+    Args:
+        width: channels C.
+        num_layers: blocks of the transformer, which scale the initial weights.
+        num_heads: attention heads; divides ``width``.
+        act: activation of the MLP.
+    """
 
     def __init__(self, width: int, num_layers: int, num_heads: int, act: str):
         super().__init__()
@@ -36,12 +43,13 @@ class TextBlock(nn.Layer):
         inner(self.attention.proj.weight)
 
     def forward(self, x_bnc, mask_nn):
+        """[B, N, C] to the same; ``mask_nn`` [N, N] is added to the attention scores."""
         x_bnc = x_bnc + self.attention(self.norm1(x_bnc), mask_nn)
         return x_bnc + self.fc2(ops.activate(self.fc1(self.norm2(x_bnc)), self.act))
 
 
 class TextTransformer(nn.Layer):
-    """Captions' token ids to embeddings.
+    """Transformer from the token ids of captions to embeddings.
 
     Args:
         vocab_size: number of tokens; the last of them is the end mark.
@@ -73,12 +81,12 @@ class TextTransformer(nn.Layer):
         """Embeddings of captions, not normalised.
 
         Args:
-            ids_bn: int [B, N], N <= context_length; every row holds the end mark, ``vocab_size - 1``. What stands
-                behind it does not matter.
+            ids_bn: int [B, N], N <= context_length; every row has the end mark, ``vocab_size - 1``. Ids after it
+                do not matter.
         Returns:
             [B, out_features].
         Raises:
-            BadInput: another shape, too many tokens, or (looked at on the CPU only) a row without end mark.
+            BadInput: another shape, too many tokens, or (checked on the CPU only) a row without end mark.
         """
         is_end = self._check(ids_bn)
         x_bnc = self.token(ids_bn) + self.places[:ids_bn.shape[1]]
@@ -91,7 +99,7 @@ class TextTransformer(nn.Layer):
         return self.projection(self.norm(paddle.gather_nd(x_bnc, at)))  # the norm is per token
 
     def _check(self, ids_bn):
-        """Where the end marks are, [B, N], of ids that can be used."""
+        """Mask of the end marks, [B, N], after a check of the ids."""
         shape = list(ids_bn.shape)
         if len(shape) != 2 or shape[1] > self.context_length:
             raise BadInput(f"captions' tokens have shape {shape}, expected [B, at most {self.context_length}]; make "

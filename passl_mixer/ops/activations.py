@@ -22,7 +22,7 @@ def activate(x, act: Optional[str]):
     """An activation of every element.
 
     Args:
-        x: any shape.
+        x: [...], any shape.
         act: "gelu" (by erf), its approximations "gelu_tanh" and "quick_gelu", "relu", or None for ``x`` itself.
     Returns:
         The shape of ``x``.
@@ -47,7 +47,7 @@ def _activation(x, act: str):
 
 
 def gelu_slope(x, act: str):
-    """The derivative of GELU at every element of ``x``, of its shape, by differentiable operators."""
+    """The derivative of GELU at every element of x [...], of its shape, by differentiable operators."""
     near = x.clip(-20.0, 20.0)              # beyond, the second summand is 0 in float32; infinities would be NaN
     if act == "gelu":
         bell = paddle.exp(-0.5 * near * near) / math.sqrt(2 * math.pi)
@@ -83,7 +83,7 @@ ACTIVATE = Operator(
 
 
 def softmax(x, axis: int):
-    """Softmax over one axis of ``x``, any shape; of its shape."""
+    """Softmax over one axis of x [...], any shape; of its shape."""
     return SOFTMAX(x, axis)
 
 

@@ -20,7 +20,7 @@ def permute(x, axes):
     """The axes of ``x`` in another order, as ``x.transpose(axes)``.
 
     Args:
-        x: any shape; at most 8 axes for the native kernel.
+        x: [...], any shape; at most 8 axes for the native kernel.
         axes: for every axis of the result its number in ``x``.
     Returns:
         A view or a copy.
@@ -67,7 +67,7 @@ def flatten(x, start: int, stop: int):
     """Some neighbouring axes as one. Paddle's own has no second derivative (3.3.1, 2.6.2).
 
     Args:
-        x: any shape.
+        x: [...], any shape.
         start, stop: the first and the last of these axes, from 0 on.
     Returns:
         A tensor with ``stop - start`` axes less.
@@ -143,7 +143,7 @@ def pad_axis(x, axis: int, before: int, after: int):
     """Zeros around a tensor along one axis.
 
     Args:
-        x: any shape.
+        x: [...], any shape.
         axis: from 0 on.
         before, after: number of zeros at either end, 0 or more; negative numbers are no padding.
     Returns:
@@ -159,8 +159,10 @@ def _padded(x, axis: int, before: int, after: int):
 
 
 def _joined_with_zeros(x, axis: int, before: int, after: int):
-    """In programs, by concatenation: where oneDNN pads anything but [B, C, H, W] it throws or damages the memory of
-    the process (Paddle 3.3.1 and 2.6.2). ``F.pad`` is quicker where a network does without oneDNN (CycleMLP's export).
+    """Zeros by concatenation, for programs.
+
+    If oneDNN pads anything but [B, C, H, W], it throws or damages the memory of the process (Paddle 3.3.1 and 2.6.2).
+    ``F.pad`` is quicker where a network does without oneDNN (CycleMLP's export).
     """
     shape = x.shape
 

@@ -54,8 +54,10 @@ def _check_residual(x, residual) -> None:
 
 def _paddle_batch_norm(x, weight, bias, mean, variance, residual, training, momentum, epsilon, data_format, pre_act,
                        post_act):
-    """Channels last on rows: oneDNN computes Paddle's norm of [B, H, W, C] wrongly, and a GPU transposes the map there
-    and back to train it (batch_norm_kernel.cu, float16 with a flag excepted; read, not measured).
+    """Paddle's norm; maps with the channels last as rows.
+
+    oneDNN computes Paddle's norm of [B, H, W, C] wrongly, and a GPU transposes the map there and back to train it
+    (batch_norm_kernel.cu, float16 with a flag excepted; read, not measured).
     """
     shape, x = x.shape, activate(x, pre_act)
     by_rows = data_format == "NHWC" and len(shape) > 2
@@ -84,7 +86,7 @@ def _batch_norm(x, weight, bias, mean, variance, residual, training, momentum, e
 
 
 def _scale_and_shift(weight, bias, mean, variance, epsilon: float) -> tuple:
-    """What a norm with fixed statistics multiplies by and adds, [C] each."""
+    """Factor and summand of a norm with fixed statistics, [C] each."""
     scale = weight * paddle.rsqrt(variance + epsilon)
     return scale, bias - mean * scale
 

@@ -45,6 +45,14 @@ class Depthwise:
 
     @staticmethod
     def forward(ctx, x_bhwc, weight, bias):
+        """The convolution.
+
+        Args:
+            ctx: of the call.
+            x_bhwc: [B, H, W, C].
+            weight: [C, 1, k, k].
+            bias: [C], or None.
+        """
         ctx.x, ctx.weight, y_bhwc = x_bhwc, weight, paddle.empty(x_bhwc.shape)
         call("depthwise", dense(x_bhwc), dense(weight), None if bias is None else dense(bias), y_bhwc, *x_bhwc.shape,
              weight.shape[-1], 0)
@@ -77,6 +85,13 @@ class PairMix:
 
     @staticmethod
     def forward(ctx, x_bhwc, weight):
+        """The convolution.
+
+        Args:
+            ctx: of the call.
+            x_bhwc: [B, H, W, 2 C].
+            weight: [C, 2, k, 1] or [C, 2, 1, k].
+        """
         channels, _, height, width = weight.shape
         ctx.x, ctx.weight = x_bhwc, weight
         ctx.sizes = (*x_bhwc.shape[:3], channels, height * width, 1 if width == 1 else 2)

@@ -84,7 +84,7 @@ ADD_SCALED = Operator("add_scaled", 3, _add_scaled, native=[Implementation(
 
 
 def multiply(a, b):
-    """The product of two tensors of one shape, element by element; of that shape."""
+    """The product of a and b, both [...] of one shape, element by element; of that shape."""
     return MULTIPLY(a, b)
 
 

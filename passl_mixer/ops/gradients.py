@@ -22,7 +22,7 @@ from passl_mixer.errors import BadInput
 
 
 class Kept:
-    """What the forward pass of an operator notes for its gradients, as attributes.
+    """Attributes that the forward pass of an operator notes for its gradients.
 
     Tensors are noted as they came, not as copies: gradients of gradients follow them. An output is noted detached.
 
@@ -35,7 +35,7 @@ class Kept:
 
 
 class Call:
-    """One call of an operator, and the backward pass that is under way in it.
+    """One call of an operator, and the backward pass that is under way in it; dy is [...], of the output's shape.
 
     What is kept does not know the call: functions that wait for a pruned input would hold it, and it them.
     """
@@ -208,11 +208,12 @@ def norm_gradients(x, weight, dy, axes: Sequence[int], sums: Sequence[int], epsi
     """The gradients of ``(x - mean) / sqrt(variance + epsilon) * weight + bias`` by differentiable operators.
 
     Args:
-        x: any shape; the moments are its means over ``axes``, of all processes where ``mean_of`` takes them so.
-        weight: of a shape that is broadcast to that of ``x``.
-        dy: gradient of the result, of the shape of ``x``.
+        x: [...], any shape; the moments are its means over ``axes``, of all processes where ``mean_of`` takes them so.
+        weight: [...], of a shape that is broadcast to that of ``x``.
+        dy: gradient of the result, [...], of the shape of ``x``.
         axes: those of the moments.
         sums: those over which a scale and a shift are shared.
+        epsilon: added to the variance.
         mean_of: ``mean_of(tensor)``, the mean over ``axes``, which are kept; Paddle's by default.
     Returns:
         Functions that give the gradients of x, of the scale and of the shift.

@@ -146,7 +146,7 @@ class _GroupNorm1:
 
 
 def _images(x) -> tuple:
-    """``(images, positions, channels)``"""
+    """``(images, positions, channels)`` of [B, ..., C]."""
     return x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]
 
 

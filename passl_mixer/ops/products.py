@@ -40,8 +40,9 @@ def _linear(x, weight, bias, act):
 
 
 def _linear_in_program(x, weight, bias, act):
-    """Of maps on [B, H * W, I]: Paddle's predictor joins a product with its GELU, and runs it on oneDNN, with three
-    axes but not with four.
+    """Maps as [B, H * W, I].
+
+    Paddle's predictor joins a product with its GELU, and runs it on oneDNN, with three axes but not with four.
     """
     if x.ndim != 4:
         return activate(F.linear(x, weight, bias), act)

@@ -1,4 +1,4 @@
-"""Networks laid out without their weights."""
+"""Construction of networks without their weights."""
 import contextlib
 
 import paddle
@@ -6,9 +6,9 @@ import paddle
 
 @contextlib.contextmanager
 def shapes_only():
-    """Within it, layers are laid out in a throw-away static graph: shapes are known, nothing is allocated.
+    """Context in which layers are built in a temporary static graph: shapes are known, nothing is allocated.
 
-    Nothing built inside may be touched outside: the graph is gone then, and Paddle 3 crashes on its tensors.
+    Do not use anything built inside after it: the graph is gone, and Paddle 3 crashes on its tensors.
     """
     was_dynamic = paddle.in_dynamic_mode()
     paddle.enable_static()

@@ -69,7 +69,7 @@ def take(x, places: Sequence[int], axis: int):
     """``x`` at some places of one axis.
 
     Args:
-        x: any shape.
+        x: [...], any shape.
         places: integers from 0 on; a place may be taken more than once or never.
         axis: from 0 on.
     Returns:
@@ -177,7 +177,7 @@ def roll(x, shifts: Sequence[int], axes: Sequence[int]):
     """Places of some axes moved round: what leaves at one end comes in at the other.
 
     Args:
-        x: any shape.
+        x: [...], any shape.
         shifts: positions to move by, one for each of ``axes``.
         axes: from 0 on.
     Returns:

@@ -102,7 +102,7 @@ def prefers_nhwc(x) -> bool:
 
 
 def readable_at_once(x) -> bool:
-    """Whether the host reads the numbers of ``x`` without waiting for a device."""
+    """Whether the host reads the numbers of x [...] without waiting for a device."""
     return x.place.is_cpu_place()
 
 

@@ -1,4 +1,4 @@
-"""Reading a foreign mapping key by key, so that none is dropped in silence."""
+"""Reading a foreign mapping key by key, so that none is dropped silently."""
 from collections.abc import Mapping
 from typing import Sequence
 
@@ -17,11 +17,13 @@ def number(value):
 
 
 class Keys:
-    """A section of a file: what is taken is struck off, and ``finish`` refuses what is left.
+    """A section of a file whose keys are taken one by one; ``finish`` refuses the others.
 
     Args:
         content: the section; it is not changed.
-        path: where it stands in the file, for messages; empty for the whole file.
+        path: of the section in the file, for messages; empty for the whole file.
+    Raises:
+        BadInput: the section is no mapping.
     """
 
     def __init__(self, content: Mapping, path: str = ""):
@@ -37,7 +39,15 @@ class Keys:
         return key in self._left
 
     def take(self, key: str, kind, default=REQUIRED):
-        """The value of a key, of a type; ``default`` where the file leaves it out."""
+        """Take the value of a key.
+
+        Args:
+            key: the key.
+            kind: expected type.
+            default: value if the file has no such key; without it, the key is required.
+        Raises:
+            BadInput: a missing required key, or a value of another type.
+        """
         if key not in self._left:
             if default is REQUIRED:
                 raise BadInput(f"'{self.name_of(key)}' is missing; add it, expected {type_words(kind)}")
@@ -49,25 +59,43 @@ class Keys:
         return value
 
     def only(self, key: str, allowed: Sequence, why: str):
-        """Take a key that has one of a few values, or is left out; another one cannot be honoured."""
+        """Take a key with few supported values; the file may leave it out.
+
+        Args:
+            key: the key.
+            allowed: the supported values.
+            why: reason why others are not supported, for messages.
+        Raises:
+            BadInput: another value.
+        """
         if key in self._left:
             value = self._left.pop(key)
             if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):
                 raise self.refusal(key, value, why)
 
     def refusal(self, key: str, value, why: str) -> BadInput:
-        """The error for an option that cannot be honoured."""
+        """The error for an unsupported option.
+
+        Args:
+            key: the key.
+            value: its value.
+            why: the reason.
+        """
         return BadInput(f"'{self.name_of(key)}: {value}' cannot be honoured: {why}")
 
     def choice(self, known: Sequence[str], key: str = "name") -> str:
-        """A name out of a few."""
+        """Take a name, one of ``known``.
+
+        Raises:
+            BadInput: another name; the message has the nearest one.
+        """
         value = self.take(key, str)
         if value not in known:
             raise BadInput(f"'{self.name_of(key)}' is {value!r}, which is not translated; known: {', '.join(known)}")
         return value
 
     def section(self, key: str, default=REQUIRED) -> "Keys":
-        """A section below this one; to be emptied like it."""
+        """A section below this one; all its keys must be taken too."""
         opened = Keys(self.take(key, dict, default), self.name_of(key))
         self._opened.append(opened)
         return opened
@@ -79,7 +107,11 @@ class Keys:
         return opened
 
     def finish(self) -> None:
-        """Refuse the first key that nobody took."""
+        """Check that all keys were taken.
+
+        Raises:
+            BadInput: a key that was not.
+        """
         for opened in self._opened:
             opened.finish()
         for key, value in self._left.items():
@@ -87,5 +119,5 @@ class Keys:
             while isinstance(value, Mapping) and value:
                 key, value = next(iter(value.items()))
                 path = f"{path}.{key}"
-            raise BadInput(f"'{path}: {value}' has no translation and nothing is dropped in silence; remove the key, "
-                           "and say what it was for in native keys with -o (docs/passl_yaml.md)")
+            raise BadInput(f"'{path}: {value}' has no translation, and no key is dropped silently; remove it, and "
+                           "give its meaning in native keys with -o (docs/passl_yaml.md)")

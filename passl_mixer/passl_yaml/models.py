@@ -1,6 +1,6 @@
 """PASSL's models as backbone, head and method. Each function reads the ``model`` section of one of them.
 
-What a function says in ``notes`` is where this project's method computes something else than PASSL's code would.
+A function adds a note where this project's method computes something else than PASSL's code.
 """
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,25 +12,32 @@ from passl_mixer.passl_yaml.keys import Keys
 
 @dataclass
 class Model:
-    """What a model section says."""
+    """Content of a model section."""
 
     backbone: dict
     head: dict
     method: dict
     num_views: int = 2
-    inside: str = ""        # what the model does to the images itself: "normalise" or "augment and normalise"
+    inside: str = ""        # done to the images inside PASSL's model: "normalise" or "augment and normalise"
     captions: bool = False
 
 
 def resnet(keys: Keys, notes: list, projector: bool = False) -> tuple:
-    """A ResNet section: ``(entry, features, value of frozen_stages, outputs of its last layer)``."""
+    """Read a ResNet section: ``(entry, features, value of frozen_stages, outputs of its last layer)``.
+
+    Args:
+        keys, notes, projector: the section, the list of notes, whether a projector is its last layer.
+    Raises:
+        BadInput: an unsupported option.
+    """
     kind = keys.choice(["ResNet", "ResNetsimclr"])
     depth = keys.take("depth", int)
     entry = {"name": f"resnet{depth}"} if depth in (18, 50) else {"name": "ResNet", "depth": depth}
     if kind == "ResNetsimclr":
         entry["stem"] = "no_pool"
-        notes.append("model.backbone ResNetsimclr: PASSL's has no max-pool after its first convolution, and so has "
-                     "stem no_pool: four times the work of a ResNet; -o model.backbone.stem=imagenet has the pool")
+        notes.append("model.backbone ResNetsimclr: PASSL's has no max-pool after its first convolution, and neither "
+                     "has stem no_pool; this is four times the work of a ResNet; -o model.backbone.stem=imagenet has "
+                     "the pool")
     if keys.take("zero_init_residual", bool, False):
         entry["zero_init_residual"] = True
     keys.take("with_pool", bool, False)         # features are pooled here, whoever pools them there
@@ -60,12 +67,18 @@ NECKS = {       # options of our mlp beside the widths
 
 
 def neck(keys: Keys, width: int, notes: list) -> dict:
-    """A neck section as an ``mlp`` entry; ``width`` is what it is fed."""
+    """Read a neck section as an ``mlp`` entry.
+
+    Args:
+        keys, width, notes: the section, features of its input, the list of notes.
+    Raises:
+        BadInput: an unsupported option.
+    """
     kind = keys.choice(list(NECKS))
     entry = {"name": "mlp", **NECKS[kind], "out": keys.take("out_channels", int)}
     given = keys.take("in_channels", int)
     if given != width:
-        raise keys.refusal("in_channels", given, f"it is fed {width} features; write {width}")
+        raise keys.refusal("in_channels", given, f"its input has {width} features; write {width}")
     if kind != "LinearNeck":
         entry["hidden"] = keys.take("hid_channels", int)
     if kind == "NonLinearNeckV2":
@@ -87,12 +100,13 @@ def _moco(keys: Keys, notes: list) -> Model:
     loss = keys.section("head")
     loss.choice(["ContrastiveHead"])
     loss.take("return_accuracy", bool, True)
-    keys.only("dim", (head["out"],), "the queue is as wide as the neck's out_channels; write that or remove the key")
+    keys.only("dim", (head["out"],), "the queue has the width of the neck's out_channels; write that or remove the key")
     keys.only("T", (0.07,), "PASSL itself takes the temperature from model.head; remove the key")
     method = {"name": "moco", "queue_size": keys.take("K", int, 65536), "momentum": keys.take("m", float, 0.999),
               "temperature": loss.take("temperature", float, 0.1)}
-    notes.append("model MoCo: PASSL's key encoder normalises by running statistics and averages those too; ours by its "
-                 "own batches, in bn_splits groups of permuted images, as the official code does over GPUs")
+    notes.append("model MoCo: PASSL's key encoder normalises by running statistics and averages those too; ours "
+                 "normalises by its own batches, in bn_splits groups of permuted images, as the official code does "
+                 "over GPUs")
     return Model(backbone, _with_width(head, width), method)
 
 
@@ -121,33 +135,31 @@ def _byol(keys: Keys, notes: list) -> Model:
         raise keys.refusal("target_decay_method", "fixed", "the target's decay rises to 1 by a cosine here: cosine")
     momentum = keys.take("target_decay_rate", float, 0.996)
     if not keys.take("align_init_network", bool, True):
-        notes.append("model.align_init_network: false starts the target as another random network; ours starts as a "
-                     "copy")
+        notes.append("model.align_init_network: false starts the target as another random network; ours is a copy")
     _sync_bn(keys, notes, False)
     for key in ("dim", "num_classes", "embedding_dim"):
         keys.take(key, int, 0)
-    notes.append("model BYOL: PASSL v1.1 never updates its target (the call is commented out), ours follows after "
-                 "every "
-                 "step as in the paper; PASSL's linear classifier beside the loss (num_classes, embedding_dim), which "
-                 "does not change the features, is left out: evaluate.* measures them")
+    notes.append("model BYOL: PASSL v1.1 never updates its target (the call is commented out); ours is updated after "
+                 "every step, as in the paper. PASSL's linear classifier beside the loss (num_classes, embedding_dim) "
+                 "does not change the features and is left out; evaluate.* measures them")
     notes.append("model BYOL: PASSL blurs, solarises and normalises inside the model, with probabilities (1.0, 0.1) "
-                 "and (0, "
-                 "0.2) and a sigma of its own for every tap of the blur; here the views do it, one sigma a blur")
+                 "and (0, 0.2) and another sigma for every tap of the blur; here the views do it, with one sigma per "
+                 "blur")
     return Model(backbone, _with_width(head, width), {"name": "byol", "momentum": momentum, "predictor": predictor},
                  inside="augment and normalise")
 
 
 def _sync_bn(keys: Keys, notes: list, default: bool) -> None:
     if not keys.take("use_synch_bn", bool, default):
-        notes.append("model.use_synch_bn: false; BatchNorm spans processes here, where there are several; "
-                     "-o train.sync_batch_norm=false keeps their statistics apart")
+        notes.append("model.use_synch_bn: false; BatchNorm spans all processes here; -o train.sync_batch_norm=false "
+                     "keeps statistics per process")
 
 
 def _simsiam(keys: Keys, notes: list) -> Model:
     backbone, width, out = _trained(keys, notes, projector=True)
     if out <= 0:
         raise BadInput("'model.backbone.num_classes' is missing; SimSiam's projector is that wide, e.g. 2048")
-    keys.only("dim", (out,), f"it is the width of the projector, model.backbone.num_classes {out}; write that")
+    keys.only("dim", (out,), f"it is the width of the projector, model.backbone.num_classes; write {out}")
     head = {"name": "mlp", "layers": 3, "hidden": width, "out": out, "norm": "bn", "last_norm": True,
             "last_affine": False}
     predictor = neck(keys.section("predictor"), out, notes)
@@ -176,9 +188,8 @@ def _classification(keys: Keys, notes: list) -> Model:
     notes.append("model.head ClasHead: starts at zero here, from N(0, 0.01^2) in PASSL")
     if frozen == 4 and "pretrained" not in backbone:
         notes.append("model.backbone.frozen_stages 4: the frozen backbone is random until you name its weights "
-                     "(PASSL's "
-                     "--pretrained): -o train.init_from=RUN for a run of ours, -o model.backbone.pretrained=FILE "
-                     "for others")
+                     "(PASSL's --pretrained): -o train.init_from=RUN for a run of passl_mixer, "
+                     "-o model.backbone.pretrained=FILE for others")
     method = {"name": "supervised", **({"freeze_backbone": True} if frozen == 4 else {})}
     return Model(backbone, entry, method, num_views=1)
 
@@ -200,12 +211,10 @@ def _mixer(keys: Keys, notes: list) -> Model:
     section.only("drop_rate", (0, 0.0), "there is no dropout in the MLPs here; drop_path_rate is there")
     section.take("num_classes", int, 0)         # PASSL's code does not use it
     if entry.get("drop_path_rate"):
-        notes.append("model.architecture.drop_path_rate: rises linearly over the blocks here, as in the paper; the "
-                     "same "
-                     "in every block in PASSL")
-    notes.append("model MlpMixerWrapper: PASSL v1.1's cannot train (it unpacks the features as a pair); ours does "
-                 "what its "
-                 "classes describe: cross entropy of a linear head on the mean of the tokens")
+        notes.append("model.architecture.drop_path_rate: rises linearly over the blocks here, as in the paper; it is "
+                     "the same in every block in PASSL")
+    notes.append("model MlpMixerWrapper: PASSL v1.1's cannot train (it unpacks the features as a pair); ours trains "
+                 "what its classes describe, cross entropy of a linear head on the mean of the tokens")
     head = _classifier(keys.section("head"), "MlpMixerClsHead", entry["embed_dim"], 1000)
     return Model(entry, head, {"name": "supervised"}, num_views=1)
 
@@ -215,8 +224,8 @@ def _clip(keys: Keys, notes: list) -> Model:
     section.choice(["CLIP"])
     layers = section.take("vision_layers", object)
     if not isinstance(layers, int):
-        raise section.refusal("vision_layers", layers, "a list is CLIP's own ResNet, which is not here; one integer "
-                                                       "is ViT")
+        raise section.refusal("vision_layers", layers,
+                              "a list is CLIP's own ResNet, which passl_mixer does not have; one integer is ViT")
     width, out = section.take("vision_width", int), section.take("embed_dim", int)
     backbone = {"name": "ViT", "img_size": section.take("image_resolution", int),
                 "patch_size": section.take("vision_patch_size", int), "embed_dim": width, "num_blocks": layers,
@@ -226,9 +235,8 @@ def _clip(keys: Keys, notes: list) -> Model:
             "width": section.take("transformer_width", int), "num_layers": section.take("transformer_layers", int),
             "num_heads": section.take("transformer_heads", int)}
     keys.section("head").choice(["CLIPHead"])
-    notes.append("model.head CLIPHead: PASSL adds the losses of images and of captions, ours is their mean, half of "
-                 "it, as in "
-                 "the paper; the scale ends at 100 here, at exp(4.6) = 99.5 there")
+    notes.append("model.head CLIPHead: PASSL adds the losses of images and of captions; ours is their mean, as in the "
+                 "paper. The scale is at most 100 here, exp(4.6) = 99.5 in PASSL")
     head = {"name": "mlp", "layers": 1, "out": out, "norm": None, "last_bias": False, "init_std": width ** -0.5}
     return Model(backbone, _with_width(head, width), {"name": "clip", "text": text}, num_views=1, captions=True)
 

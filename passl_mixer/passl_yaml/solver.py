@@ -16,7 +16,7 @@ IMAGENET_IMAGES = 1281167
 
 @dataclass
 class Recipe:
-    """What the schedulers need of the rest of the file."""
+    """Facts from the rest of the file that the schedulers need."""
 
     epochs: int
     batch: int                      # of one card
@@ -40,29 +40,27 @@ def _cards_batch(recipe: Recipe) -> int:
 
 
 def _whole_run(keys: Keys, recipe: Recipe) -> None:
-    """``T_max`` in epochs, which is to be the run."""
+    """Check that ``T_max``, in epochs, is the length of the run."""
     length = keys.take("T_max", float)
     if length != recipe.epochs:
         raise keys.refusal("T_max", length, f"the cosine spans the run here, {recipe.epochs} epochs; write that, or "
-                                            "change "
-                           "'epochs'")
+                                            "change 'epochs'")
 
 
 def _cosine(keys: Keys, recipe: Recipe, notes: list) -> Rates:
     _whole_run(keys, recipe)
     lr = keys.take("learning_rate", float)
-    return Rates(lr, _cards_batch(recipe), {"final_lr": keys.take("eta_min", float, 0.0)})
+    return Rates(lr, _cards_batch(recipe), {"min_lr": keys.take("eta_min", float, 0.0)})
 
 
 def _cosine_simclr(keys: Keys, recipe: Recipe, notes: list) -> Rates:
     if not recipe.per_epoch:
         raise BadInput(f"'{keys.path}.name: Cosinesimclr' counts T_max in steps without 'lr_config: "
-                       f"{{name: LRSchedulerHook, "
-                       "unit: epoch}'; add that, or use CosineAnnealingDecay, which counts epochs")
+                       "{name: LRSchedulerHook, unit: epoch}'; add that, or use CosineAnnealingDecay, which counts "
+                       "epochs")
     _whole_run(keys, recipe)
-    notes.append("lr_config.unit epoch: PASSL changes the rate once an epoch, here it changes with every step of "
-                 "the same "
-                 "cosine")
+    notes.append("lr_config.unit epoch: PASSL changes the rate once per epoch; here it changes with every step of the "
+                 "same cosine")
     return Rates(keys.take("learning_rate", float), _cards_batch(recipe), {})
 
 
@@ -85,7 +83,7 @@ def _say_start(keys: Keys, notes: list) -> None:
 
 
 def _cosine_warmup(keys: Keys, recipe: Recipe, notes: list) -> Rates:
-    """Counts in steps of the published run, whose batch follows from their number."""
+    """Counts in steps of the published run; its batch follows from the number of steps."""
     lr, total, warmup = keys.take("learning_rate", float), keys.take("T_max", int), keys.take("warmup_steps", int)
     if not 0 <= warmup < total:
         raise keys.refusal("warmup_steps", warmup, f"expected 0 or more and fewer than T_max, {total}")
@@ -95,17 +93,16 @@ def _cosine_warmup(keys: Keys, recipe: Recipe, notes: list) -> Rates:
     rounded = recipe.batch * max(1, round(implied / recipe.batch))
     fits = abs(implied / rounded - 1) < 0.01
     batch = recipe.global_batch or (rounded if fits else CARDS * recipe.batch)
-    schedule = {"warmup_epochs": round(recipe.epochs * warmup / total, 3), "final_lr": keys.take("eta_min", float, 0.0)}
+    schedule = {"warmup_epochs": round(recipe.epochs * warmup / total, 3), "min_lr": keys.take("eta_min", float, 0.0)}
     notes.append(f"{keys.path}: PASSL counts {total} steps and {warmup} of warm-up"
                  + (f", {recipe.epochs} epochs of {recipe.images} images in batches of {rounded}" if fits else "")
                  + f"; here both follow the length of the run: {recipe.epochs} epochs, "
-                   f"{schedule['warmup_epochs']:g} of "
-                 "warm-up, and the cosine ends with the last")
+                   f"{schedule['warmup_epochs']:g} of them warm-up, and the cosine ends with the run")
     return Rates(lr, batch, schedule)
 
 
 def _simclr_warmup(keys: Keys, recipe: Recipe, notes: list) -> Rates:
-    """PASSL works out the rate from ``end_lr`` and the batch of 8 cards."""
+    """PASSL computes the rate from ``end_lr`` and the batch of 8 cards."""
     batch, end = CARDS * recipe.batch, keys.take("end_lr", float)
     scaling = keys.choice(["sqrt", "linear"], "learning_rate_scaling")
     lr = end * math.sqrt(batch) if scaling == "sqrt" else end * batch / 256
@@ -114,9 +111,8 @@ def _simclr_warmup(keys: Keys, recipe: Recipe, notes: list) -> Rates:
         keys.take(key, float, 0.0)
     if scaling == "sqrt":
         notes.append(f"{keys.path}.learning_rate_scaling: sqrt gives end_lr {end:g} x sqrt({batch}) = {lr:g} for "
-                     "the batch "
-                     f"of 8 cards, {batch}, which PASSL hard-codes (not global_batch_size); from there it is linear "
-                     "here")
+                     f"the batch of 8 cards, {batch}, which PASSL hard-codes (not global_batch_size); here the rate is "
+                     "linear in the batch from there")
     return Rates(lr, batch, {"warmup_epochs": warmup})
 
 
@@ -126,9 +122,8 @@ def _byol_linear(keys: Keys, recipe: Recipe, notes: list) -> Rates:
         raise keys.refusal("total_steps", epochs, f"the cosine spans the run here, {recipe.epochs} epochs; write that")
     keys.only("warmup_steps", (0,), "no warm-up here; use CosineWarmup for one")
     keys.take("total_image", int)
-    notes.append(f"{keys.path}.name ByolLRScheduler: no version of PASSL has it; read as what its keys say, half a "
-                 "cosine from "
-                 f"end_lr at a batch of total_batch, without start_lr {keys.take('start_lr', float, 0.0):g}")
+    notes.append(f"{keys.path}.name ByolLRScheduler: no version of PASSL has it; its keys are read as half a cosine "
+                 f"from end_lr at a batch of total_batch, without start_lr {keys.take('start_lr', float, 0.0):g}")
     return Rates(keys.take("end_lr", float), keys.take("total_batch", int), {})
 
 
@@ -141,14 +136,12 @@ def _linear_warmup(keys: Keys, recipe: Recipe, notes: list) -> Rates:
     _peak(keys, lr)
     _say_start(keys, notes)
     if length not in (recipe.epochs, recipe.epochs - warmup):
-        raise inner.refusal("T_max", length, f"the cosine spans what the warm-up leaves of {recipe.epochs} epochs "
-                                             "here; write "
-                            f"{recipe.epochs - warmup:g}")
+        raise inner.refusal("T_max", length, f"the cosine spans the epochs after the warm-up here; write "
+                                             f"{recipe.epochs - warmup:g}")
     if length == recipe.epochs and warmup:
         notes.append(f"{inner.path}.T_max: PASSL's cosine begins after the warm-up and would end at epoch "
-                     f"{length + warmup:g}, "
-                     f"after the run; ours ends with it, at epoch {recipe.epochs}")
-    return Rates(lr, _cards_batch(recipe), {"warmup_epochs": warmup, "final_lr": inner.take("eta_min", float, 0.0)})
+                     f"{length + warmup:g}, after the run; ours ends with the run, at epoch {recipe.epochs}")
+    return Rates(lr, _cards_batch(recipe), {"warmup_epochs": warmup, "min_lr": inner.take("eta_min", float, 0.0)})
 
 
 SCHEDULERS = {
@@ -159,7 +152,15 @@ SCHEDULERS = {
 
 
 def rates(keys: Keys, recipe: Recipe, notes: list) -> Rates:
-    """The learning rate of an ``lr_scheduler`` section."""
+    """Read the learning rate of an ``lr_scheduler`` section.
+
+    Args:
+        keys: the section.
+        recipe: facts from the rest of the file.
+        notes: notes are appended.
+    Raises:
+        BadInput: an unsupported schedule.
+    """
     name = keys.choice(list(SCHEDULERS))
     if recipe.by_global_batch and name not in ("CosineWarmup", "ByolLRScheduler"):
         raise BadInput(f"'{keys.path}.name: {name}' with use_byol_iters: PASSL would count epochs in whole runs; use "
@@ -185,7 +186,7 @@ def optimizer(keys: Keys, notes: list) -> dict:
     if entry["weight_decay"]:
         notes.append(f"{keys.path}: biases, norms and vectors are never decayed here"
                      + (", nor adapted by LARS" if entry["name"] == "lars" else "") + "; PASSL "
-                     + ("leaves out what exclude_from_weight_decay matches among Paddle's generated names"
+                     + ("excludes what exclude_from_weight_decay matches among Paddle's generated names"
                         if keys.take("exclude_from_weight_decay", list, []) else "decays them too"))
     if "grad_clip" in keys:
         clip = keys.section("grad_clip")
@@ -197,9 +198,9 @@ def optimizer(keys: Keys, notes: list) -> dict:
 def _lars(keys: Keys, notes: list) -> dict:
     epsilon = keys.take("epsilon", float, 0.0)
     if epsilon > 1e-6:
-        raise keys.refusal("epsilon", epsilon, "norms of 0 are left out of LARS here instead; at most 1e-6")
+        raise keys.refusal("epsilon", epsilon, "norms of 0 are not adapted by LARS here; write 1e-6 or less")
     notes.append(f"{keys.path}: PASSL's LARS divides by |gradient| + decay |weight|, ours by |gradient + decay "
-                 "weight|, as "
-                 "SimCLR's and BYOL's code do" + (f"; epsilon {epsilon:g} is not needed" if epsilon else ""))
+                 "weight|, as SimCLR's and BYOL's code do"
+                 + (f"; epsilon {epsilon:g} is not needed" if epsilon else ""))
     return {"name": "lars", "momentum": keys.take("momentum", float), "trust_coefficient":
             keys.take("lars_coeff", float, 0.001), "weight_decay": keys.take("lars_weight_decay", float, 0.0005)}

@@ -1,8 +1,8 @@
-"""YAML files of PASSL v1.1 in our keys: what they mean here, and every place where that is something else there.
+"""YAML files of PASSL v1.1 in our keys, with a note wherever their meaning in PASSL is another.
 
 PASSL (https://github.com/PaddlePaddle/PASSL) v1.1 reads them with ``tools/train.py -c``; the meanings are those of its
-code at tag v1.1.0. Every key of a file is translated, or struck off because it changes nothing, or refused by name.
-The tables of models, transforms and schedulers are in ``passl_yaml_models.py``, ``_views.py`` and ``_solver.py``.
+code at tag v1.1.0. Every key of a file is translated, or ignored because it changes nothing, or refused by name. The
+tables of models, transforms and schedulers are in ``models.py``, ``views.py`` and ``solver.py``.
 """
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +28,11 @@ def recognises(content: Mapping) -> bool:
 
 
 def translate_file(content: Mapping, path: Path) -> tuple:
-    """``translate``, with the file's name in errors and, as PASSL does it, in ``output_dir``."""
+    """``translate`` with the file's name in errors and, as in PASSL, in ``output_dir``.
+
+    Raises:
+        BadInput: as ``translate``.
+    """
     try:
         native, notes = translate(content)
     except BadInput as error:
@@ -68,18 +72,16 @@ def translate(content: Mapping) -> tuple:
         "optim": optim, "schedule": {"epochs": epochs, **rates.schedule}, "train": _train(keys, notes),
         "evaluate": _evaluate(keys, model, loaded, notes)}
     keys.finish()
-    notes.append("initial weights are drawn as this project draws them: the networks are PASSL's, not their "
-                 "starting points")
+    notes.append("initial weights are passl_mixer's; the networks are PASSL's")
     return native, list(dict.fromkeys(notes))
 
 
 def _batch_note(batch: int, rates) -> str:
-    return (f"data.batch_size {batch}: what PASSL gives one card, here the batch of all processes and steps of "
-            "accumulation. "
-            f"The learning rate {rates.lr:g} is meant for {rates.recipe_batch} images a step, all of PASSL's cards "
-            "together; "
-            "PASSL keeps it for any number of cards, here it is linear in the batch: "
-            f"{rates.lr * batch / rates.recipe_batch:g}. All cards' run is -o data.batch_size={rates.recipe_batch}")
+    return (f"data.batch_size {batch}: the batch of one card in PASSL, of all processes and accumulation steps here. "
+            f"The learning rate {rates.lr:g} is meant for {rates.recipe_batch} images per step, those of all cards "
+            "together. PASSL keeps it for any number of cards; here it is linear in the batch: "
+            f"{rates.lr * batch / rates.recipe_batch:g}. For the run of all cards: "
+            f"-o data.batch_size={rates.recipe_batch}")
 
 
 def _data(keys: Keys, model: Model, notes: list) -> tuple:
@@ -96,15 +98,14 @@ def _data(keys: Keys, model: Model, notes: list) -> tuple:
         return data, None
     val = keys.section("val")
     val_batch, _ = _loader(val, False, notes)
-    found = val.section("dataset")
-    found.choice(["ImageNet"])
-    found.only("return_label", (True,), "evaluation needs classes")
-    root = found.take("dataroot", str).rstrip("/")
+    val_set = val.section("dataset")
+    val_set.choice(["ImageNet"])
+    val_set.only("return_label", (True,), "evaluation needs classes")
+    root = val_set.take("dataroot", str).rstrip("/")
     if Path(root).parent != Path(entry["root"]) or Path(root).name not in ("val", "test"):
-        notes.append(f"{found.name_of('dataroot')} {root}: the test images are those of val/ or test/ in "
-                     "data.dataset.root, "
-                     f"{entry['root']}")
-    data["eval_views"] = passl_yaml_views.eval_view(_one_view(found, notes, model), found.path)
+        notes.append(f"{val_set.name_of('dataroot')} {root}: the test images are those of val/ or test/ in "
+                     f"data.dataset.root, {entry['root']}")
+    data["eval_views"] = passl_yaml_views.eval_view(_one_view(val_set, notes, model), val_set.path)
     return data, val_batch
 
 
@@ -119,14 +120,14 @@ def _loader(keys: Keys, training: bool, notes: list) -> tuple:
     sampler.only("name", ("DistributedBatchSampler",), "batches are drawn without repetition here; remove the key")
     sampler.only("shuffle", (training,), "training images are shuffled here and evaluation's are not")
     if not sampler.take("drop_last", bool, False) and training:
-        notes.append(f"{sampler.path}.drop_last: false; the last batch of an epoch that is not full is left out here")
+        notes.append(f"{sampler.path}.drop_last: false; an incomplete last batch of an epoch is left out here")
     return sampler.take("batch_size", int), workers
 
 
 def _one_view(dataset: Keys, notes: list, model: Model) -> list:
-    """The operations of ``transforms``, and what the model itself does to images."""
-    found = passl_yaml_views.operations(dataset.items("transforms"), notes)
-    return found + ([passl_yaml_views.IMAGENET] if model.inside else [])
+    """The operations of ``transforms``, and the normalisation inside the model if there is one."""
+    operations = passl_yaml_views.operations(dataset.items("transforms"), notes)
+    return operations + ([passl_yaml_views.IMAGENET] if model.inside else [])
 
 
 def _dataset(keys: Keys, model: Model, notes: list) -> tuple:
@@ -136,10 +137,9 @@ def _dataset(keys: Keys, model: Model, notes: list) -> tuple:
         keys.take("shuffle", bool, False)       # PASSL: what replaces an image that cannot be read
         entry = {"name": "image_text_folder", "root": keys.take("dataroot", str),
                  "context_length": model.method["text"]["context_length"]}
-        notes.append("data.dataset TextImageDataset: a caption is the whole .txt beside an image of the same name, "
-                     "in PASSL one "
-                     "of its lines, drawn anew each time. The byte-pair merges, which PASSL carries with its code, are "
-                     "yours to name: -o data.dataset.merges=bpe_simple_vocab_16e6.txt.gz")
+        notes.append("data.dataset TextImageDataset: a caption is the whole .txt with the image's name; PASSL draws "
+                     "one of its lines each time. Name the byte-pair merges, which PASSL carries with its code: "
+                     "-o data.dataset.merges=bpe_simple_vocab_16e6.txt.gz")
     else:
         keys.choice(["ImageNet"])
         root = Path(keys.take("dataroot", str))
@@ -181,7 +181,7 @@ def _predictor_rate(keys: Keys) -> dict:
 def _seed(keys: Keys, notes: list) -> int:
     seed = keys.take("seed", int, 0)
     if seed == 0:
-        notes.append("seed: PASSL v1.1 does not seed at all without one, or with 0; here 0 is a seed, and runs repeat")
+        notes.append("seed: PASSL v1.1 does not seed without this key, or with 0; here 0 is a seed, and runs repeat")
     return seed
 
 
@@ -190,11 +190,10 @@ def _train(keys: Keys, notes: list) -> dict:
     if "device" in keys and keys.choice(["gpu", "cpu"], "device") == "cpu":
         train["device"] = "cpu"
     else:
-        notes.append("device: auto, a GPU if there is one; -o train.device=gpu insists")
+        notes.append("device: auto, a GPU if there is one; -o train.device=gpu requires one")
     for key in ("use_amp", "sharding"):
-        keys.only(key, (False,), "remove it with what belongs to it (AMP); -o train.precision=bf16 or fp16 computes "
-                                 "in half "
-                  "precision")
+        keys.only(key, (False,), "remove it and its options (AMP); -o train.precision=bf16 or fp16 computes in half "
+                                 "precision")
     if "log_config" in keys:
         section = keys.section("log_config")
         section.choice(["LogHook"])
@@ -215,15 +214,21 @@ def _evaluate(keys: Keys, model: Model, batch, notes: list) -> dict:
     evaluate = {"batch_size": batch} if batch else {}
     for hook in keys.items("custom_config"):
         hook.choice(["EvaluateHook"])
-        measured = "classifier" if model.method["name"] == "supervised" else "knn"
-        evaluate["at_end"] = [measured]
-        notes.append(f"{hook.path} EvaluateHook: PASSL measures after every epoch, here {measured} on the test images "
-                     "is measured at the end; 'accuracy' of the log is on training images")
+        item = "classifier" if model.method["name"] == "supervised" else "knn"
+        evaluate["at_end"] = [item]
+        notes.append(f"{hook.path} EvaluateHook: PASSL evaluates after every epoch; here {item} is evaluated on the "
+                     "test images when the run ends; 'accuracy' in the log is on training images")
     return evaluate
 
 
 def report(path, config: Mapping, notes: list) -> str:
-    """What a file became, and where it deviates, to be read before the run."""
+    """A text on the translation of a file and its deviations.
+
+    Args:
+        path: the file.
+        config: the translated configuration.
+        notes: deviations.
+    """
     def flow(value) -> str:
         text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10 ** 6)
         return text.replace("\n...", "").strip()
@@ -232,4 +237,4 @@ def report(path, config: Mapping, notes: list) -> str:
     for name in ("model", "data"):
         lines += [f"  {name}.{key}: {flow(value)}" for key, value in config[name].items() if value is not None]
     lines += [f"  {name}: {flow(config[name])}" for name in ("optim", "schedule")]
-    return "\n".join([*lines, "where it deviates, and why:", *(f"  - {note}" for note in notes)])
+    return "\n".join([*lines, "deviations:", *(f"  - {note}" for note in notes)])

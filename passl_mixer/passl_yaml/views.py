@@ -1,7 +1,7 @@
 """PASSL's lists of transforms as our views recipes, with the strengths of the file.
 
-A list becomes operations ``(kind, value)``; operations become one of the recipes of ``data/views.py``. The flip may
-stand anywhere: it changes neither colours nor a symmetric blur.
+A list becomes operations ``(kind, value)``; operations become one of the recipes of ``data/views.py``. The position of
+the flip does not matter: it changes neither colours nor a symmetric blur.
 """
 import re
 
@@ -20,7 +20,7 @@ def _square(keys: Keys) -> tuple:
     two = isinstance(given, (list, tuple))
     size = given[0] if two and len(set(given)) == 1 else given
     if not isinstance(size, int) or isinstance(size, bool):
-        raise keys.refusal("size", given, "square images are made here: one integer")
+        raise keys.refusal("size", given, "views here are square images; write one integer")
     return size, two
 
 
@@ -34,10 +34,10 @@ def _interpolation(keys: Keys) -> str:
 def _crop(keys: Keys, notes: list) -> list:
     low, high = (keys.take("scale", list, [CROP_MIN, 1.0]) + [None, None])[:2]
     if high != 1.0 or not isinstance(low, (int, float)):
-        raise keys.refusal("scale", [low, high], "a crop may be as large as the image here: [share, 1.0]")
+        raise keys.refusal("scale", [low, high], "a crop may be as large as the image here; write [share, 1.0]")
     narrow, wide = (keys.take("ratio", list, [1 / CROP_RATIO, CROP_RATIO]) + [0, 0])[:2]
     if not (wide >= 1 and abs(narrow * wide - 1) < 0.01):
-        raise keys.refusal("ratio", [narrow, wide], "the range of ratios is 1/r to r here, e.g. [0.75, 1.3333]")
+        raise keys.refusal("ratio", [narrow, wide], "ratios range from 1/r to r here, e.g. [0.75, 1.3333]")
     kind = _interpolation(keys)
     wide = CROP_RATIO if abs(wide - CROP_RATIO) < 0.01 else float(wide)
     return [("crop", {"size": _square(keys)[0], "low": low, "ratio": wide, "kind": kind})]
@@ -48,8 +48,8 @@ def _jitter(keys: Keys, notes: list) -> list:
 
 
 def _byol_jitter(keys: Keys, notes: list) -> list:
-    notes.append("ByolColorJitter: PASSL adds a random brightness to the image and takes the contrast around the "
-                 "mean of each row; here brightness multiplies and contrast is around the mean of the image")
+    notes.append("ByolColorJitter: PASSL adds a random brightness to the image and changes contrast around the mean of "
+                 "each row; here brightness multiplies and contrast is around the mean of the image")
     return _jitter(keys, notes)
 
 
@@ -73,8 +73,8 @@ def _normalise(keys: Keys, notes: list) -> list:
 def _random_apply(keys: Keys, notes: list) -> list:
     chance, inner = keys.take("p", float, 0.5), operations(keys.items("transforms"), notes)
     if len(inner) != 1 or inner[0][0] not in ("jitter", "blur", "gray"):
-        raise keys.refusal("transforms", [k for k, _ in inner], "RandomApply holds one colour jitter, gray or blur "
-                                                                "here")
+        raise keys.refusal("transforms", [k for k, _ in inner], "RandomApply takes one colour jitter, gray or "
+                                                                "blur here")
     kind, value = inner[0]
     return [(kind, (value[0], value[1] * chance) if kind == "jitter" else value * chance)]
 
@@ -91,12 +91,12 @@ def _resize(keys: Keys, notes: list) -> list:
 
 def _clip(keys: Keys, notes: list) -> list:
     for key, bound in (("min_val", 0.0), ("max_val", 1.0)):
-        keys.only(key, (bound,), f"pixels stay in 0 to 1 here: {bound}")
+        keys.only(key, (bound,), f"pixels stay in 0 to 1 here; write {bound}")
     return []
 
 
 def _byol_crop(keys: Keys, notes: list) -> list:
-    notes.append("ByolRandomCrop: a crop that does not fit the image is cut to it in PASSL, drawn again here")
+    notes.append("ByolRandomCrop: PASSL cuts a crop that does not fit the image; here it is drawn again")
     return [("crop", {"size": None, "low": CROP_MIN, "ratio": CROP_RATIO, "kind": "bicubic"})]
 
 
@@ -129,22 +129,22 @@ def operations(items: list, notes: list) -> list:
 
     Args:
         items: ``Keys`` of each.
-        notes: what differs is appended.
+        notes: deviations are appended.
     Raises:
         BadInput: an unknown transform, or an option that the recipes do not have.
     """
-    found = []
+    translated = []
     for keys in items:
-        found += TRANSFORMS[keys.choice(list(TRANSFORMS))](keys, notes)
-    return found
+        translated += TRANSFORMS[keys.choice(list(TRANSFORMS))](keys, notes)
+    return translated
 
 
-def _facts(found: list, path: str) -> dict:
-    """The operations as one table, each kind once."""
-    facts = dict(found)
-    if len(facts) != len(found):
-        twice = next(k for k, _ in found if [o for o, _ in found].count(k) > 1)
-        raise BadInput(f"'{path}' has the operation {twice!r} twice; no views recipe here has")
+def _by_kind(steps: list, path: str) -> dict:
+    """The operations as ``{kind: value}``; ``BadInput`` for one that is there twice, or without normalisation."""
+    facts = dict(steps)
+    if len(facts) != len(steps):
+        twice = next(k for k, _ in steps if [o for o, _ in steps].count(k) > 1)
+        raise BadInput(f"'{path}' has the operation {twice!r} twice; every views recipe here has it once")
     if "normalise" not in facts:
         raise BadInput(f"'{path}' does not normalise; add NormalizeImage with scale 1.0/255.0, mean and std")
     return facts
@@ -155,14 +155,21 @@ def _shared(facts: dict) -> dict:
     return {"mean": [number(v) for v in mean], "std": [number(v) for v in std]}
 
 
-def single_view(found: list, path: str) -> dict:
-    """A views entry for one training view: ``inception``."""
-    facts = _facts(found, path)
-    colours = [k for k, _ in found if k in COLOURS]
+def single_view(steps: list, path: str) -> dict:
+    """A views entry for one training view: ``inception``.
+
+    Args:
+        steps: of ``operations``.
+        path: the section's, for messages.
+    Raises:
+        BadInput: no recipe here does that.
+    """
+    facts = _by_kind(steps, path)
+    colours = [k for k, _ in steps if k in COLOURS]
     if colours or "crop" not in facts or "center" in facts:
         what = f"{colours[0]!r}" if colours else "no random crop"
         raise BadInput(f"'{path}' has {what}; the recipe for one view here, inception, is a random crop and a flip. "
-                       "Take the transform out, or choose views with -o data.train_views=... after that")
+                       "Remove the transform; -o data.train_views=... can then choose other views")
     crop, resize = facts["crop"], facts.get("resize", {"size": None, "exact": True})
     size = resize["size"] or crop["size"]
     if size is None or not resize["exact"]:
@@ -174,15 +181,22 @@ def single_view(found: list, path: str) -> dict:
 
 
 def two_views(first: list, second: list, path: str, notes: list) -> dict:
-    """A views entry for two views: ``simclr``, ``moco_v1``, ``moco_v2`` or ``byol``."""
-    a, b = _facts(first, path), _facts(second, path)
+    """A views entry for two views: ``simclr``, ``moco_v1``, ``moco_v2`` or ``byol``.
+
+    Args:
+        first, second: operations of either view, of ``operations``.
+        path: the section's, for messages.
+        notes: deviations are appended.
+    Raises:
+        BadInput: no recipe here does that.
+    """
+    a, b = _by_kind(first, path), _by_kind(second, path)
     colours = [k for k, _ in first if k in COLOURS] or [k for k, _ in second if k in COLOURS]
     same = {k: v for k, v in a.items() if k not in ("blur", "solarize")} == {
         k: v for k, v in b.items() if k not in ("blur", "solarize")}
     if not same or "crop" not in a or {"resize", "center"} & set(a):
-        raise BadInput(f"'{path}.view_trans1' and 'view_trans2' differ in more than blur and solarisation, or do "
-                       "not begin "
-                       "with a random crop; no views recipe here does that: make them alike")
+        raise BadInput(f"'{path}.view_trans1' and 'view_trans2' differ in more than blur and solarisation, or do not "
+                       "begin with a random crop; no views recipe here does that: make them alike")
     (jitter, jitter_p), crop = a.get("jitter", ([0.0] * 4, 0.0)), a["crop"]
     if crop["ratio"] != CROP_RATIO:
         raise BadInput(f"'{path}': two views are cropped with the ratio [0.75, 1.3333] here; remove 'ratio'")
@@ -193,8 +207,7 @@ def two_views(first: list, second: list, path: str, notes: list) -> dict:
         return {"name": "moco_v1", **entry, **_shared(a)}
     if order != sorted(order):
         raise BadInput(f"'{path}' has the order {', '.join(colours)}; the recipes here have jitter, gray, blur, "
-                       "solarize, "
-                       "or (moco_v1, bilinear) gray, jitter")
+                       "solarize, or (moco_v1, bilinear) gray, jitter")
     if crop["size"] // 10 // 2 * 2 + 1 != 23:
         notes.append("GaussianBlur: PASSL's kernel has 23 pixels at every size, ours a tenth of img_size "
                      f"{crop['size']}")
@@ -207,13 +220,19 @@ def two_views(first: list, second: list, path: str, notes: list) -> dict:
     return {"name": "byol", **style, **entry, **pairs, **_shared(a)}
 
 
-def eval_view(found: list, path: str) -> dict:
-    """A views entry for evaluation: ``center_crop``."""
-    facts = _facts(found, path)
+def eval_view(steps: list, path: str) -> dict:
+    """A views entry for evaluation: ``center_crop``.
+
+    Args:
+        steps: of ``operations``.
+        path: the section's, for messages.
+    Raises:
+        BadInput: no recipe here does that.
+    """
+    facts = _by_kind(steps, path)
     if set(facts) != {"resize", "center", "normalise"} or facts["resize"]["exact"]:
-        raise BadInput(f"'{path}' has {', '.join(k for k, _ in found)}; evaluation here is Resize (one number: the "
-                       "short "
-                       "side), CenterCrop and a normalisation")
+        raise BadInput(f"'{path}' has {', '.join(k for k, _ in steps)}; evaluation here is Resize (one number: the "
+                       "short side), CenterCrop and a normalisation")
     resize = facts["resize"]
     return {"name": "center_crop", "img_size": facts["center"], "resize": resize["size"],
             "interpolation": resize["kind"], **_shared(facts)}

@@ -1,1 +1,1 @@
-"""Networks changed or counted after they are built: other image sizes, pyramids of maps, convolutions only, MACs."""
+"""Changes to networks after they are built (image size, feature pyramid, convolutional form) and their MACs."""

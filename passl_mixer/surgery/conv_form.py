@@ -1,16 +1,15 @@
-"""A MLP-Mixer or ResMLP written with convolutions only, for compilers and accelerators that take nothing else.
+"""MLP-Mixer and ResMLP as convolutions only, for compilers and accelerators that support nothing else.
 
-- Patch projection: a convolution whose kernel and stride are the patch (it is one already).
-- Token mixing: every channel is convolved with kernels as large as the grid, one kernel per output unit, shared by all
-  channels: a depth-wise convolution with shared kernels. The sharing is had by folding the channels into the batch, so
-  that one convolution with one input channel does it and no weight is stored twice.
+- Patch projection: a convolution whose kernel and stride are the patch; it is one already.
+- Token mixing: a depth-wise convolution with kernels as large as the grid, one per output unit, shared by all channels.
+  Channels are folded into the batch, so that one convolution with one input channel does it and no weight is stored
+  twice.
 - Channel mixing: 1 x 1 convolutions. ResMLP's affine maps and layer scales: 1 x 1 depth-wise convolutions.
 
 docs/hidden_convolution.md shows the equivalences one by one. Weights are copied; drop path is left out.
 
 Shapes: B images, C channels on a grid of H x W patches, S = H * W.
-Source: Tolstikhin et al. 2021, arXiv:2105.01601, section 2, which calls the Mixer a special
-    convolutional network.
+Source: Tolstikhin et al. 2021, arXiv:2105.01601, section 2, which calls the Mixer a special convolutional network.
 """
 import paddle
 from paddle import nn
@@ -22,7 +21,14 @@ from passl_mixer.layers.checks import check_images
 
 
 def conv_of(weight, bias, *, groups: int = 1, stride: int = 1) -> nn.Conv2D:
-    """Convolution without padding; holds copies of ``weight`` [out, in / groups, h, w] and ``bias`` ([out] or None)."""
+    """Convolution without padding, with copies of the weights.
+
+    Args:
+        weight: [out, in / groups, h, w].
+        bias: [out] or None.
+        groups: groups of channels.
+        stride: of both axes.
+    """
     out_chans, in_chans, height, width = weight.shape
     conv = nn.Conv2D(in_chans * groups, out_chans, (height, width), stride=stride, groups=groups,
                      bias_attr=None if bias is not None else False)
@@ -33,7 +39,7 @@ def conv_of(weight, bias, *, groups: int = 1, stride: int = 1) -> nn.Conv2D:
 
 
 def pointwise(linear) -> nn.Conv2D:
-    """1 x 1 convolution that is a linear map over channels; weight [in, out] there, [out, in, 1, 1] here."""
+    """1 x 1 convolution of a linear map over channels; its weight [in, out] becomes [out, in, 1, 1]."""
     return conv_of(linear.weight.t().unsqueeze([2, 3]), linear.bias)
 
 
@@ -43,7 +49,7 @@ def per_channel(scale, shift=None) -> nn.Conv2D:
 
 
 def channel_norm(norm) -> ChannelNorm:
-    """LayerNorm over the channels of [B, C, H, W] with the weights of one over [B, S, C]."""
+    """LayerNorm over the channels of [B, C, H, W], with the weights of a LayerNorm over [B, S, C]."""
     result = ChannelNorm(norm.weight.shape[0], epsilon=norm.epsilon)
     result.set_state_dict(norm.state_dict())
     return result
@@ -54,9 +60,9 @@ class TokenConv(nn.Layer):
 
     Args:
         grid: (H, W).
-        first: the token linear map whose kernels cover the grid; weight [out, S].
-        second: the one after the activation, weight [S, out], or None where out = S and there is no activation.
-        act: name of the activation between them.
+        first: token linear map before the activation, weight [out, S].
+        second: token linear map after it, weight [S, out]; None: out = S, and no activation.
+        act: name of the activation.
     """
 
     def __init__(self, grid, first, second=None, act: str = "gelu"):
@@ -74,7 +80,11 @@ class TokenConv(nn.Layer):
 
 
 class ConvBlock(nn.Layer):
-    """``x += token_mixing(norm1(x)); x += channel_mixing(norm2(x))`` on [B, C, H, W]."""
+    """``x += token_mixing(norm1(x)); x += channel_mixing(norm2(x))`` on [B, C, H, W].
+
+    Args:
+        norm1, token_mixing, norm2, channel_mixing: layers from [B, C, H, W] to the same.
+    """
 
     def __init__(self, norm1, token_mixing, norm2, channel_mixing):
         super().__init__()
@@ -118,7 +128,7 @@ FORMS = {"MlpMixer": (_mixer_block, channel_norm), "ResMLP": (_resmlp_block, _af
 
 
 class ConvForm(nn.Layer):
-    """The network that ``to_conv`` makes: a backbone like the one it was made from."""
+    """The network of ``to_conv``, with the interface of the given backbone."""
 
     def __init__(self, backbone):
         super().__init__()
@@ -131,7 +141,7 @@ class ConvForm(nn.Layer):
         self.norm = norm_form(backbone.norm)
 
     def feature_maps(self, images) -> list:
-        """One map [B, C, H, W], as the original's."""
+        """One map [B, C, H, W], as of the given backbone."""
         check_images(images, self.in_chans, self.img_size)
         x_bchw = self.stem(images)
         for block in self.blocks:
@@ -149,7 +159,7 @@ def to_conv(backbone) -> ConvForm:
     Args:
         backbone: a MlpMixer or ResMLP; left as it is.
     Returns:
-        A backbone in evaluation mode with the same outputs (to rounding) and as many parameters, copied.
+        A backbone in evaluation mode with the same outputs (to rounding) and copies of the parameters.
     Raises:
         BadInput: another family.
     """

@@ -1,9 +1,9 @@
-"""How large a backbone is and how much it computes: the numbers that ``passl-mixer list`` prints.
+"""Parameters and multiply-accumulates (MACs) of backbones, for ``passl-mixer list``.
 
-A network is laid out as a static graph, where Paddle infers every shape without allocating a weight, so that
-the largest variant costs a second, not gigabytes. Multiply-accumulates are those of convolutions and linear
-maps (channel, token mixing, CycleFC), the convention of the published tables; biases, norms, activations and
-sums are not counted. Attention's two matrix products, q k^T and scores times v, are counted (ViT, Swin).
+The network is built as a static graph: Paddle infers every shape without allocating a weight, so that the largest
+variant takes a second, not gigabytes. MACs are those of convolutions and linear maps (channel, token mixing, CycleFC),
+the convention of the published tables, and of attention's two products, q k^T and scores times v (ViT, Swin). Biases,
+norms, activations and sums are not counted.
 """
 import math
 from typing import Sequence, Union
@@ -18,18 +18,18 @@ from passl_mixer.layers.basic import TokenLinear
 from passl_mixer.layers.checks import image_pair
 from passl_mixer.ops.shapes import blank_images, shapes_only
 
-# Size at which the named variants were published; a free-form size-free backbone is counted at it too.
+# Image size of the published variants; also used for a free-form backbone that takes any size.
 PUBLISHED_SIZE, SMALL_SIZE = 224, 32
 NUM_CLASSES = 1000
 
 
 def count_parameters(layer: nn.Layer) -> int:
-    """Number of trainable parameters; BatchNorm's running statistics, listed by Paddle too, are left out."""
+    """Number of trainable parameters, without BatchNorm's running statistics, which Paddle lists too."""
     return sum(math.prod(p.shape) for p in layer.parameters() if not p.stop_gradient)
 
 
 def _layer_macs(layer: nn.Layer, output_shape: Sequence[int]) -> int:
-    """Multiply-accumulates of one layer: outputs of one image times the length of each one's sum."""
+    """MACs of one layer for one image: number of outputs times the terms of each sum."""
     outputs = math.prod(output_shape[1:])
     if isinstance(layer, nn.Conv2D):
         return outputs * math.prod(layer.weight.shape[1:])
@@ -41,15 +41,15 @@ def _layer_macs(layer: nn.Layer, output_shape: Sequence[int]) -> int:
 
 
 def count_macs(backbone: nn.Layer, img_size: Union[int, Sequence[int], None] = None) -> int:
-    """Multiply-accumulates of one image's forward pass, without a head.
+    """MACs of the forward pass of one image, without a head.
 
     Args:
-        backbone: a backbone; its mode and weights are left as they are.
-        img_size: pixels, an integer or a pair; by default the size the backbone was built for.
+        backbone: a backbone; its mode and weights are not changed.
+        img_size: pixels, an integer or a pair; None: the size that the backbone was built for.
     Returns:
-        The count, for convolutions, linear maps, token mixing, CycleFC and attention's two products.
+        The count of convolutions, linear maps, token mixing, CycleFC and attention's two products.
     Raises:
-        BadInput: if the backbone does not take this size.
+        BadInput: the backbone does not take this size.
     """
     height, width = image_pair(img_size or backbone.img_size or PUBLISHED_SIZE)
     counted = []
@@ -73,14 +73,14 @@ def count_macs(backbone: nn.Layer, img_size: Union[int, Sequence[int], None] = N
 
 
 def summary(name: str) -> dict:
-    """Sizes of a registered backbone, without building its weights.
+    """Sizes of a registered backbone, without allocating its weights.
 
     Args:
         name: a registered name.
     Returns:
-        ``name``; ``parameters``: trainable ones including a 1000-class linear head, as in the published
-        tables; ``img_size``: the size counted at, (height, width); ``macs``: of one image, head included;
-        ``any_size``: whether the backbone takes any image size; ``feature_strides``: of its feature maps.
+        A dictionary. ``name``; ``parameters``, trainable, with a 1000-class linear head as in the published tables;
+        ``img_size``, (height, width) of the count; ``macs`` of one image, with the head; ``any_size``, whether the
+        backbone takes any image size; ``feature_strides`` of its feature maps.
     Raises:
         BadInput: unknown name.
     """

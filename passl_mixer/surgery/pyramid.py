@@ -1,9 +1,9 @@
 """Feature maps at strides 4, 8, 16 and 32 from any backbone, for detection and segmentation heads.
 
-A family with several scales gives its own maps; a stride it lacks, and every stride but its own of a single-stride
-family, is made from the nearest map as in ViTDet's simple feature pyramid: by 2 x 2 transposed convolutions of stride
-2, which halve the channels, with LayerNorm and GELU between them; by nothing; or by max-pooling. The 1 x 1 and 3 x 3
-convolutions that end ViTDet's pyramid are the detector's business and not here.
+Strides that the backbone has are taken from its own maps. A missing stride is made from the nearest map as in ViTDet's
+simple feature pyramid: larger maps by 2 x 2 transposed convolutions of stride 2, which halve the channels, with
+LayerNorm and GELU between them; smaller maps by max-pooling. The 1 x 1 and 3 x 3 convolutions at the end of ViTDet's
+pyramid are left to the detector.
 
 Shapes: B images of H x W pixels; map i is [B, feature_channels[i], H / feature_strides[i], W / feature_strides[i]],
 sides rounded up where the pyramid pools (ViTDet rounds down; here no border is lost and no map is empty).
@@ -34,9 +34,9 @@ def _upsample(width: int, doublings: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _nearest(strides: Sequence[int], wanted: int) -> tuple:
-    """``(index, doublings)``: the map to start from, and how often its sides are to be doubled (< 0: halved)."""
-    octaves = [math.log2(stride / wanted) for stride in strides]
+def _nearest(strides: Sequence[int], target: int) -> tuple:
+    """``(index, doublings)``: the nearest map, and how often its sides double to reach ``target`` (< 0: halve)."""
+    octaves = [math.log2(stride / target) for stride in strides]
     index = min(range(len(strides)), key=lambda i: abs(octaves[i]))
     return index, round(octaves[index])
 
@@ -46,11 +46,11 @@ class Pyramid(nn.Layer):
 
     Args:
         backbone: any backbone of this package; trained with the pyramid unless its parameters are frozen.
-        out_indices: which of the four strides to give: distinct indices from 0 to 3.
+        out_indices: distinct indices of the four strides, 0 to 3.
         norm: whether every map ends in a LayerNorm over its channels.
     Attributes:
-        feature_strides: the strides of the maps. Of a backbone whose stride is no power of two, the nearest that
-            doubling and halving reaches: 3.5, 7, 14, 28 for patches of 14.
+        feature_strides: the strides of the maps. If the backbone's stride is no power of two, the nearest that doubling
+            and halving reaches: 3.5, 7, 14, 28 for patches of 14.
         feature_channels: the channels of the maps.
     Raises:
         BadInput: wrong ``out_indices``, or a backbone with too few channels to be halved.

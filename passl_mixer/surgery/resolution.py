@@ -1,7 +1,7 @@
-"""Networks whose token mixing is bound to one image size, adapted to another: MLP-Mixer, ResMLP, gMLP.
+"""Adaptation of networks with token mixing of one image size to another size: MLP-Mixer, ResMLP, gMLP.
 
-The two schemes and their sources are described in ``passl_mixer.backbones.token_maps``, which adapts the arrays; what
-they cost before fine-tuning is measured in docs/resolution.md.
+``passl_mixer.backbones.token_maps`` describes the two schemes with their sources and adapts the arrays.
+docs/resolution.md has measured accuracies before fine-tuning.
 """
 import copy
 import fnmatch
@@ -16,7 +16,7 @@ from passl_mixer.layers.checks import image_pair, patch_grid
 
 
 def _family(backbone) -> str:
-    """Class name of a backbone that can be resized; ``BadInput`` for others."""
+    """Class name of a backbone that can be resized; raises ``BadInput`` for others."""
     name = type(backbone).__name__
     if name in REFUSALS:
         raise BadInput(REFUSALS[name])
@@ -28,16 +28,16 @@ def _family(backbone) -> str:
 
 
 def resize_tokens(backbone, img_size: Union[int, Sequence[int]], *, scheme: str = "interpolate"):
-    """A copy of a backbone for images of another size, its token mixing adapted.
+    """A copy of a backbone for another image size, with adapted token mixing.
 
     Args:
         backbone: a MlpMixer, ResMLP or GMLP; left as it is.
         img_size: the new height and width in pixels, one integer or a pair; multiples of the patch size.
-        scheme: "interpolate" (any size), or "blocks" (integer multiples of the old size), see
-            ``passl_mixer.backbones.token_maps``. A Mixer resized in blocks has K^2 times the token hidden width, the
+        scheme: "interpolate" (any size), or "blocks" (integer multiples K of the old size), see
+            ``passl_mixer.backbones.token_maps``. In blocks, a Mixer gets K^2 times the token hidden width, the
             ``token_hidden`` to build such a network with.
     Returns:
-        A backbone of the same class, options, mode and weights beside the token mixing.
+        A backbone of the same class, options and mode; its weights are the same except those of the token mixing.
     Raises:
         BadInput: a family that cannot be resized or needs no resizing, or a size that does not fit.
     """

@@ -1,6 +1,6 @@
-"""Learning a vocabulary: byte-pair merges from captions (Sennrich et al. 2016, arXiv:1508.07909, algorithm 1).
+"""Training of a vocabulary: byte-pair merges from captions (Sennrich et al. 2016, arXiv:1508.07909, algorithm 1).
 
-Deterministic: of the pairs seen most often the first in the alphabet is merged, whatever the order of the captions.
+Deterministic: of equally frequent pairs the alphabetically first is merged, for any order of the captions.
 """
 import gzip
 import heapq
@@ -17,15 +17,15 @@ VERSION = "#version: 0.2 passl_mixer"
 
 
 def train_bpe(texts: Iterable[str], num_merges: int) -> list:
-    """The merges that a set of captions teaches.
+    """Learn merges from captions.
 
     Args:
         texts: captions.
-        num_merges: how many to learn, 0 to 48,894; fewer are returned when no pair is left that occurs twice.
+        num_merges: number of merges, 0 to 48,894; fewer are returned if no pair is left that occurs twice.
     Returns:
-        Pairs of symbols, in the order they are to be applied.
+        Pairs of symbols, in the order of their application.
     Raises:
-        BadInput: ``num_merges`` out of range, or captions without a single word.
+        BadInput: ``num_merges`` out of range, or captions without a word.
     """
     if not 0 <= num_merges <= MAX_MERGES:
         raise BadInput(f"the number of merges is {num_merges}, expected 0 to {MAX_MERGES}")
@@ -33,7 +33,7 @@ def train_bpe(texts: Iterable[str], num_merges: int) -> list:
     if not counted:
         raise BadInput("the captions hold no word to learn from")
     words, times = [list(word) for word in counted], list(counted.values())
-    counts, places = Counter(), defaultdict(set)            # of every pair: occurrences, and in which words
+    counts, places = Counter(), defaultdict(set)            # of every pair: occurrences, and indices of its words
     for index, word in enumerate(words):
         _count(word, times[index], counts)
         for pair in zip(word, word[1:]):
@@ -47,7 +47,7 @@ def train_bpe(texts: Iterable[str], num_merges: int) -> list:
             continue
         if -count < 2:
             break
-        # Two merges may make the same symbol and with it a pair that was merged before; one line for it is enough.
+        # Two merges may produce the same symbol, and with it a pair that was merged before; one entry is enough.
         merges[pair] = None
         changed = {pair}
         for index in places.pop(pair):
@@ -64,7 +64,7 @@ def _count(word: list, times: int, counts: Counter) -> None:
 
 
 def _replace(words: list, index: int, times: int, pair: tuple, counts: Counter, places: dict) -> set:
-    """Apply a merge in one word and keep the counts true; returns the pairs whose counts changed."""
+    """Apply a merge in one word and update the counts; returns the pairs whose counts changed."""
     old, new = words[index], joined(words[index], pair)
     _count(old, -times, counts)
     _count(new, times, counts)
@@ -75,7 +75,7 @@ def _replace(words: list, index: int, times: int, pair: tuple, counts: Counter, 
 
 
 def write_merges(path, merges: Sequence[tuple]) -> None:
-    """Write merges in CLIP's file format, atomically; compressed when the name ends in ``.gz``.
+    """Write merges in CLIP's file format, atomically; compressed if the name ends in ``.gz``.
 
     Args:
         path: the file; an old one is replaced.

@@ -1,4 +1,4 @@
-"""What classes are called in words: a file of prompts for zero-shot classification."""
+"""Files of prompts, the texts of classes for zero-shot classification."""
 from pathlib import Path
 from typing import Sequence
 
@@ -8,10 +8,10 @@ SEPARATOR = " | "       # between the prompts of one class
 
 
 def read_prompts(path) -> list:
-    """The lines of a prompt file that hold something.
+    """The non-empty lines of a prompt file.
 
     Raises:
-        BadInput: no such file, not UTF-8 (with the line), or nothing in it.
+        BadInput: no such file, not UTF-8 (with the line), or an empty file.
     """
     path = Path(path)
     if not path.is_file():
@@ -33,14 +33,14 @@ def class_prompts(lines: Sequence[str], class_names: Sequence[str], where: str) 
     """The prompts of every class.
 
     Args:
-        lines: of a file. Where one holds ``{}``, all are templates, and every class is put into each of them;
-            otherwise there is one line a class, in the order of the labels, with `` | `` between its prompts.
+        lines: of a file. Either templates, all with ``{}`` for the name of a class; or one line a class, in the order
+            of the labels, with `` | `` between its prompts.
         class_names: C names.
         where: the file, for messages.
     Returns:
-        C lists of texts.
+        C lists of strings.
     Raises:
-        BadInput: templates and other lines mixed, or another number of lines than classes.
+        BadInput: templates mixed with other lines, another number of lines than classes, or a class without prompt.
     """
     templates = [line for line in lines if "{}" in line]
     if templates and len(templates) < len(lines):

@@ -1,12 +1,12 @@
 """CLIP's byte-pair tokenizer: captions to token ids, from a file of merges.
 
-The vocabulary is 256 bytes, the same 256 at the end of a word, one symbol a merge, and two marks for the start and
-the end of a text: 49,408 with the published file. The file (``bpe_simple_vocab_16e6.txt`` or ``.txt.gz``): a first
-line with its version, then two symbols a line, the most frequent pair first; of its lines the first 48,894 count.
-Files of fewer merges, as ``write_merges`` writes them, give smaller vocabularies.
+The vocabulary is 256 bytes, the same 256 at the end of a word, one symbol a merge, and two marks for the start and the
+end of a text: 49,408 with the published file. The file (``bpe_simple_vocab_16e6.txt`` or ``.txt.gz``) begins with a
+version line. Then come two symbols a line, the most frequent pair first; 48,894 lines are used. Files of fewer merges,
+as ``write_merges`` writes them, give smaller vocabularies.
 
 Source: Sennrich et al. 2016, arXiv:1508.07909; Radford et al. 2021, arXiv:2103.00020, section 2.4; openai/CLIP
-``simple_tokenizer.py``. What a word is, and one deviation: ``words.py``.
+``simple_tokenizer.py``. ``words.py`` splits texts into words and has one deviation.
 """
 import gzip
 import zlib
@@ -18,8 +18,8 @@ import numpy as np
 from passl_mixer.errors import BadInput
 from passl_mixer.text.words import END, END_OF_TEXT, START_OF_TEXT, byte_letters, split_words
 
-MAX_MERGES = 49152 - 256 - 2        # what the official code reads of its file
-_REMEMBERED_WORDS = 1 << 18         # words whose tokens are kept, so that memory ends
+MAX_MERGES = 49152 - 256 - 2        # lines of the file that the official code reads
+_REMEMBERED_WORDS = 1 << 18         # words whose tokens are cached; bounds the memory
 
 
 def read_merges(path) -> list:
@@ -30,7 +30,7 @@ def read_merges(path) -> list:
     Returns:
         At most 48,894 pairs of symbols.
     Raises:
-        BadInput: no such file, not UTF-8, no version line, or a line that is not two symbols; with its number.
+        BadInput: no such file, not UTF-8, no version line, or a line without two symbols (with its number).
     """
     lines = _lines(Path(path))
     first = lines[0].split() if lines else []
@@ -53,7 +53,7 @@ def _lines(path: Path) -> list:
     if not path.is_file():
         raise BadInput(f"no merges file {path.absolute()}; give the path of CLIP's bpe_simple_vocab_16e6.txt.gz, or "
                        "make one from the training captions: passl-mixer bpe CAPTIONS OUT --merges 1000 (a trained "
-                       "model wants the very file it was trained with)")
+                       "model needs the file it was trained with)")
     content = path.read_bytes()
     if content[:2] == b"\x1f\x8b":
         try:
@@ -68,11 +68,11 @@ def _lines(path: Path) -> list:
 
 
 class Tokenizer:
-    """Captions to token ids.
+    """Encodes captions as token ids.
 
     Args:
         merges: path of a merges file, see ``read_merges``.
-        context_length: tokens a caption has at most in a batch, both marks included; >= 3.
+        context_length: most tokens of a caption in a batch, both marks included; >= 3.
     Raises:
         BadInput: a merges file that cannot be used, or ``context_length`` too small.
     """
@@ -102,11 +102,15 @@ class Tokenizer:
 
     @property
     def eot(self) -> int:
-        """Id of the end mark, the highest of all."""
+        """Id of the end mark, the highest id."""
         return self.vocab_size - 1
 
     def encode(self, text: str) -> list:
-        """Token ids of a text, without marks and as many as it takes; ``BadInput`` for what is not a string."""
+        """Token ids of a text, without marks and of any length.
+
+        Raises:
+            BadInput: not a string.
+        """
         if not isinstance(text, str):
             raise BadInput(f"a caption is {text!r}, expected a string")
         return [token for word in split_words(text) for token in self._tokens(word)]
@@ -114,8 +118,8 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> np.ndarray:
         """Token ids of texts between their marks, int32 [N, context_length].
 
-        Row i is ``sot, tokens of texts[i], eot, 0, 0, ...``; a text that is too long loses its last tokens and
-        keeps the end mark.
+        Row i is ``sot, tokens of texts[i], eot, 0, 0, ...``; a text that is too long loses its last tokens, not the end
+        mark.
         """
         rows = np.zeros([len(texts), self.context_length], np.int32)
         for row, text in zip(rows, texts):
@@ -124,7 +128,7 @@ class Tokenizer:
         return rows
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids, in lower case, words apart by blanks; ends at the first end mark.
+        """The text of token ids, in lower case, words separated by blanks; ends at the first end mark.
 
         Raises:
             BadInput: an id outside the vocabulary.
@@ -137,11 +141,11 @@ class Tokenizer:
             if token == self.eot:
                 break
             symbols += [] if token == self.sot else [self._symbols[token]]
-        found = bytearray()
+        content = bytearray()
         for symbol in symbols:
-            found += bytes(self._bytes[letter] for letter in symbol.removesuffix(END))
-            found += b" " if symbol.endswith(END) else b""
-        return found.decode("utf-8", "replace").strip()
+            content += bytes(self._bytes[letter] for letter in symbol.removesuffix(END))
+            content += b" " if symbol.endswith(END) else b""
+        return content.decode("utf-8", "replace").strip()
 
     def _tokens(self, word: tuple) -> list:
         known = self._words.get(word)
@@ -153,11 +157,11 @@ class Tokenizer:
 
 
 def merge(word: tuple, ranks: dict) -> list:
-    """Symbols of a word after its merges: again and again the pair of the lowest rank, everywhere in the word.
+    """Symbols of a word after its merges: repeatedly the pair of the lowest rank, everywhere in the word.
 
     Args:
-        word: its symbols, as ``words.split_words`` gives them.
-        ranks: pair of symbols -> its place in the file.
+        word: its symbols, as from ``words.split_words``.
+        ranks: pair of symbols -> its position in the file.
     """
     symbols = list(word)
     while len(symbols) > 1:
@@ -169,7 +173,7 @@ def merge(word: tuple, ranks: dict) -> list:
 
 
 def joined(symbols: Sequence[str], pair: tuple) -> list:
-    """Symbols with every occurrence of a pair, from the left, made one."""
+    """Symbols with every occurrence of a pair, from the left, joined."""
     result, i = [], 0
     while i < len(symbols):
         hit = tuple(symbols[i:i + 2]) == pair

@@ -1,9 +1,8 @@
-"""What a word is: how captions are cleaned and cut, and how bytes are written as letters.
+"""Splitting of captions into words, and the representation of bytes as letters.
 
 Source: Radford et al. 2021, arXiv:2103.00020, section 2.4; rules of the official code, openai/CLIP
-``simple_tokenizer.py``. The printable letters that stand for bytes are GPT-2's (openai/gpt-2 ``encoder.py``).
-Deviation: ``<|startoftext|>`` and ``<|endoftext|>`` in a caption are text like any other, so that a caption cannot
-end itself.
+``simple_tokenizer.py``. The printable letters for bytes are GPT-2's (openai/gpt-2 ``encoder.py``).
+Deviation: ``<|startoftext|>`` and ``<|endoftext|>`` in a caption are plain text, so that a caption cannot end itself.
 """
 import functools
 import html
@@ -35,7 +34,7 @@ def _tools() -> tuple:
 def byte_letters() -> tuple:
     """A printable character for each byte value, in the order of CLIP's vocabulary: ``((byte, character), ...)``.
 
-    Bytes that print in Latin-1 stand for themselves and come first; the others, in order, are U+0100 and up.
+    Bytes that are printable in Latin-1 come first and are unchanged; the others, in order, are U+0100 and up.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in printable]
@@ -43,14 +42,13 @@ def byte_letters() -> tuple:
 
 
 def clean(text: str) -> str:
-    """Mend broken Unicode, resolve HTML entities (twice, as captions of the web need it), one blank between words,
-    lower case."""
+    """Repair broken Unicode, resolve HTML entities (twice, for web captions), normalise blanks, lower the case."""
     fix_text, _ = _tools()
     return " ".join(html.unescape(html.unescape(fix_text(text))).split()).lower()
 
 
 def split_words(text: str) -> list:
-    """The words of a caption as tuples of symbols, one a byte, the last with ``</w>``.
+    """The words of a caption as tuples of symbols, one for each byte, the last with ``</w>``.
 
     Args:
         text: any string.

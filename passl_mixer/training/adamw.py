@@ -1,8 +1,8 @@
 """AdamW over all parameters in a few calls, by Paddle's multi-tensor kernel. Made by ``optim.build_optimizer``.
 
-``paddle.optimizer.AdamW`` walks over the parameters in Python and starts a kernel for each, which a GPU waits for. The
-multi-tensor kernel takes lists; on the CPU its results are the same bit for bit. What is remembered has the names that
-``paddle.optimizer.AdamW`` gives it, so either takes the other's checkpoints.
+``paddle.optimizer.AdamW`` loops over the parameters in Python and launches a kernel for each. The multi-tensor kernel
+takes lists; on the CPU its results are the same bit for bit. Its state has the names that ``paddle.optimizer.AdamW``
+uses, so each reads the other's checkpoints.
 """
 import functools
 import inspect
@@ -57,10 +57,10 @@ class FusedAdamW:
 
     def set_state_dict(self, state: Mapping) -> None:
         for p, _ in self.parameters:
-            found = [state.get(f"{p.name}_{slot}") for slot in SLOTS]
-            if all(value is not None for value in found):
-                powers = [value.numpy().reshape(1) for value in found[2:]]
-                self.slots[p.name] = found[:2] + [paddle.to_tensor(v, place=paddle.CPUPlace()) for v in powers]
+            slots = [state.get(f"{p.name}_{slot}") for slot in SLOTS]
+            if all(value is not None for value in slots):
+                powers = [value.numpy().reshape(1) for value in slots[2:]]
+                self.slots[p.name] = slots[:2] + [paddle.to_tensor(v, place=paddle.CPUPlace()) for v in powers]
                 self.ages[p.name] = (tuple(v.item() for v in powers), 0)
 
 
@@ -71,9 +71,10 @@ def update(parameters, gradients, moments1, moments2, powers1, powers2, *, lr: f
     Args:
         parameters, gradients, moments1, moments2: lists of tensors, of one shape each.
         powers1, powers2: of beta1 and beta2, [1] on the CPU; on a GPU the first ones stand for all.
-        lr: learning rate; ``lr_dtype`` is the type the kernel takes it in.
+        lr: learning rate.
         decay: weight decay of all these parameters.
         options: beta1, beta2, eps.
+        lr_dtype: the dtype in which the kernel takes the learning rate; by default the current device's.
     """
     amsgrad = _has_amsgrad()
     paddle._C_ops.fused_adam_(

@@ -1,11 +1,11 @@
-"""Forward and backward pass of a step as one CUDA graph: what ``train.cuda_graphs`` turns on. Not run on a GPU yet.
+"""Forward and backward pass of a step as one CUDA graph, for ``train.cuda_graphs``. Not run on a GPU yet.
 
-A small network's step is hundreds of kernels, and the host needs longer to launch them than the GPU to run them. A
-graph is recorded once and launched whole. It reads and writes the same addresses every time, so batches are copied into
-place, gradients stay where they are, and the optimiser and ``after_step`` go on as they do otherwise.
+A small network's step is hundreds of kernels, and the host takes longer to launch them than the GPU to run them. A
+graph is recorded once and launched as a whole. It reads and writes the same addresses every time: batches are copied
+into place and gradients stay where they are. The optimiser and ``after_step`` run as usual.
 
-Nothing is believed: before a graph is used, its outputs and gradients are compared with those of eager passes on two
-batches with two seeds, and every launch looks whether a tensor of the model has moved.
+Before a graph is used, its outputs and gradients are compared with those of eager passes on two batches with two seeds.
+Every launch checks that no tensor of the model has moved.
 """
 from typing import Callable, Sequence
 
@@ -92,27 +92,27 @@ class GraphedPass:
             raise BadInput(f"this step cannot be recorded as a CUDA graph ({first_line(error)}); {ADVICE}") from error
         self._restore(saved)
         self.graph = graph
-        for (trial, number), wanted in zip(trials, expected):
+        for (trial, number), eager in zip(trials, expected):
             self.reseed(number)
-            _compare(self._numbers(self._replay(trial)), wanted)
+            _compare(self._numbers(self._replay(trial)), eager)
             self._restore(saved)
         self.reseed(seed)
 
     def _eagerly(self, run_pass: Callable, batch: Sequence, seed: int, saved: Sequence) -> list:
         self.reseed(seed)
         outputs = run_pass(batch)
-        found = self._numbers(outputs)
+        values = self._numbers(outputs)
         for p in self.parameters:
             p.clear_gradient(set_to_zero=False)
         self._restore(saved)
-        return found
+        return values
 
     def _numbers(self, outputs: dict) -> list:
         """``[(name, copy, whether it is a gradient)]`` of what a pass gives and changes."""
-        found = [(name, t, False) for name, t in outputs.items()]
-        found += [(f"the gradient of {p.name}", p.grad, True) for p in self.parameters if p.grad is not None]
-        found += [(t.name, t, False) for t in (*self.state, *self.pending)]
-        return [(name, t.astype("float32").clone(), is_gradient) for name, t, is_gradient in found]
+        values = [(name, t, False) for name, t in outputs.items()]
+        values += [(f"the gradient of {p.name}", p.grad, True) for p in self.parameters if p.grad is not None]
+        values += [(t.name, t, False) for t in (*self.state, *self.pending)]
+        return [(name, t.astype("float32").clone(), is_gradient) for name, t, is_gradient in values]
 
     @paddle.no_grad()
     def _restore(self, saved: Sequence) -> None:
@@ -121,12 +121,12 @@ class GraphedPass:
         self.pending.clear()
 
 
-def _compare(found: list, wanted: list) -> None:
-    if len(found) != len(wanted):
+def _compare(graphed: list, eager: list) -> None:
+    if len(graphed) != len(eager):
         raise BadInput(f"the recorded pass leaves gradients on other parameters than the eager one; {ADVICE}")
-    sizes = [float(tensor.norm()) for _, tensor, _ in wanted]
-    least = NEGLIGIBLE * max((size for size, (_, _, is_gradient) in zip(sizes, wanted) if is_gradient), default=0.0)
-    for (name, one, is_gradient), (_, other, _), size in zip(found, wanted, sizes):
+    sizes = [float(tensor.norm()) for _, tensor, _ in eager]
+    least = NEGLIGIBLE * max((size for size, (_, _, is_gradient) in zip(sizes, eager) if is_gradient), default=0.0)
+    for (name, one, is_gradient), (_, other, _), size in zip(graphed, eager, sizes):
         error = float((one - other).norm())
         if not error <= TOLERANCE * max(size, least if is_gradient else 0.0):
             raise BadInput(f"as a CUDA graph the step computes something else: {name} differs from the eager pass' by "

@@ -1,9 +1,8 @@
-"""Ctrl-C and termination signals as a flag, so that a run saves before it ends: all of its processes at one step.
+"""Ctrl-C and termination signals as a flag: a run saves before it ends, and all of its processes end at one step.
 
-Processes that stopped where their own signal found them would wait for each other's gradients for ever. So they ask
-each other, about once a second and always after the same step, whether any of them was told to end; how many steps lie
-between two questions follows from the time that all of them agree on. Between questions nothing is exchanged or read.
-In an evaluation during training, which all of them compute, they ask after batches in the same way.
+A process that stopped alone would leave the others waiting for its gradients. So all processes exchange their flags
+about once a second, always after the same step. The number of steps between two exchanges follows from the time that
+all processes agree on. During a kNN evaluation, which all processes compute, they exchange flags after batches.
 """
 import os
 import signal
@@ -13,23 +12,23 @@ from typing import Callable
 
 from passl_mixer import distributed
 
-SECONDS, STEPS = 1.0, 64        # between two questions: about so long, and never more steps than that
+SECONDS, STEPS = 1.0, 64        # between two exchanges: about so long, and at most so many steps
 
 
-def steps_to_next_question(steps: int, seconds: float) -> int:
+def steps_to_next_exchange(steps: int, seconds: float) -> int:
     """Steps that take about a second, 1 to 64, when the last ``steps`` took ``seconds``."""
     return max(1, min(STEPS, int(SECONDS * steps / max(seconds, 1e-9))))
 
 
 class Stopped(Exception):
-    """Ends an evaluation that a signal interrupts; the training loop, which began it, ends the run."""
+    """Raised in an evaluation that a signal interrupts. The training loop catches it and ends the run."""
 
 
 class Interruption:
-    """Turns the first Ctrl-C or termination signal into a flag that the loop looks at; the second one acts as usual.
+    """Turns the first Ctrl-C or termination signal into a flag for the loop; a second signal acts as usual.
 
-    Under a launcher later signals change nothing: Paddle's sends three within 0.6 s, to one process after the other,
-    and kills by itself what has not ended after 30 s.
+    Under a launcher, later signals are ignored: Paddle's launcher sends three within 0.6 s to one process after the
+    other, and kills processes that still run after 30 s.
     """
 
     def __init__(self):
@@ -54,14 +53,14 @@ class Interruption:
             signal.signal(number, handler)
 
     def restart(self) -> None:
-        """Ask after the next step: from here on a step takes another time. All processes call it at one place."""
-        self._steps, self._next, self._asked = 0, 1, time.monotonic()
+        """Exchange flags after the next step, as the time of a step changes here. All processes call it together."""
+        self._steps, self._next, self._exchanged = 0, 1, time.monotonic()
 
-    def stops(self) -> bool:
-        """Whether the run is to end after the step just done; the same answer in all processes, which all ask.
+    def should_stop(self) -> bool:
+        """Whether the run ends after the step just done. All processes call it and get the same answer.
 
-        With one process at once after a signal, with several after about a second or the step under way, whichever is
-        longer, when at least one of them got a signal.
+        One process ends at once after a signal. Several end when one of them got a signal, after about a second or the
+        step under way, whichever is longer.
         """
         if distributed.world_size() == 1:
             return self.seen
@@ -69,22 +68,24 @@ class Interruption:
         if self._steps < self._next:
             return False
         now = time.monotonic()
-        seen, seconds = distributed.maximum([float(self.seen), now - self._asked])
-        self._next = steps_to_next_question(self._steps, seconds)
-        self._steps, self._asked = 0, now
+        seen, seconds = distributed.maximum([float(self.seen), now - self._exchanged])
+        self._next = steps_to_next_exchange(self._steps, seconds)
+        self._steps, self._exchanged = 0, now
         return seen > 0
 
-    def asking(self, encode: Callable) -> Callable:
-        """The same function, which raises ``Stopped`` where the run is to end; all processes call it equally often.
+    def stopping(self, encode: Callable) -> Callable:
+        """Wrap an encoder so that it raises ``Stopped`` when the run ends. All processes call it equally often.
 
         Args:
             encode: images [B, 3, H, W] -> features [B, D]; a batch counts as a step.
+        Returns:
+            A function with the same argument and result.
         """
         self.restart()
 
-        def encode_and_ask(images):
+        def encode_and_check(images):
             features = encode(images)
-            if self.stops():
+            if self.should_stop():
                 raise Stopped
             return features
-        return encode_and_ask
+        return encode_and_check

@@ -38,9 +38,9 @@ class Lars:
             if adapted:
                 update = update + self.decay * p
                 w_norm, g_norm = paddle.sqrt((p * p).sum()), paddle.sqrt((update * update).sum())
-                usable = paddle.logical_and(w_norm > 0, g_norm > 0)
-                ratio = self.trust * w_norm / paddle.where(usable, g_norm, paddle.ones_like(g_norm))
-                update = update * paddle.where(usable, ratio, paddle.ones_like(ratio))
+                both = paddle.logical_and(w_norm > 0, g_norm > 0)
+                ratio = self.trust * w_norm / paddle.where(both, g_norm, paddle.ones_like(g_norm))
+                update = update * paddle.where(both, ratio, paddle.ones_like(ratio))
             velocity = self.velocities.get(p.name)
             update = self.lr * update if self.inside else update
             velocity = update.clone() if velocity is None else self.momentum * velocity + update

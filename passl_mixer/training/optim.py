@@ -59,7 +59,14 @@ def learning_rate(step: int, *, base: float, total_steps: int, warmup_steps: int
 
 
 def scaled_lr(lr: float, batch_size: int, base_batch_size: int) -> float:
-    """Linear scaling: ``lr`` is what ``base_batch_size`` images per step want (arXiv:1706.02677)."""
+    """Linear scaling of the learning rate with the batch.
+
+    Args:
+        lr: the rate for ``base_batch_size`` images a step.
+        batch_size: images a step.
+        base_batch_size: images a step that ``lr`` is given for.
+    Source: Goyal et al. 2017, arXiv:1706.02677.
+    """
     return lr * batch_size / base_batch_size
 
 
@@ -113,7 +120,13 @@ def _check_number(name: str, key: str, value) -> None:
 
 
 class Optimizer:
-    """One interface over the three optimisers. Made by ``build_optimizer``."""
+    """One interface over the three optimisers. Made by ``build_optimizer``.
+
+    Args:
+        name: adamw, sgd or lars.
+        named_parameters: ``[(structured name, parameter)]``.
+        options: every option of the optimiser.
+    """
 
     def __init__(self, name: str, named_parameters: list, options: Mapping):
         self.name, self.options = name, dict(options)
@@ -166,24 +179,24 @@ class Optimizer:
             rule.step()
 
     def clear_grad(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for _, p in self.named_parameters:
             p.clear_gradient(set_to_zero=False)
 
     def state(self) -> dict:
-        """Copies of what the optimiser remembers: ``{"parameter name/slot": array}``, empty before a step."""
+        """Copies of the optimiser's state: ``{"parameter name/slot": array}``, empty before the first step."""
         structured = {p.name: n for n, p in self.named_parameters}
-        found = {}
+        state = {}
         for key, value in [item for rule, _, _ in self._rules for item in rule.state_dict().items()]:
             if key == "LR_Scheduler":
                 continue
             # The longest, as a generated name may begin with another ("x.w_0", "x.w_0_deepcopy_0").
             owner = max((n for n in structured if key.startswith(n + "_")), key=len)
-            found[f"{structured[owner]}/{key[len(owner) + 1:]}"] = np.array(value.numpy())
-        return found
+            state[f"{structured[owner]}/{key[len(owner) + 1:]}"] = np.array(value.numpy())
+        return state
 
     def load(self, state: Mapping) -> None:
-        """Replace what the optimiser remembers; the next step is then bitwise that of the one that was saved.
+        """Replace the optimiser's state. The next step is then bitwise that of the optimiser that was saved.
 
         Raises:
             BadInput: an entry of a parameter that is not here, or of another shape.

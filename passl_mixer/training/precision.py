@@ -50,7 +50,7 @@ class Precision:
         return True
 
     def state(self) -> dict:
-        """What a checkpoint keeps."""
+        """The loss scale and its age, for a checkpoint."""
         return {"scale": self.scale, "good_steps": self.good_steps}
 
     def load(self, state: dict) -> None:

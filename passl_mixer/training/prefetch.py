@@ -1,19 +1,17 @@
-"""The next batch on its way to a GPU, on a stream of its own, while the current one computes. Not run on a GPU yet.
+"""Copies the next batch to a GPU, on a stream of its own, while the current step computes. Not run on a GPU yet.
 
-A batch goes to page-locked memory and from there to the device without waiting, so the host is free to launch the
-current step; what DALI made on the GPU is copied there. On the CPU there is nothing to copy and batches are what the
-loader made.
+A batch goes to page-locked memory and from there to the device without blocking, so the host can launch the current
+step. Batches that DALI made on the GPU are copied there. On the CPU there is nothing to copy.
 
-Two rules keep the streams apart. A step waits for the copy of its own batch, no other. A copy waits for the steps that
-were launched before it, so that memory which Paddle gives it again is not read any more; it still runs beside the step
-that is launched next.
+Two rules keep the streams in order. A step waits only for the copy of its own batch. A copy waits for the steps
+launched before it, which may still read the memory that Paddle reuses; it runs beside the step launched next.
 """
 from typing import Callable, Iterable, Optional
 
 import paddle
 
 
-class SideStream:
+class CopyStream:
     """Copies batches beside the stream that computes.
 
     Args:
@@ -26,7 +24,7 @@ class SideStream:
         self.stream = device.Stream()
 
     def start(self, batch) -> tuple:
-        """Start to copy ``(views, labels)``; returns the tensors and the event that says that they are there."""
+        """Start to copy ``(views, labels)``: uint8 [B, S, S, 3], [B]; returns tensors and the copy's event."""
         views, labels = batch
         self.stream.wait_stream(self.device.current_stream())
         with self.device.stream_guard(self.stream):
@@ -34,18 +32,18 @@ class SideStream:
             return moved, self.stream.record_event()
 
     def finish(self, moved, there):
-        """The tensors, for whatever is launched from now on."""
+        """The tensors, ready for everything launched from now on."""
         self.device.current_stream().wait_event(there)
         return moved
 
 
-def mover(device: str) -> Optional[SideStream]:
-    """What copies a loader's batches to a device; None where there is nothing to copy.
+def make_prefetcher(device: str) -> Optional[CopyStream]:
+    """The stream that copies a loader's batches to a device; None if there is nothing to copy.
 
     Args:
         device: as ``runtime.select_device`` returns it; the current one.
     """
-    return SideStream(_to_gpu) if device.startswith("gpu") else None
+    return CopyStream(_to_gpu) if device.startswith("gpu") else None
 
 
 def _to_gpu(array):
@@ -56,21 +54,21 @@ def _to_gpu(array):
     return paddle.to_tensor(array, place=paddle.CUDAPinnedPlace()).cuda(blocking=False)
 
 
-def ahead(batches: Iterable, side: Optional[SideStream]) -> Iterable:
-    """The same batches in the same order; the copy of each begins before the one in front of it is handed out.
+def prefetch(batches: Iterable, stream: Optional[CopyStream]) -> Iterable:
+    """The same batches in the same order. The copy of a batch begins before the batch in front of it is handed out.
 
     Args:
         batches: ``(views, labels)`` as the loader yields them.
-        side: from ``mover``; None hands the batches on as they are.
+        stream: from ``make_prefetcher``; None hands the batches on as they are.
     """
-    return batches if side is None else _one_ahead(iter(batches), side)
+    return batches if stream is None else _one_ahead(iter(batches), stream)
 
 
-def _one_ahead(batches, side):
+def _one_ahead(batches, stream):
     waiting = []
     for batch in batches:
-        waiting.append(side.start(batch))
+        waiting.append(stream.start(batch))
         if len(waiting) == 2:
-            yield side.finish(*waiting.pop(0))
+            yield stream.finish(*waiting.pop(0))
     for started in waiting:
-        yield side.finish(*started)
+        yield stream.finish(*started)

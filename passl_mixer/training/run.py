@@ -1,5 +1,6 @@
-"""From a configuration to everything a run is made of, with every check that can be made before the first step."""
+"""From a configuration to a run, with every check that can be made before the first step."""
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional
 
 import paddle
@@ -15,17 +16,23 @@ from passl_mixer.layers.batch_norm import synchronise
 from passl_mixer.layers.data_format import set_data_format
 from passl_mixer.layers.recompute import set_recompute
 from passl_mixer.methods.moco import has_batch_norm
+from passl_mixer.runtime import seed_step
 from passl_mixer.training.cuda_graph import GraphedPass
 from passl_mixer.training.optim import build_optimizer, scaled_lr
 from passl_mixer.training.precision import Precision
+from passl_mixer.training.prefetch import CopyStream, make_prefetcher, prefetch
 from passl_mixer.training.static_graph import compile_backbone
 
 
 @dataclass
 class Run:
-    """Everything a run is made of."""
+    """Everything a run is made of.
 
-    config: Config
+    Attributes:
+        seed, accumulate_steps, rank: of the configuration and of this process, for the step.
+    """
+
+    config: Config          # resolved
     device: str
     method: paddle.nn.Layer
     optimizer: object
@@ -36,21 +43,41 @@ class Run:
     total_steps: int        # of the whole schedule
     last_step: int          # where this run stops: total_steps, or train.max_steps
     peak_lr: float
-    not_evaluated: str      # why there is no evaluation; empty where there is
+    skip_eval_reason: str   # why there is no evaluation; empty where there is
+    previous: Optional[Path] = None             # the checkpoint to continue from
+    prefetcher: Optional[CopyStream] = None     # on a GPU
     graphed: Optional[GraphedPass] = None       # with train.cuda_graphs
     gradients_checked: bool = False             # whether a backward pass has reached every trainable parameter
 
+    def __post_init__(self):
+        self.seed, self.accumulate_steps = self.config.seed, self.config.train.accumulate_steps
+        self.rank = distributed.rank()
 
-def build_run(config: Config) -> Run:
-    """Build and check a run: device, data, model, optimiser.
+    def seed_step(self, step: int) -> None:
+        """Seed Paddle's generators for a step: masks and permutations depend on (seed, step, rank) alone."""
+        seed_step(self.seed, step, self.rank)
+
+    def batches(self, epoch: int, start_batch: int):
+        """The batches of an epoch from ``start_batch`` on, copied to the device one ahead where that is a GPU.
+
+        Yields:
+            ``(views, labels)`` as the loader makes them: uint8 [B, S, S, 3] per view; int64 [B], token ids or None.
+        """
+        yield from prefetch(self.loader.epoch(epoch, start_batch=start_batch), self.prefetcher)
+
+
+def build_run(config: Config, resume: Optional[bool] = None) -> Run:
+    """Build and check a run: folder, device, data, model, optimiser.
 
     Args:
         config: from ``get_config``.
+        resume: whether a run that ``output_dir`` holds is continued; None leaves that folder alone.
     Raises:
         BadInput: anything that does not fit, named by its keys, before the first step.
     """
     views = build_views(config.data.train_views)
     config = resolve(config, views)
+    previous = None if resume is None else checkpoint.open_run(config, resume)
     device = runtime.select_device(config.train.device)
     dataset = build_dataset(config.data.dataset, "train")
     local_batch = _local_batch(config)
@@ -61,8 +88,8 @@ def build_run(config: Config) -> Run:
     method = build_model(config)
     distributed.broadcast_state(method)
     _check_sizes(config, method, views, dataset)
-    method.check_batch(local_batch // config.train.accumulate, config.data.batch_size)
-    without = _cannot_evaluate(config, dataset)
+    method.check_batch(local_batch // config.train.accumulate_steps, config.data.batch_size)
+    skip_eval_reason = _skip_eval_reason(config, dataset)
     if config.train.init_from:
         checkpoint.load_encoder(config.train.init_from, method.backbone)
     if _spans_processes(config, method):
@@ -80,17 +107,18 @@ def build_run(config: Config) -> Run:
                precision=Precision(runtime.autocast_dtype(config.train.precision, device)),
                loader=loader, views=views, steps_per_epoch=steps, total_steps=total,
                last_step=min(total, config.train.max_steps or total),
-               not_evaluated=without, graphed=_graphed(config, device, method),
+               skip_eval_reason=skip_eval_reason, previous=previous, prefetcher=make_prefetcher(device),
+               graphed=_graphed(config, device, method),
                peak_lr=scaled_lr(optim.lr, config.data.batch_size, optim.base_batch_size or config.data.batch_size))
 
 
 def _graphed(config: Config, device: str, method) -> Optional[GraphedPass]:
-    """What records the passes of ``train.cuda_graphs``; None where it is off, or on a CPU."""
+    """The graphed pass of ``train.cuda_graphs``; None if it is off, or on a CPU."""
     settings = config.train
     if not settings.cuda_graphs:
         return None
     for key, bad, expected in (("train.precision", settings.precision == "fp16", "fp32 or bf16"),
-                               ("train.accumulate", settings.accumulate > 1, "1"),
+                               ("train.accumulate_steps", settings.accumulate_steps > 1, "1"),
                                ("train.recompute", settings.recompute, "false")):
         if bad:
             raise BadInput(f"train.cuda_graphs records one pass that is the same every time, and {key} is "
@@ -102,7 +130,7 @@ def _graphed(config: Config, device: str, method) -> Optional[GraphedPass]:
         return None
     state = [*method.parameters(), *method.buffers()]
     return GraphedPass([p for _, p in method.trainable_parameters()], state,
-                       lambda step: runtime.seed_step(config.seed, step, distributed.rank()),
+                       lambda step: seed_step(config.seed, step, distributed.rank()),
                        getattr(method, "pending", []))
 
 
@@ -112,11 +140,12 @@ def _gpu_number(device: str) -> Optional[int]:
 
 
 def _local_batch(config: Config) -> int:
-    share, rest = divmod(config.data.batch_size, distributed.world_size() * config.train.accumulate)
+    share, rest = divmod(config.data.batch_size, distributed.world_size() * config.train.accumulate_steps)
     if rest:
         raise BadInput(f"'data.batch_size' is {config.data.batch_size}; expected a multiple of "
-                       f"{distributed.world_size()} process(es) x train.accumulate {config.train.accumulate}")
-    return share * config.train.accumulate
+                       f"{distributed.world_size()} process(es) x train.accumulate_steps "
+                       f"{config.train.accumulate_steps}")
+    return share * config.train.accumulate_steps
 
 
 def _spans_processes(config: Config, method) -> bool:
@@ -133,8 +162,10 @@ def _spans_processes(config: Config, method) -> bool:
     return True
 
 
-def _cannot_evaluate(config: Config, dataset) -> str:
-    """Why kNN and probes are impossible on this data, or nothing."""
+def _skip_eval_reason(config: Config, dataset) -> str:
+    """Why there is no evaluation, or an empty text; ``BadInput`` if ``data.eval_dataset`` is given and missing."""
+    if config.data.eval_dataset:
+        check_dataset(config.data.eval_dataset, "test")
     if not config.evaluate.every_epochs and not config.evaluate.at_end:
         return "not asked for"
     if config.data.eval_dataset:
@@ -143,10 +174,11 @@ def _cannot_evaluate(config: Config, dataset) -> str:
         return "the images have no labels"
     if dataset.labels.ndim != 1:
         return "the images have captions, no classes; name images with classes as data.eval_dataset"
-    try:
-        check_dataset(config.data.eval_dataset or config.data.dataset, "test")
-    except BadInput as error:
-        return str(error)
+    if not config.data.eval_dataset:
+        try:
+            check_dataset(config.data.dataset, "test")
+        except BadInput as error:
+            return str(error)
     return ""
 
 

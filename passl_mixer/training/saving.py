@@ -1,47 +1,58 @@
-"""A run as a checkpoint and back: what its method, optimiser and loss scale hold, and how far it came."""
+"""A run saved as a checkpoint and restored: method, optimiser, loss scale and progress."""
+import json
 import time
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
-from passl_mixer import checkpoint, distributed
+from passl_mixer import checkpoint, distributed, runtime
 from passl_mixer.errors import NumericalFailure
+from passl_mixer.files import write_atomic
 from passl_mixer.training.run import Run
 
 
-def restore(run: Run, previous: Optional[Path]) -> tuple:
-    """Load a checkpoint into a run.
+def restore(run: Run) -> tuple:
+    """Load the checkpoint that a run continues from, if there is one.
 
     Args:
-        run: as ``build`` returns it.
-        previous: a checkpoint of the same configuration; None for a run that starts.
+        run: as ``build_run`` returns it.
     Returns:
-        ``(steps done, seconds so far, best kNN when it was saved)``; the last is -1 where there was none.
+        ``(steps done, seconds so far, best kNN accuracy so far)``; the accuracy is -1 if there was no evaluation.
     Raises:
-        BadInput: the file cannot be read or is of another model.
+        BadInput: the file cannot be read, or belongs to another model.
     """
-    if previous is None:
+    if run.previous is None:
         return 0, 0.0, -1.0
-    model, optim, meta = checkpoint.read_checkpoint(previous)
-    checkpoint.load_arrays(run.method, model, str(previous))
+    model, optim, meta = checkpoint.read_checkpoint(run.previous)
+    checkpoint.load_arrays(run.method, model, str(run.previous))
     run.optimizer.load(optim)
     run.precision.load(meta["precision"])
     return meta["step"], meta["seconds"], meta["best_knn"]
 
 
+def save_config(run: Run) -> None:
+    """Write the resolved configuration and the versions into the run folder."""
+    checkpoint.write_config(run.config, runtime.versions())
+
+
+def save_summary(run: Run, summary: dict) -> None:
+    """Write ``summary.json``, when a run is complete."""
+    write_atomic(Path(run.config.output_dir) / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+
+
 def save(run: Run, step: int, started: float, best: float, name: Optional[str] = None) -> None:
-    """Save a run; the first process of several does, and all call it together.
+    """Save a checkpoint. All processes call it together; the first one writes.
 
     Args:
         run: the run.
         step: steps done.
         started: ``time.perf_counter()`` when the run began, less the time in which it did not run.
-        best: the best kNN so far, 0 to 1; -1 where there was none.
-        name: of the file; None for ``step_<step>.safetensors``, of which all but the newest
+        best: the best kNN accuracy so far, 0 to 1; -1 if there was no evaluation.
+        name: file name; by default ``step_<step>.safetensors``. Of these, all but the newest
             ``train.keep_checkpoints`` are deleted.
     Raises:
-        NumericalFailure: a parameter is not finite; nothing was saved.
+        NumericalFailure: a parameter is not finite. Nothing is saved.
     """
     folder, first = Path(run.config.output_dir), distributed.rank() == 0
     model = checkpoint.arrays_of(run.method) if first else {}

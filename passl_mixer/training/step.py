@@ -1,11 +1,12 @@
 """One optimiser step, in view.
 
-    lr -> forward/backward per micro-batch -> finite check -> clip -> optimiser -> clear -> after_step
+seed -> forward/backward per micro-batch -> finite check -> clip -> optimiser -> clear -> after_step
 """
 import math
 from pathlib import Path
+from typing import Optional
 
-from passl_mixer import checkpoint, distributed, runtime
+from passl_mixer import checkpoint, distributed
 from passl_mixer.errors import BadInput, NumericalFailure
 from passl_mixer.images import as_tensor, to_images
 from passl_mixer.training.optim import learning_rate
@@ -13,40 +14,44 @@ from passl_mixer.training.run import Run
 
 
 def lr_at(run: Run, step: int) -> float:
-    """Learning rate of the step after ``step`` steps."""
+    """The learning rate of a step.
+
+    Args:
+        run: the run.
+        step: steps done before this one.
+    """
     schedule = run.config.schedule
     warmup = schedule.warmup_steps
     warmup = round(schedule.warmup_epochs * run.steps_per_epoch) if warmup is None else warmup
-    return learning_rate(step, base=run.peak_lr, total_steps=run.total_steps, final=schedule.final_lr,
+    return learning_rate(step, base=run.peak_lr, total_steps=run.total_steps, final=schedule.min_lr,
                          warmup_steps=warmup, decay=schedule.decay,
                          decay_steps=[round(e * run.steps_per_epoch) for e in schedule.decay_epochs or ()],
                          decay_factor=0.1 if schedule.decay_factor is None else schedule.decay_factor)
 
 
-def train_step(run: Run, batch, step: int) -> dict:
+def train_step(run: Run, batch, step: int, *, check_finite: Optional[bool] = None) -> dict:
     """One optimiser step.
 
     Args:
         run: the run.
-        batch: ``(views, labels)`` of the loader: uint8 [B, S, S, 3] per view, int64 [B] or None.
+        batch: ``(views, labels)`` of the loader: uint8 [B, S, S, 3] per view; labels int64 [B], token ids
+            [B, N] or None.
         step: steps done before this one.
+        check_finite: check the outputs, which reads them from the device. By default only on the CPU.
     Returns:
-        The method's outputs, averaged over micro-batches, still on the device.
+        The method's outputs, scalars on the device, averaged over micro-batches.
     Raises:
-        NumericalFailure: an output of the method is not finite (looked at on every step on the CPU; the training loop
-            looks on logging and saving steps elsewhere, so that the host does not wait).
+        NumericalFailure: an output of the method is not finite. Gradients are not checked.
         BadInput: the first backward pass did not reach a trainable parameter.
     """
-    config = run.config
-    runtime.seed_step(config.seed, step, distributed.rank())
-    outputs = []
-    for views, labels in _micro_batches(run, batch):
-        outputs.append(_pass(run, views, labels, step))
-        if not run.gradients_checked:
-            refuse_without_gradient(run.method)
-            run.gradients_checked = True
-        if run.device == "cpu":
-            refuse_not_finite(run, outputs[-1], step)
+    run.seed_step(step)
+    passes = [_pass(run, views, labels, step) for views, labels in _micro_batches(run, batch)]
+    outputs = {name: sum(output[name] for output in passes) / len(passes) for name in passes[0]}
+    if not run.gradients_checked:
+        refuse_without_gradient(run.method)
+        run.gradients_checked = True
+    if run.device == "cpu" if check_finite is None else check_finite:
+        refuse_not_finite(run, outputs, step)
     parameters = [p for _, p in run.method.trainable_parameters()]
     distributed.average_gradients(parameters)
     if run.precision.unscale(parameters):
@@ -54,15 +59,15 @@ def train_step(run: Run, batch, step: int) -> dict:
     if run.graphed is None or not run.graphed.keeps_gradients:
         run.optimizer.clear_grad()
     run.method.after_step(step, run.total_steps)
-    return {k: sum(o[k] for o in outputs) / len(outputs) for k in outputs[0]}
+    return outputs
 
 
 def _pass(run: Run, views: list, labels, step: int) -> dict:
-    """Forward and backward: the gradients are added to the parameters', the outputs are returned."""
+    """Forward and backward pass; gradients are added to the parameters' ``grad``, the outputs are returned."""
     def run_pass(tensors):
         with run.precision.autocast():
             output = run.method(tensors[:len(views)], None if labels is None else tensors[-1])
-        (output["loss"] * (run.precision.scale / run.config.train.accumulate)).backward()
+        (output["loss"] * (run.precision.scale / run.accumulate_steps)).backward()
         return {k: v.detach() for k, v in output.items()}
 
     tensors = [*views, *([] if labels is None else [labels])]
@@ -71,18 +76,20 @@ def _pass(run: Run, views: list, labels, step: int) -> dict:
 
 def _micro_batches(run: Run, batch):
     views, labels = batch
-    size = len(views[0]) // run.config.train.accumulate
-    for i in range(run.config.train.accumulate):
+    size = len(views[0]) // run.accumulate_steps
+    for i in range(run.accumulate_steps):
         rows = slice(i * size, (i + 1) * size)
         yield ([to_images(v[rows], run.views.mean, run.views.std) for v in views],
                None if labels is None else as_tensor(labels[rows]))
 
 
 def refuse_without_gradient(method) -> None:
-    """``BadInput`` that names the trainable parameters without a gradient; the optimiser would skip them in silence.
+    """Raise ``BadInput`` with the names of trainable parameters without a gradient, which the optimiser would skip.
 
     Args:
         method: after a backward pass.
+    Raises:
+        BadInput: some have none.
     """
     without = [name for name, p in method.trainable_parameters() if p.grad is None]
     if without:
@@ -92,10 +99,17 @@ def refuse_without_gradient(method) -> None:
 
 
 def refuse_not_finite(run: Run, outputs: dict, step: int) -> None:
-    """End the run, ``NumericalFailure``, where an output of a step is NaN or infinite; all processes call it together.
+    """Raise ``NumericalFailure`` if an output of a step is NaN or infinite. All processes call it together.
 
-    Every output is looked at, not the loss alone: Paddle's ReLU turns NaN into 0, so NaN features can hide behind it.
-    What one process finds ends all of them: the others would wait for its gradients for ever.
+    It checks every output, not only the loss: Paddle's ReLU turns NaN into 0, so the loss can be finite where features
+    are NaN. If one process has such an output, all end: the others would wait for its gradients for ever.
+
+    Args:
+        run: the run.
+        outputs: of ``train_step``, scalars.
+        step: for the message.
+    Raises:
+        NumericalFailure: an output of this or another process is not finite.
     """
     bad = {name: float(value) for name, value in outputs.items() if not math.isfinite(float(value))}
     if not distributed.maximum([float(bool(bad))])[0]:

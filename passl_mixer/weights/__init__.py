@@ -1,6 +1,6 @@
-"""Reference checkpoints under our names and layouts: one key-map file per family.
+"""Conversion of reference checkpoints to our names and layouts: one key-map file per family.
 
-Works on NumPy arrays and does not import Paddle, so that a checkpoint is read and checked without one.
+Works on NumPy arrays; nothing here imports Paddle.
 """
 from collections.abc import Mapping
 from typing import Dict, Sequence, Tuple
@@ -25,7 +25,7 @@ from passl_mixer.weights import (
 )
 from passl_mixer.weights.files import read_arrays
 
-# (family, source): the rows its state dict holds
+# (family, source): from a state dict to its rows
 KEY_MAPS = {
     ("mlp_mixer", "timm"): mlp_mixer.rows,
     ("mlp_mixer", "google"): ports.google_rows,  # needs act: gelu_tanh
@@ -50,7 +50,7 @@ KEY_MAPS = {
     ("gmlp", "paddlevit"): ports.in_paddle(gmlp.rows, ports.PADDLEVIT_MIXER),
 }
 
-# A name that only this family's state dict of this source has: what a foreign state dict is recognised by.
+# A name that only the state dicts of this family and source have, to recognise them by.
 SIGNATURES = {
     "blocks.0.mlp_tokens.fc1.weight": ("mlp_mixer", "timm"),
     "tokenizer.block.1.running_mean": ("conv_mlp", "official"),
@@ -74,10 +74,10 @@ SIGNATURES = {
 }
 
 
-# A source whose state dicts have the names of another's: they differ in layout only.
+# Sources with the names of another one, in another layout.
 SAME_NAMES = {("cycle_mlp", "paddlevit"): ("cycle_mlp", "official"), ("vip", "paddlevit"): ("vip", "official")}
 
-# Options of our backbone without which a source's weights compute something else.
+# Options of our backbone that a source's weights require.
 NEEDS = {("mlp_mixer", "google"): {"act": "gelu_tanh"}}
 
 
@@ -102,42 +102,42 @@ def _check_arrays(arrays) -> None:
 
 def convert_state_dict(arrays: Dict[str, numpy.ndarray], *, family: str, source: str,
                        allow: Sequence[str] = ()) -> Dict[str, dict]:
-    """Rename and re-lay a reference checkpoint for our backbone and linear head.
+    """Convert a reference checkpoint to the names and layouts of our backbone and linear head.
 
     Args:
-        arrays: state dict of the reference, in its names and layouts (``read_arrays`` reads files).
+        arrays: state dict of the reference (``read_arrays`` reads files).
         family: a family of ``KEY_MAPS``, e.g. "mlp_mixer".
-        source: whose names they are, a source of ``KEY_MAPS`` with that family: "timm", "official" (the authors'
+        source: origin of the names, a source of ``KEY_MAPS`` with that family: "timm", "official" (the authors'
             PyTorch code), "google" (flax; build our MlpMixer with ``act: gelu_tanh``), "paddlevit" or "passl".
         allow: shell patterns of names (theirs) that may be missing or unexpected, e.g. ``["head.*"]``.
     Returns:
         ``{"backbone": {...}, "head": {...}}``: float32 arrays under our structured parameter names, for
         ``set_state_dict`` as tensors; the head's are ``fc.weight`` [in, out] and ``fc.bias``.
     Raises:
-        BadInput: unknown family or source, a state dict of another family, or arrays that are missing,
-            unexpected or wrongly shaped (all are listed).
+        BadInput: unknown family or source, a state dict of another family, or arrays that are missing, unexpected or
+            wrongly shaped (all are listed).
     """
     _check_known(family, source)
     _check_arrays(arrays)
     arrays = ports.google_names(arrays)
-    found = [signature for name, signature in SIGNATURES.items() if name in arrays]
-    if found and SAME_NAMES.get((family, source), (family, source)) not in found:
-        known = found[0] in KEY_MAPS
-        advice = "pass family={!r}, source={!r}".format(*found[0]) if known else "there is no key map for it"
-        raise BadInput("this is a state dict of {} ({}), not of ".format(*found[0])
+    origins = [signature for name, signature in SIGNATURES.items() if name in arrays]
+    if origins and SAME_NAMES.get((family, source), (family, source)) not in origins:
+        known = origins[0] in KEY_MAPS
+        advice = "pass family={!r}, source={!r}".format(*origins[0]) if known else "there is no key map for it"
+        raise BadInput("this is a state dict of {} ({}), not of ".format(*origins[0])
                        + f"{family} ({source}); {advice}")
     return keymap.apply(KEY_MAPS[family, source](arrays), arrays, f"{family} ({source})", allow)
 
 
 def export_state_dict(state: Dict[str, dict], *, family: str, target: str) -> Dict[str, numpy.ndarray]:
-    """Rename and re-lay our network for a reference implementation: the inverse of ``convert_state_dict``.
+    """Convert our arrays to the names and layouts of a reference: the inverse of ``convert_state_dict``.
 
     Args:
         state: ``{"backbone": ..., "head": ...}``, arrays under our names; an empty head is left out.
         family: a family of ``KEY_MAPS``.
-        target: whose names to write, a source of ``KEY_MAPS`` with that family, e.g. "timm" or "official".
+        target: the reference, a source of ``KEY_MAPS`` with that family, e.g. "timm" or "official".
     Returns:
-        The reference's state dict, arrays in its names and layouts.
+        The state dict of the reference.
     Raises:
         BadInput: unknown family or target, or a state that is not of that family.
     """
@@ -149,22 +149,22 @@ def export_state_dict(state: Dict[str, dict], *, family: str, target: str) -> Di
 
 
 def guess_origin(arrays: Dict[str, numpy.ndarray]) -> Tuple[str, str]:
-    """Family and source of a foreign state dict: those whose key map it fits, with or without its classifier.
+    """``(family, source)`` of a foreign state dict: those of the key map that it fits, with or without classifier.
 
     Raises:
-        BadInput: it fits none and has no known name, or fits several.
+        BadInput: it fits no key map and has no known name, or fits several.
     """
     _check_arrays(arrays)
     arrays = ports.google_names(arrays)
     fitting = []
-    for origin, rows_of in KEY_MAPS.items():
+    for origin, key_map in KEY_MAPS.items():
         try:
-            rows = rows_of(arrays)
-        except BadInput:  # not this one: it lacks what the sizes are read from
+            rows = key_map(arrays)
+        except BadInput:  # not this one: it lacks the arrays that the sizes are read from
             continue
         if not keymap.faults(rows, arrays, keymap.classifier(rows)):
             fitting.append(origin)
-    # One that fits none is named all the same where a name tells it, for the list of what is wrong with it.
+    # If it fits none, a known name still tells the origin; the conversion then lists the mismatches.
     fitting = fitting or [origin for name, origin in SIGNATURES.items() if name in arrays and origin in KEY_MAPS][:1]
     if len(fitting) != 1:
         words = " or ".join(f"{family} ({source})" for family, source in fitting) or "no family known here"
@@ -174,7 +174,7 @@ def guess_origin(arrays: Dict[str, numpy.ndarray]) -> Tuple[str, str]:
 
 
 def convert_backbone(arrays: Dict[str, numpy.ndarray]) -> Tuple[Dict[str, numpy.ndarray], str, str]:
-    """Our backbone's arrays out of a foreign state dict of any known origin; its classifier may be missing.
+    """Arrays of our backbone from a foreign state dict of any known origin; its classifier may be missing.
 
     Returns:
         ``(arrays under our names, family, source)``.

@@ -1,4 +1,4 @@
-"""Weight files from one origin to another: what ``passl-mixer convert`` does. Needs no Paddle."""
+"""Conversion of weight files between origins, for ``passl-mixer convert``. Needs no Paddle."""
 import io
 from pathlib import Path
 from typing import Optional, Sequence
@@ -33,13 +33,13 @@ def import_file(source_file, target_file, *, family: Optional[str] = None, sourc
     Args:
         source_file: any file that ``weights.read_arrays`` reads.
         target_file: ends with .safetensors; must not exist.
-        family: see ``weights.convert_state_dict``; together with ``source``, or both left to be told by the names.
-        source: whose names they are.
+        family: see ``weights.convert_state_dict``; without family and source, the names decide.
+        source: origin of the names; given together with ``family``.
         allow: shell patterns of names that may be missing or unexpected.
     Returns:
-        A line that says what was written.
+        A line of text about the written file.
     Raises:
-        BadInput: unreadable, of another network, or the file to write is there already.
+        BadInput: unreadable, of another network, or ``target_file`` exists.
     """
     target = _new_file(target_file, (".safetensors",))
     if (family is None) != (source is None):
@@ -67,11 +67,11 @@ def export_file(source_file, target_file, *, family: str, target: str) -> str:
         source_file: run folder or checkpoint.
         target_file: ends with .safetensors or .npz; must not exist.
         family: of the checkpoint's backbone, see ``weights.export_state_dict``.
-        target: whose names to write, e.g. "timm" or "official".
+        target: the reference, e.g. "timm" or "official".
     Returns:
-        A line that says what was written; a head that is not a linear classifier is left out.
+        A line of text about the written file; a head that is not a linear classifier is left out.
     Raises:
-        BadInput: unreadable, of another network, or the file to write is there already.
+        BadInput: unreadable, of another network, or ``target_file`` exists.
     """
     path = _new_file(target_file, (".safetensors", ".npz"))
     file = find_checkpoint(source_file)

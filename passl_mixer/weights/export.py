@@ -1,6 +1,6 @@
-"""Our networks under the names and in the layouts of their references: the inverse of the key maps.
+"""Our networks in the names and layouts of their references: the inverse of the key maps.
 
-Only names are written down here; what is transposed or reshaped follows from the key map's own rows.
+Only names are listed here; transposes and reshapes follow from the rows of the key map.
 """
 import re
 from typing import Callable, Dict, List
@@ -110,7 +110,7 @@ def _conv_mixer_official(names) -> list:
             (r"^blocks\.(\d+)\.", lambda match: f"{int(match.group(1)) + 3}.")]
 
 
-# (family, target): from all our names to the substitutions that make them theirs, in order.
+# (family, target): from all our names to the substitutions that turn them into theirs, in order.
 RENAMES: Dict[tuple, Callable[[List[str]], list]] = {
     ("mlp_mixer", "timm"): lambda names: TORCH + _mixer(names),
     ("mlp_mixer", "google"): _google_mixer,
@@ -143,7 +143,7 @@ def _theirs(name: str, renames: list) -> str:
 
 
 def _constant(row: Row) -> numpy.ndarray:
-    """An array that the reference keeps and we do not: the offsets of CycleFC."""
+    """An array that only the reference has: the offsets of CycleFC."""
     for theirs, _, moving in CYCLE_FCS:
         if row.theirs.endswith(f".{theirs}.offset"):
             return published_offset(row.shape[1] // 2, moving)
@@ -156,24 +156,24 @@ def _laid_out(row: Row, value: numpy.ndarray) -> numpy.ndarray:
     return value.transpose(numpy.argsort(row.axes)) if row.axes else value
 
 
-def inverse(rows_of: Callable, renames: Callable, state: Dict[str, dict]) -> Dict[str, numpy.ndarray]:
+def inverse(key_map: Callable, renames: Callable, state: Dict[str, dict]) -> Dict[str, numpy.ndarray]:
     """A reference's state dict from ours.
 
     Args:
-        rows_of: the reference's key map, from a state dict to its rows.
+        key_map: of the reference, from a state dict to its rows.
         renames: an entry of ``RENAMES``.
         state: ``{"backbone": ..., "head": ...}``, arrays under our names; the head may be left empty.
     Returns:
         ``{their name: array}`` in their layout.
     Raises:
-        BadInput: the state is not one that the key map makes.
+        BadInput: arrays that are missing, unexpected or wrongly shaped.
     """
     own = {**state["backbone"], **{HEAD + name: value for name, value in state.get("head", {}).items()}}
     rules = renames(list(own))
     theirs = {_theirs(name, rules): value for name, value in own.items()}
-    # Which arrays are turned around does not depend on sizes, so it can be read from a first, wrongly laid out draft.
-    draft = {row.theirs: _laid_out(row, own[row.ours]) for row in rows_of(theirs) if row.ours in own}
-    rows = [row for row in rows_of({**theirs, **draft}) if state.get("head") or not row.ours.startswith(HEAD)]
+    # Transposes do not depend on sizes, so they can be read from a first draft in the wrong layout.
+    draft = {row.theirs: _laid_out(row, own[row.ours]) for row in key_map(theirs) if row.ours in own}
+    rows = [row for row in key_map({**theirs, **draft}) if state.get("head") or not row.ours.startswith(HEAD)]
     missing = [row.ours for row in rows if row.ours and row.ours not in own]
     unexpected = sorted(set(own) - {row.ours for row in rows})
     wrong = [f"{row.ours} is {list(own[row.ours].shape)}, not a form of {list(row.shape)}" for row in rows

@@ -1,6 +1,6 @@
-"""Weight files of every origin as flat dictionaries of NumPy arrays; the format is told by the content.
+"""Weight files of every origin as flat dictionaries of NumPy arrays; the content decides the format.
 
-Needs neither Paddle nor PyTorch, and runs nothing that a file names (``passl_mixer.pickles``).
+Needs neither Paddle nor PyTorch, and runs no code from a file (``passl_mixer.pickles``).
 """
 import json
 import zipfile
@@ -14,7 +14,7 @@ from passl_mixer.errors import BadInput
 from passl_mixer.pickles import Reader, array_names, finished, reading
 from passl_mixer.weights import torch_files
 
-# What checkpoints keep the weights under; the averaged ones first, as timm does: published accuracies are theirs.
+# Keys of the weights in checkpoints; averaged weights first, as in timm: published accuracies are theirs.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 # Google's training state keeps the network below one of these.
 GOOGLE_ROOTS = ("params/", "opt/target/", "optimizer/target/")
@@ -28,14 +28,14 @@ def read_arrays(path) -> Dict[str, numpy.ndarray]:
     """Read the arrays of a weight file.
 
     Args:
-        path: file of NumPy (.npz; Google's nested names keep their "/"), safetensors (a checkpoint of ours gives its
-            model's arrays, ``backbone.*`` and the rest), PyTorch (zip or legacy) or Paddle (``paddle.save``).
+        path: file of NumPy (.npz; Google's nested names keep their "/"), safetensors (of a checkpoint of ours, the
+            arrays of the model, ``backbone.*`` and others), PyTorch (zip or legacy) or Paddle (``paddle.save``).
     Returns:
         ``{name: array}``, bfloat16 as float32. 'model', 'state_dict', 'model_ema' and 'state_dict_ema' are unwrapped,
-        the averaged weights first, and a 'module.' before every name is removed.
+        averaged weights first. A 'module.' before every name is removed.
     Raises:
-        BadInput: no such file, another or a damaged format, something in it that is neither an array nor a plain
-            container (it is named, and nothing of it has run).
+        BadInput: no such file, an unknown or damaged format, or an object that is neither an array nor a plain
+            container (the message names it; none of its code has run).
     """
     path = Path(path)
     if not path.is_file():
@@ -52,7 +52,7 @@ def _metadata(header: bytes) -> dict:
 
 
 def own_facts(path) -> Optional[dict]:
-    """What a checkpoint of ours says about itself (its configuration, ...); None for a file of any other origin."""
+    """The metadata of a checkpoint of ours (configuration, step, ...); None for a file of any other origin."""
     with reading(str(path)), open(path, "rb") as file:
         start = file.read(9)
         if start[8:] != b"{":
@@ -106,7 +106,7 @@ def _read_safetensors(content: bytes) -> Dict[str, numpy.ndarray]:
 def _read_paddle(path: Path) -> Dict[str, numpy.ndarray]:
     with open(path, "rb") as file:
         tree = finished(Reader(file, array_names()).load())
-    # paddle.save writes bfloat16 as its bits; no network keeps numbers of 16 bits without a sign.
+    # paddle.save writes bfloat16 as uint16; no network has other uint16 arrays.
     return {name: torch_files.widen_bfloat16(value) if value.dtype == numpy.uint16 else value
             for name, value in _unwrap(tree, path).items()}
 
@@ -118,10 +118,10 @@ def _array(value):
 
 
 def _unwrap(tree, path: Path) -> Dict[str, numpy.ndarray]:
-    found = True
-    while isinstance(tree, dict) and found:
-        found = [key for key in WRAPPERS if isinstance(tree.get(key), dict) and tree[key]]
-        tree = tree[found[0]] if found else tree
+    wrappers = True
+    while isinstance(tree, dict) and wrappers:
+        wrappers = [key for key in WRAPPERS if isinstance(tree.get(key), dict) and tree[key]]
+        tree = tree[wrappers[0]] if wrappers else tree
     if not isinstance(tree, dict):
         raise BadInput(f"{path} holds a {type(tree).__name__}, expected a dictionary of arrays")
     arrays = {str(name): _array(value) for name, value in tree.items() if name != PADDLE_NAMES}

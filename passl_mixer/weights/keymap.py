@@ -1,4 +1,4 @@
-"""What the key maps of all families share: one row per array of the reference, and the check against it."""
+"""Rows of key maps, one per array of the reference, and the check of a state dict against them."""
 import fnmatch
 import re
 from typing import Dict, List, NamedTuple, Sequence, Tuple
@@ -7,17 +7,20 @@ import numpy
 
 from passl_mixer.errors import BadInput
 
-# Rows beginning with this go to the linear head.
+# Beginning of our names of the linear head.
 HEAD = "head."
 
 
 class Row(NamedTuple):
     """One array of a reference state dict.
 
-    theirs: name in the reference; ours: structured parameter name, "head.fc.*" for the classifier, "" for an
-    array that is dropped; shape: in the reference; transpose: whether the reference keeps [out, in], or
-    [out, in, 1, 1], where we keep [in, out]; flat: whether ours has one axis only; axes: the order of the
-    reference's axes in ours, where it is another one of several.
+    Attributes:
+        theirs: name in the reference.
+        ours: structured parameter name; "head.fc.*" for the classifier, "" for an array that is dropped.
+        shape: in the reference.
+        transpose: whether the reference has [out, in] or [out, in, 1, 1] for our [in, out].
+        flat: whether ours has one axis only.
+        axes: order of the reference's axes in ours, if it is another one.
     """
 
     theirs: str
@@ -29,37 +32,74 @@ class Row(NamedTuple):
 
 
 def affine(theirs: str, ours: str, width: int) -> List[Row]:
-    """Rows of a normalisation's weight and bias."""
+    """Rows of a normalisation's weight and bias.
+
+    Args:
+        theirs: name of the layer in the reference.
+        ours: our name of it.
+        width: channels.
+    """
     return [Row(f"{theirs}.{part}", f"{ours}.{part}", (width,)) for part in ("weight", "bias")]
 
 
 def batch_norm(theirs: str, ours: str, width: int) -> List[Row]:
-    """Rows of a BatchNorm with its running statistics."""
+    """Rows of a BatchNorm with its running statistics.
+
+    Args:
+        theirs: name of the layer in the reference.
+        ours: our name of it.
+        width: channels.
+    """
     return [*affine(theirs, ours, width), Row(f"{theirs}.running_mean", f"{ours}._mean", (width,)),
             Row(f"{theirs}.running_var", f"{ours}._variance", (width,))]
 
 
 def linear(theirs: str, ours: str, inputs: int, outputs: int, *, bias: bool = True) -> List[Row]:
-    """Rows of a linear map: [out, in] there, [in, out] here."""
+    """Rows of a linear map: [out, in] in the reference, [in, out] in ours.
+
+    Args:
+        theirs: name of the layer in the reference.
+        ours: our name of it.
+        inputs: input width.
+        outputs: output width.
+        bias: whether there is a bias.
+    """
     rows = [Row(f"{theirs}.weight", f"{ours}.weight", (outputs, inputs), transpose=True)]
     return rows + ([Row(f"{theirs}.bias", f"{ours}.bias", (outputs,))] if bias else [])
 
 
 def conv(theirs: str, ours: str, inputs: int, outputs: int, kernel: int, *, bias: bool = False) -> List[Row]:
-    """Rows of a convolution; both sides keep [out, in / groups, k, k]."""
+    """Rows of a convolution, [out, in / groups, k, k] in both.
+
+    Args:
+        theirs: name of the layer in the reference.
+        ours: our name of it.
+        inputs: input channels of a group.
+        outputs: output channels.
+        kernel: side k.
+        bias: whether there is a bias.
+    """
     rows = [Row(f"{theirs}.weight", f"{ours}.weight", (outputs, inputs, kernel, kernel))]
     return rows + ([Row(f"{theirs}.bias", f"{ours}.bias", (outputs,))] if bias else [])
 
 
 def head(arrays: Dict[str, numpy.ndarray], width: int) -> List[Row]:
-    """Rows of the classifier ``head``, whose number of classes is read off its weight."""
+    """Rows of the classifier ``head`` on ``width`` features; its weight in ``arrays`` has the number of classes."""
     # A missing classifier is listed with whatever else is missing; its size does not matter then.
     num_classes = size(arrays, "head.weight", 0) if "head.weight" in arrays else 0
     return linear("head", "head.fc", width, num_classes)
 
 
 def size(arrays: Dict[str, numpy.ndarray], name: str, axis: int) -> int:
-    """Length of one axis of an array that the structure is read from."""
+    """Length of an axis of an array.
+
+    Args:
+        arrays: state dict.
+        name: of the array.
+        axis: number of the axis.
+    Raises:
+        BadInput: no such array or axis.
+    """
     if name not in arrays:
         raise BadInput(f"the state dict has no {name!r}, from which the size of the network is read; "
                        f"it begins with {_some(sorted(arrays))}")
@@ -70,9 +110,9 @@ def size(arrays: Dict[str, numpy.ndarray], name: str, axis: int) -> int:
 
 
 def count(arrays: Dict[str, numpy.ndarray], pattern: str) -> int:
-    """One more than the largest number that ``pattern``'s group takes among the names."""
-    found = [re.match(pattern, name) for name in arrays]
-    return max((int(match.group(1)) for match in found if match), default=-1) + 1
+    """One more than the largest number that matches the group of ``pattern`` among the names; 0 without a match."""
+    matches = [re.match(pattern, name) for name in arrays]
+    return max((int(match.group(1)) for match in matches if match), default=-1) + 1
 
 
 def _some(names: List[str], limit: int = 8) -> str:
@@ -86,9 +126,14 @@ def classifier(rows: List[Row]) -> List[str]:
 
 
 def faults(rows: List[Row], arrays: Dict[str, numpy.ndarray], allow: Sequence[str] = ()) -> List[str]:
-    """What keeps a state dict from holding exactly the rows: lines of missing, unexpected, wrongly shaped names.
+    """Differences between a state dict and the rows.
 
-    Names that match one of the shell patterns ``allow`` may be missing or unexpected.
+    Args:
+        rows: the expected arrays.
+        arrays: the state dict.
+        allow: shell patterns of names that may be missing or unexpected.
+    Returns:
+        Lines of missing, unexpected and wrongly shaped names.
     """
     def listed(names):
         return [name for name in names if not any(fnmatch.fnmatchcase(name, pattern) for pattern in allow)]
@@ -109,17 +154,17 @@ def faults(rows: List[Row], arrays: Dict[str, numpy.ndarray], allow: Sequence[st
 
 
 def apply(rows: List[Row], arrays: Dict[str, numpy.ndarray], words: str, allow: Sequence[str] = ()) -> Dict[str, dict]:
-    """Rename and re-lay every array after checking that the state dict holds exactly the rows.
+    """Convert a state dict by the rows of its key map.
 
     Args:
-        rows: what the state dict must hold.
+        rows: the expected arrays.
         arrays: the state dict.
-        words: what it is, for messages.
+        words: family and source, for messages.
         allow: shell patterns of names that may be missing or unexpected.
     Returns:
         ``{"backbone": ..., "head": ...}``, contiguous float32 arrays under our names.
     Raises:
-        BadInput: missing, unexpected or wrongly shaped arrays, all of them listed.
+        BadInput: missing, unexpected or wrongly shaped arrays; all are listed.
     """
     lines = faults(rows, arrays, allow)
     if lines:

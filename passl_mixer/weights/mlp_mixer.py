@@ -10,20 +10,20 @@ from passl_mixer.weights.keymap import Row, affine, conv, count, head, linear, s
 
 
 def rows(arrays: Dict[str, numpy.ndarray]) -> List[Row]:
-    """Every array of a timm MlpMixer whose sizes are read off ``arrays``."""
+    """Rows of a timm MlpMixer, its sizes from the shapes of ``arrays``."""
     width, in_chans, patch = (size(arrays, "stem.proj.weight", axis) for axis in range(3))
-    found = conv("stem.proj", "stem", in_chans, width, patch, bias=True)
+    result = conv("stem.proj", "stem", in_chans, width, patch, bias=True)
     hidden = size(arrays, "blocks.0.mlp_tokens.fc1.weight", 0)
     tokens = size(arrays, "blocks.0.mlp_tokens.fc1.weight", 1)
     channel_hidden = size(arrays, "blocks.0.mlp_channels.fc1.weight", 0)
     for i in range(count(arrays, r"blocks\.(\d+)\.")):
         block = f"blocks.{i}"
-        found += affine(f"{block}.norm1", f"{block}.norm1", width)
+        result += affine(f"{block}.norm1", f"{block}.norm1", width)
         for part, inputs, outputs in (("fc1", tokens, hidden), ("fc2", hidden, tokens)):
             theirs, ours = f"{block}.mlp_tokens.{part}", f"{block}.token_mlp.{part}"
-            found += [Row(f"{theirs}.weight", f"{ours}.weight", (outputs, inputs)),
-                      Row(f"{theirs}.bias", f"{ours}.bias", (outputs,))]
-        found += affine(f"{block}.norm2", f"{block}.norm2", width)
-        found += linear(f"{block}.mlp_channels.fc1", f"{block}.channel_mlp.fc1", width, channel_hidden)
-        found += linear(f"{block}.mlp_channels.fc2", f"{block}.channel_mlp.fc2", channel_hidden, width)
-    return found + affine("norm", "norm", width) + head(arrays, width)
+            result += [Row(f"{theirs}.weight", f"{ours}.weight", (outputs, inputs)),
+                       Row(f"{theirs}.bias", f"{ours}.bias", (outputs,))]
+        result += affine(f"{block}.norm2", f"{block}.norm2", width)
+        result += linear(f"{block}.mlp_channels.fc1", f"{block}.channel_mlp.fc1", width, channel_hidden)
+        result += linear(f"{block}.mlp_channels.fc2", f"{block}.channel_mlp.fc2", channel_hidden, width)
+    return result + affine("norm", "norm", width) + head(arrays, width)

@@ -1,9 +1,9 @@
-"""Key maps of the same networks in other frameworks: PaddleViT and PASSL (Paddle), Google's MLP-Mixer (flax).
+"""Key maps of ports to other frameworks: PaddleViT and PASSL (Paddle), Google's MLP-Mixer (flax).
 
-The Paddle ports keep the reference's structure, some under other names; what PyTorch keeps as [out, in] is
-[in, out] there. Google's networks use the tanh approximation of GELU: build ours with ``act: gelu_tanh``.
+The Paddle ports have the reference's structure, some under other names; PyTorch's [out, in] is [in, out] there.
+Google's networks use the tanh approximation of GELU: build ours with ``act: gelu_tanh``.
 Sources: BR-IDL/PaddleViT, PaddlePaddle/PASSL v1.1, google-research/big_vision big_vision/models/mlp_mixer.py
-(``load`` tells how names of the older files relate to today's).
+(its ``load`` maps the names of older files to today's).
 """
 import re
 from typing import Callable, Dict, List, Sequence, Tuple
@@ -32,30 +32,30 @@ def _renamed(name: str, beginnings, ends) -> str:
 
 
 def in_paddle(reference_rows: Callable, beginnings: Sequence[Tuple[str, str]] = ()) -> Callable:
-    """The ``rows`` function of a Paddle port, from that of its PyTorch reference.
+    """The key map of a Paddle port, from that of its PyTorch reference.
 
     Args:
-        reference_rows: from a state dict to its rows.
-        beginnings: pairs of how names begin, in the reference and in the port.
+        reference_rows: key map of the reference, from a state dict to its rows.
+        beginnings: pairs of prefixes, in the reference and in the port.
     Returns:
-        From the port's state dict to its rows.
+        The key map of the port.
     """
     back = tuple((new, old) for old, new in beginnings), tuple((new, old) for old, new in STATISTICS)
 
     def port_rows(arrays: Dict[str, numpy.ndarray]) -> List[Row]:
         as_reference = {_renamed(name, *back): value.T if value.ndim == 2 else value for name, value in arrays.items()}
-        found = []
+        result = []
         for row in reference_rows(as_reference):
             row = row._replace(theirs=_renamed(row.theirs, beginnings, STATISTICS))
             is_matrix = len(row.shape) == 2
-            found.append(row._replace(shape=row.shape[::-1], transpose=not row.transpose) if is_matrix else row)
-        return found
+            result.append(row._replace(shape=row.shape[::-1], transpose=not row.transpose) if is_matrix else row)
+        return result
 
     return port_rows
 
 
 def google_names(arrays: Dict[str, numpy.ndarray]) -> Dict[str, numpy.ndarray]:
-    """Google's older MLP-Mixer names (``Mixer/encoderblock_0/...``) as today's; others are left as they are."""
+    """Rename Google's older MLP-Mixer names (``Mixer/encoderblock_0/...``) to today's; others stay as they are."""
     if not any(name.startswith("Mixer/") for name in arrays):
         return arrays
     norms: Dict[str, set] = {}
@@ -89,20 +89,20 @@ def _layer_norm(theirs: str, ours: str, width: int) -> List[Row]:
 
 
 def google_rows(arrays: Dict[str, numpy.ndarray]) -> List[Row]:
-    """Every array of one of Google's MLP-Mixers, in today's names, whose sizes are read off ``arrays``."""
+    """Rows of one of Google's MLP-Mixers, in today's names,, its sizes from the shapes of ``arrays``."""
     patch, in_chans, width = (size(arrays, "stem/kernel", axis) for axis in (0, 2, 3))
     tokens, hidden = (size(arrays, "MixerBlock_0/token_mixing/Dense_0/kernel", axis) for axis in (0, 1))
     channel_hidden = size(arrays, "MixerBlock_0/channel_mixing/Dense_0/kernel", 1)
     num_classes = size(arrays, "head/kernel", 1) if "head/kernel" in arrays else 0
-    found = [Row("stem/kernel", "stem.weight", (patch, patch, in_chans, width), axes=(3, 2, 0, 1)),
-             Row("stem/bias", "stem.bias", (width,))]
+    result = [Row("stem/kernel", "stem.weight", (patch, patch, in_chans, width), axes=(3, 2, 0, 1)),
+              Row("stem/bias", "stem.bias", (width,))]
     for i in range(count(arrays, r"MixerBlock_(\d+)/")):
         theirs, ours = f"MixerBlock_{i}", f"blocks.{i}"
-        found += _layer_norm(f"{theirs}/LayerNorm_0", f"{ours}.norm1", width)
+        result += _layer_norm(f"{theirs}/LayerNorm_0", f"{ours}.norm1", width)
         # Kernels are [in, out]; our token mixing keeps [out, in].
-        found += _dense(f"{theirs}/token_mixing/Dense_0", f"{ours}.token_mlp.fc1", tokens, hidden, transpose=True)
-        found += _dense(f"{theirs}/token_mixing/Dense_1", f"{ours}.token_mlp.fc2", hidden, tokens, transpose=True)
-        found += _layer_norm(f"{theirs}/LayerNorm_1", f"{ours}.norm2", width)
-        found += _dense(f"{theirs}/channel_mixing/Dense_0", f"{ours}.channel_mlp.fc1", width, channel_hidden)
-        found += _dense(f"{theirs}/channel_mixing/Dense_1", f"{ours}.channel_mlp.fc2", channel_hidden, width)
-    return found + _layer_norm("pre_head_layer_norm", "norm", width) + _dense("head", "head.fc", width, num_classes)
+        result += _dense(f"{theirs}/token_mixing/Dense_0", f"{ours}.token_mlp.fc1", tokens, hidden, transpose=True)
+        result += _dense(f"{theirs}/token_mixing/Dense_1", f"{ours}.token_mlp.fc2", hidden, tokens, transpose=True)
+        result += _layer_norm(f"{theirs}/LayerNorm_1", f"{ours}.norm2", width)
+        result += _dense(f"{theirs}/channel_mixing/Dense_0", f"{ours}.channel_mlp.fc1", width, channel_hidden)
+        result += _dense(f"{theirs}/channel_mixing/Dense_1", f"{ours}.channel_mlp.fc2", channel_hidden, width)
+    return result + _layer_norm("pre_head_layer_norm", "norm", width) + _dense("head", "head.fc", width, num_classes)

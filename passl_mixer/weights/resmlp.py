@@ -1,8 +1,8 @@
-"""Key maps of timm's and the official ResMLP (timm/models/mlp_mixer.py; facebookresearch/deit, resmlp_models.py)
-to ``passl_mixer.backbones.resmlp``.
+"""Key maps of timm's and the official ResMLP to ``passl_mixer.backbones.resmlp``.
 
 The two have the same arrays under other names; timm keeps alpha and beta as [1, 1, C]. Token-mixing weights keep
-their [out, in]: ours multiply from the left.
+their [out, in]: ours multiply from the left. Sources: timm/models/mlp_mixer.py; facebookresearch/deit,
+resmlp_models.py.
 """
 from typing import Dict, List, NamedTuple, Tuple
 
@@ -12,7 +12,7 @@ from passl_mixer.weights.keymap import Row, conv, count, head, linear, size
 
 
 class Names(NamedTuple):
-    """What a source calls the parts of a network, and the axes in front of alpha's and beta's channels."""
+    """A source's names of the parts of a network, and the axes before the channels of alpha and beta."""
 
     stem: str
     tokens: str
@@ -31,27 +31,27 @@ def _affine(name: str, width: int, leading: Tuple[int, ...]) -> List[Row]:
 
 def _rows(arrays: Dict[str, numpy.ndarray], names: Names) -> List[Row]:
     width, in_chans, patch = (size(arrays, f"{names.stem}.weight", axis) for axis in range(3))
-    found = conv(names.stem, "stem", in_chans, width, patch, bias=True)
+    result = conv(names.stem, "stem", in_chans, width, patch, bias=True)
     tokens = size(arrays, f"blocks.0.{names.tokens}.weight", 0)
     hidden = size(arrays, f"blocks.0.{names.mlp}.fc1.weight", 0)
     for i in range(count(arrays, r"blocks\.(\d+)\.")):
         block = f"blocks.{i}"
-        found += _affine(f"{block}.norm1", width, names.leading)
-        found += [Row(f"{block}.{names.tokens}.weight", f"{block}.token_mixing.weight", (tokens, tokens)),
-                  Row(f"{block}.{names.tokens}.bias", f"{block}.token_mixing.bias", (tokens,))]
-        found += _affine(f"{block}.norm2", width, names.leading)
-        found += linear(f"{block}.{names.mlp}.fc1", f"{block}.mlp.fc1", width, hidden)
-        found += linear(f"{block}.{names.mlp}.fc2", f"{block}.mlp.fc2", hidden, width)
-        found += [Row(f"{block}.{theirs}", f"{block}.{ours}", (width,))
-                  for theirs, ours in zip(names.scales, ("gamma_1", "gamma_2"))]
-    return found + _affine("norm", width, names.leading) + head(arrays, width)
+        result += _affine(f"{block}.norm1", width, names.leading)
+        result += [Row(f"{block}.{names.tokens}.weight", f"{block}.token_mixing.weight", (tokens, tokens)),
+                   Row(f"{block}.{names.tokens}.bias", f"{block}.token_mixing.bias", (tokens,))]
+        result += _affine(f"{block}.norm2", width, names.leading)
+        result += linear(f"{block}.{names.mlp}.fc1", f"{block}.mlp.fc1", width, hidden)
+        result += linear(f"{block}.{names.mlp}.fc2", f"{block}.mlp.fc2", hidden, width)
+        result += [Row(f"{block}.{theirs}", f"{block}.{ours}", (width,))
+                   for theirs, ours in zip(names.scales, ("gamma_1", "gamma_2"))]
+    return result + _affine("norm", width, names.leading) + head(arrays, width)
 
 
 def timm_rows(arrays: Dict[str, numpy.ndarray]) -> List[Row]:
-    """Every array of a timm ResMLP whose sizes are read off ``arrays``."""
+    """Rows of a timm ResMLP, its sizes from the shapes of ``arrays``."""
     return _rows(arrays, TIMM)
 
 
 def official_rows(arrays: Dict[str, numpy.ndarray]) -> List[Row]:
-    """Every array of an official ResMLP whose sizes are read off ``arrays``."""
+    """Rows of an official ResMLP, its sizes from the shapes of ``arrays``."""
     return _rows(arrays, OFFICIAL)

@@ -1,8 +1,8 @@
-"""PyTorch checkpoints without PyTorch, and without running anything that a file names.
+"""PyTorch checkpoints without PyTorch, and without running code from the file.
 
-Two formats of ``torch.save``. Zip (since 1.6): the entry ``<folder>/data.pkl`` is the pickle, ``<folder>/data/<key>``
-the bytes of a storage. Legacy: one stream of five pickles (magic number, protocol, facts of the machine, the object,
-the keys of the storages), then every storage as its length and its bytes. In both, a pickled tensor is a call of
+``torch.save`` has two formats. Zip (since 1.6): the entry ``<folder>/data.pkl`` is the pickle, ``<folder>/data/<key>``
+the bytes of a storage. Legacy: one stream of five pickles (magic number, protocol, machine, object, keys of the
+storages), then every storage as its length and its bytes. In both, a pickled tensor is a call of
 ``torch._utils._rebuild_tensor_v2`` on a part of a storage. Source: pytorch/pytorch, torch/serialization.py.
 """
 import pickle
@@ -23,12 +23,12 @@ STORAGES = {"FloatStorage": "f4", "DoubleStorage": "f8", "HalfStorage": "f2", "B
 
 
 def widen_bfloat16(bits: numpy.ndarray) -> numpy.ndarray:
-    """float32 values of bfloat16 numbers given as uint16, of any shape."""
+    """Convert bfloat16 numbers, given as uint16 [...], to float32 of the same shape."""
     return (bits.astype(numpy.uint32) << 16).view(numpy.float32)
 
 
 class Storage:
-    """A flat array of the file; ``values`` is set when its bytes have been read."""
+    """A flat array of the file; ``fill`` sets ``values`` to its content."""
 
     def __setstate__(self, state):
         raise pickle.UnpicklingError("it changes a storage")
@@ -39,7 +39,11 @@ class Storage:
         self.num_bytes = length * self.dtype.itemsize
 
     def fill(self, content: bytes, big_endian: bool) -> None:
-        """Take the bytes of the file."""
+        """Set the values from the bytes of the file.
+
+        Raises:
+            UnpicklingError: another number of bytes.
+        """
         if len(content) != self.num_bytes:
             raise pickle.UnpicklingError(f"a storage of {len(content)} bytes instead of {self.num_bytes}")
         values = numpy.frombuffer(content, self.dtype.newbyteorder(">" if big_endian else "<")).astype(self.dtype)
@@ -47,7 +51,14 @@ class Storage:
 
 
 class Tensor(StandIn):
-    """A part of a storage."""
+    """A part of a storage.
+
+    Args:
+        storage: a ``Storage``.
+        offset: of the first element.
+        shape: of the tensor.
+        strides: in elements.
+    """
 
     def __setstate__(self, state):
         raise pickle.UnpicklingError("it changes a tensor")
@@ -56,7 +67,11 @@ class Tensor(StandIn):
         self.part = storage, offset, shape, strides
 
     def array(self) -> numpy.ndarray:
-        """The array; refuses whatever would reach outside the storage or be larger than it."""
+        """The array, a copy.
+
+        Raises:
+            UnpicklingError: the tensor reaches outside the storage or is larger than it.
+        """
         storage, offset, shape, strides = self.part
         numbers = (offset, *shape, *strides)
         if type(storage) is not Storage or len(shape) != len(strides) or len(shape) > 32 or any(
@@ -76,14 +91,14 @@ class Tensor(StandIn):
 
 
 class _File:
-    """The names a PyTorch pickle may use, and the storages it has asked for; one for each file."""
+    """The names that a PyTorch pickle may use, and the storages that it refers to; one for each file."""
 
     def __init__(self):
         self.storages: Dict[str, Storage] = {}
         self.names = array_names()
         self.kinds = {}
         for name, kind in STORAGES.items():
-            # The marker says nothing by itself: its type of storage is looked up by identity.
+            # A marker has no content: its type of storage is looked up by identity.
             self.names["torch", name] = marker = object()
             self.kinds[id(marker)] = kind
 
@@ -94,7 +109,7 @@ class _File:
             return data
 
         class Dropped(dict):
-            """Training arguments: kept by many checkpoints, of no use here."""
+            """Training arguments, which many checkpoints have; not used here."""
 
             def __setstate__(self, state):
                 pass
@@ -115,13 +130,15 @@ class _File:
 
 
 def read_zip(path: Path, root: str):
-    """What was saved in the zip format.
+    """The object that a file in the zip format has.
 
     Args:
         path: the file.
         root: the folder of ``data.pkl`` in it, with its slash.
     Returns:
-        Plain containers and NumPy arrays; raises whatever a damaged file leads to (see ``pickles.reading``).
+        Plain containers and NumPy arrays.
+    Raises:
+        UnpicklingError: a storage of the wrong size; a damaged file can raise others (see ``pickles.reading``).
     """
     file = _File()
     with zipfile.ZipFile(path) as archive:
@@ -143,7 +160,11 @@ def is_legacy(path: Path) -> bool:
 
 
 def read_legacy(path: Path):
-    """What was saved in the legacy format; as ``read_zip``."""
+    """The object that a file in the legacy format has; as ``read_zip``.
+
+    Raises:
+        UnpicklingError: not this format, or a storage of the wrong size; others as in ``read_zip``.
+    """
     file = _File()
     with open(path, "rb") as stream:
         magic, protocol, machine = (file.load(stream) for _ in range(3))

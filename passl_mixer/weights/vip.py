@@ -15,10 +15,10 @@ BRANCHES = (("mlp_c", "channel"), ("mlp_h", "along_height"), ("mlp_w", "along_wi
 
 
 def _block(theirs: str, ours: str, width: int, hidden: int) -> List[Row]:
-    found = affine(f"{theirs}.norm1", f"{ours}.norm1", width)
+    result = affine(f"{theirs}.norm1", f"{ours}.norm1", width)
     for official, name in BRANCHES:
-        found += linear(f"{theirs}.attn.{official}", f"{ours}.mixer.{name}", width, width, bias=False)
-    return [*found, *linear(f"{theirs}.attn.reweight.fc1", f"{ours}.mixer.reweight1", width, width // 4),
+        result += linear(f"{theirs}.attn.{official}", f"{ours}.mixer.{name}", width, width, bias=False)
+    return [*result, *linear(f"{theirs}.attn.reweight.fc1", f"{ours}.mixer.reweight1", width, width // 4),
             *linear(f"{theirs}.attn.reweight.fc2", f"{ours}.mixer.reweight2", width // 4, 3 * width),
             *linear(f"{theirs}.attn.proj", f"{ours}.mixer.proj", width, width),
             *affine(f"{theirs}.norm2", f"{ours}.norm2", width),
@@ -27,20 +27,24 @@ def _block(theirs: str, ours: str, width: int, hidden: int) -> List[Row]:
 
 
 def rows(arrays: Dict[str, numpy.ndarray]) -> List[Row]:
-    """Every array of an official ViP whose sizes are read off ``arrays``."""
+    """Rows of an official ViP, its sizes from the shapes of ``arrays``.
+
+    Raises:
+        BadInput: a down-sampling before the first stage.
+    """
     width, in_chans, patch = (size(arrays, "patch_embed.proj.weight", axis) for axis in range(3))
-    found, stage = conv("patch_embed.proj", "stem", in_chans, width, patch, bias=True), -1
+    result, stage = conv("patch_embed.proj", "stem", in_chans, width, patch, bias=True), -1
     for n in range(count(arrays, r"network\.(\d+)\.")):
         theirs = f"network.{n}"
         if any(name.startswith(f"{theirs}.proj.") for name in arrays):
             if stage < 0:
                 raise BadInput("not a vip (official) state dict: network.0 is a down-sampling, expected a stage")
             after, kernel = (size(arrays, f"{theirs}.proj.weight", axis) for axis in (0, 2))
-            found += conv(f"{theirs}.proj", f"downsamples.{stage}", width, after, kernel, bias=True)
+            result += conv(f"{theirs}.proj", f"downsamples.{stage}", width, after, kernel, bias=True)
             width = after
             continue
         stage += 1
         hidden = size(arrays, f"{theirs}.0.mlp.fc1.weight", 0)
         for i in range(count(arrays, rf"network\.{n}\.(\d+)\.")):
-            found += _block(f"{theirs}.{i}", f"stages.{stage}.{i}", width, hidden)
-    return found + affine("norm", "norm", width) + head(arrays, width)
+            result += _block(f"{theirs}.{i}", f"stages.{stage}.{i}", width, hidden)
+    return result + affine("norm", "norm", width) + head(arrays, width)

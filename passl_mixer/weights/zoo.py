@@ -1,7 +1,7 @@
-"""Known published checkpoints (licences MIT and Apache-2.0): where each one is, and what its number needs.
+"""Table of published checkpoints (licences MIT and Apache-2.0): address, pre-processing and reported accuracy.
 
-Facts only; nothing here downloads. ``passl-mixer weights`` prints the table and how to fetch and convert one. Accuracy
-is ImageNet-1k top-1 in percent as its source reports it, None where there is none: it was not measured here.
+Nothing here downloads. ``passl-mixer weights`` prints the table and how to fetch and convert a checkpoint. Accuracy is
+ImageNet-1k top-1 in percent as its source reports it, None without one; it was not measured here.
 """
 from typing import NamedTuple, Optional, Tuple
 
@@ -16,9 +16,19 @@ CONV_MIXER = "https://github.com/tmp-iclr/convmixer/releases/download/v1.0/"
 class Checkpoint(NamedTuple):
     """One published file.
 
-    backbone: our registered name; source: of its names, for ``convert_state_dict``; url; sha256: the leading hex digits
-    that the publisher gives (torch.hub puts them into the file name), or None; mean, std: of pixels where white is 1;
-    crop: centre crop over resized side; interpolation; top1: reported accuracy in percent; reported_in: where.
+    Attributes:
+        backbone: our registered name.
+        source: of its names, for ``convert_state_dict``.
+        url: its address.
+        trained_on: data set.
+        sha256: leading hex digits from the publisher (torch.hub puts them into the file name), or None.
+        img_size: side in pixels.
+        mean, std: of pixels where white is 1.
+        crop: centre crop over resized side.
+        interpolation: of the resize.
+        top1: reported accuracy in percent, or None.
+        reported_in: source of ``top1``.
+        note: remarks.
     """
 
     backbone: str

@@ -2,6 +2,7 @@
 import numpy as np
 import paddle
 import pytest
+from helpers.arrays import assert_same, random_state
 from safetensors.numpy import save_file
 
 from passl_mixer.backbones import build_backbone
@@ -16,17 +17,12 @@ SMALL = {"name": "MlpMixer", "img_size": 8, "patch_size": 4, "embed_dim": 12, "n
 
 
 def same(layer, arrays):
-    got = arrays_of(layer)
-    assert set(got) == set(arrays)
-    for name, value in arrays.items():
-        np.testing.assert_array_equal(got[name], value, err_msg=name)
+    assert_same(arrays_of(layer), arrays)
 
 
 def trained(cfg):
     """Arrays of a backbone whose every number is its own."""
-    rng = np.random.default_rng(0)
-    return {name: rng.normal(size=tensor.shape).astype(np.float32)
-            for name, tensor in build_backbone(cfg).state_dict().items()}
+    return random_state(build_backbone(cfg))
 
 
 def write_run(folder, cfg, arrays):

@@ -6,15 +6,16 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+from helpers.backbones import NANO, SMALL
+from helpers.gradients import project
+from helpers.marks import slow_but
 from paddle import nn
-from small_backbones import SMALL
 
-from passl_mixer import build_backbone, list_backbones
+from passl_mixer import build_backbone
 from passl_mixer.layers.batch_norm import synchronise
 from passl_mixer.layers.recompute import set_recompute
 from passl_mixer.ops import gradients
 
-NANO = [name for name in list_backbones() if name.endswith("_nano")]
 CASES = [*((name, {}, 32) for name in NANO), ("ResNet", SMALL["ResNet"], 16)]
 
 
@@ -34,9 +35,7 @@ def images_of(count: int, side: int):
 def projected(net, x):
     """A random projection of the features; random operations draw the same every time."""
     paddle.seed(5)
-    y = net(x)
-    weights = np.random.default_rng(3).standard_normal(y.shape)
-    return (y * paddle.to_tensor(weights.astype(str(x.numpy().dtype)))).sum()
+    return project(net(x), 3)
 
 
 def trainable(net) -> list:
@@ -69,7 +68,7 @@ def check_parts(net, x):
     same(paddle.grad(projected(net, x), [x, parameters[middle]]), [wanted[0], wanted[1 + middle]])
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", slow_but([True], [True, False]))
 @pytest.mark.parametrize(("name", "options", "side"), CASES, ids=[case[0] for case in CASES])
 def test_every_family(name, options, side, training):
     check_parts(network(name, options, training), images_of(3, side))
@@ -122,14 +121,12 @@ def penalty_gradients(net, x, reach: float) -> list:
     return [(plus - minus) / step for plus, minus in zip(*found)]
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(("name", "training"), slow_but(lambda case: case[1] and case[0] != "ResNet", [
+    (name, training) for name in SMALL for training in (True, False) if training or name != "ResNet"]))
 def test_gradient_penalty(name, training):
     """Compared with float64, which Paddle's own operators compute, by first derivatives only. So short a way that no
     ReLU turns.
     """
-    if name == "ResNet" and not training:
-        pytest.skip("as ConvMixer, and its penalty takes seconds")
     net, x = network(name, SMALL[name], training), images_of(4, 16)
     double = copy.deepcopy(net)
     double.to(dtype="float64")
@@ -143,6 +140,7 @@ def test_gradient_penalty(name, training):
                                    atol=1e-3 * np.abs(other).max() + 1e-5 * largest)
 
 
+@pytest.mark.slow
 def test_a_critic_learns_a_slope_of_one():
     """WGAN-GP's penalty (Gulrajani et al. 2017, arXiv:1704.00028, equation 3) goes down by its own gradient."""
     net, x = network("MlpMixer", {**SMALL["MlpMixer"], "drop_path_rate": 0.0}, True), images_of(8, 16)
@@ -159,7 +157,7 @@ def test_a_critic_learns_a_slope_of_one():
     assert seen[-1] < 0.3 * seen[0]
 
 
-@pytest.mark.parametrize("name", ["MlpMixer", "ConvMixer", "CycleMLP", "GMLP"])
+@pytest.mark.parametrize("name", slow_but(["MlpMixer"], ["MlpMixer", "ConvMixer", "CycleMLP", "GMLP"]))
 def test_no_activation_outlives_its_graph(name):
     """Without Python's collector: nothing that is kept for a gradient is part of a circle."""
     net, x = network(name, SMALL[name], True), images_of(2, 16)

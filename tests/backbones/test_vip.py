@@ -1,22 +1,11 @@
-"""ViP: its permutation against the definition, the sizes it takes, drop path, initial weights."""
-import math
-
+"""ViP: its permutation against the definition, its segments."""
 import numpy
 import paddle
 import pytest
 
 from passl_mixer.backbones import build_backbone
 from passl_mixer.backbones.vip import PermuteMixer, exchange
-from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import DropPath
-from passl_mixer.surgery.macs import count_parameters, shapes_only
-
-SMALL = {"name": "ViP", "img_size": 24, "patch_size": 4, "embed_dims": [12, 18], "depths": [1, 2],
-         "transitions": [True, False], "mlp_ratios": [3, 2]}
-
-
-def small(**options):
-    return build_backbone({**SMALL, **options})
+from passl_mixer.surgery.macs import shapes_only
 
 
 def permute_branch(x, weight, axis):
@@ -61,31 +50,6 @@ def test_identity_weights_make_the_mixer_the_identity():
     numpy.testing.assert_allclose(mixer(x).numpy(), x.numpy(), atol=1e-5)
 
 
-def test_features_gradients_and_maps():
-    paddle.seed(0)
-    backbone = small()
-    images = paddle.randn([2, 3, 24, 24])
-    features = backbone(images)
-    assert features.shape == [2, backbone.num_features] == [2, 18]
-    (features * paddle.randn(features.shape)).sum().backward()
-    for name, parameter in backbone.named_parameters():
-        assert parameter.grad is not None, name
-        assert float(parameter.grad.abs().max()) > 0, name
-    assert (backbone.feature_strides, backbone.feature_channels) == ((4, 8), (12, 18))
-    assert [m.shape for m in backbone.feature_maps(images)] == [[2, 12, 6, 6], [2, 18, 3, 3]]
-    alone = backbone(images[1:])
-    assert float((backbone(images)[1:] - alone).abs().max()) < 1e-5
-
-
-def test_other_channel_counts_and_wrong_images():
-    backbone = small(in_chans=1)
-    assert backbone(paddle.randn([1, 1, 24, 24])).shape == [1, 18]
-    with pytest.raises(BadInput, match=r"expected \[B, 1, H, W\]"):
-        backbone(paddle.zeros([1, 3, 24, 24]))
-    with pytest.raises(BadInput, match=r"32 x 32 pixels.*img_size 24 x 24"):
-        small()(paddle.zeros([1, 3, 32, 32]))
-
-
 @pytest.mark.parametrize(("name", "segment_dims"), [
     ("vip_s14", (16, 16, 16, 16)), ("vip_s7", (32, 16, 16, 16)), ("vip_m7", (32, 32, 16, 16)),
     ("vip_l7", (32, 16, 16, 16))])
@@ -95,56 +59,6 @@ def test_segment_dims_of_the_official_code(name, segment_dims):
     assert shallow.segment_dims == segment_dims
 
 
-@pytest.mark.parametrize(("size", "segment_dims"), [(28, (7,)), (32, (8,))])
-def test_nano_segments_follow_the_image_size(size, segment_dims):
-    backbone = build_backbone({"name": "vip_nano", "img_size": size})
-    assert backbone.segment_dims == segment_dims
-    assert backbone(paddle.zeros([1, 3, size, size])).shape == [1, 112]
-    assert 300_000 <= count_parameters(backbone) <= 1_500_000
-
-
-@pytest.mark.parametrize(("options", "words"), [
-    ({"img_size": 30}, r"img_size 30 x 30 does not fit.*sizes near it that fit: 8, 16, 24, 48"),
-    ({"img_size": [24, 16]}, "square images"),
-    ({"img_size": 28}, "halved at every transition"),
-    ({"embed_dims": [12, 16]}, "divide the width of each stage; sizes near it that fit: 8, 16$"),
-    ({"embed_dims": [5, 7], "patch_size": 8}, "no size fits; change embed_dims"),
-    ({"segment_dims": [6, 6]}, r"segment_dims is \[6, 6\].*\[6, 3\] patches in a row"),
-    ({"segment_dims": [6]}, "embed_dims has 2, depths has 2, transitions has 2, mlp_ratios has 2, segment_dims has 1"),
-    ({"transitions": [True]}, "transitions has 1"),
-    ({"depths": [1, 1, 1]}, "depths has 3"),
-    ({"embed_dims": [12]}, "embed_dims has 1"),
-    ({"transitions": [True, True]}, "false for the last stage"),
-    ({"transitions": [1, 0]}, "expected a list of true or false"),
-    ({"embed_dims": [3, 3]}, "at least 4"),
-    ({"patch_size": 0}, "patch_size is 0"),
-    ({"drop_path_rate": 1.0}, "drop_path_rate is 1.0"),
-])
-def test_options_that_do_not_fit(options, words):
-    with pytest.raises(BadInput, match=words):
-        small(**options)
-
-
-def test_drop_path_rises_over_all_blocks_and_is_applied():
-    paddle.seed(3)
-    backbone = small(depths=[2, 3], drop_path_rate=0.4)
-    rates = [layer.rate for layer in backbone.sublayers() if isinstance(layer, DropPath)]
-    assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
-    images = paddle.randn([8, 3, 24, 24])
-    assert float((backbone(images) - backbone(images)).abs().max()) > 1e-4
-    backbone.eval()
-    assert float((backbone(images) - backbone(images)).abs().max()) == 0
-
-
-def test_initial_weights():
-    paddle.seed(0)
-    backbone = build_backbone("vip_nano")
-    mixer = backbone.stages[0][0].mixer
-    for layer in (mixer.along_height, mixer.along_width, mixer.channel, mixer.proj, mixer.reweight2):
-        assert float(layer.weight.std()) == pytest.approx(0.02, rel=0.15)  # Paddle 2.6 cuts it
-    assert [layer.bias for layer in (mixer.along_height, mixer.along_width, mixer.channel)] == [None] * 3
-    assert float(mixer.proj.bias.abs().max()) == 0
-    bound = 1 / math.sqrt(48)
-    for parameter in (backbone.stem.weight, backbone.stem.bias):
-        assert bound * 0.9 < float(parameter.abs().max()) <= bound
-    assert float(backbone.stem.weight.std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)
+def test_segments_follow_the_image_size():
+    for size in (28, 32):
+        assert build_backbone({"name": "vip_nano", "img_size": size}).segment_dims == (size // 4,)

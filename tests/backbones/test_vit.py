@@ -1,69 +1,33 @@
-"""ViT against its equations in slow loops, its symmetry, initial weights, refusals."""
-import math
-
+"""ViT against its equations in slow loops, its symmetry; what sets CLIP's image tower apart."""
 import numpy
 import paddle
 import pytest
+from helpers.backbones import random_parameters, small
+from helpers.definitions import attention, gelu, layer_norm, linear
 
-from passl_mixer.backbones import build_backbone
+from passl_mixer import ops
 from passl_mixer.backbones.vit import VitBlock
-from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import DropPath
+from passl_mixer.layers.basic import LayerNorm
 from passl_mixer.surgery.macs import count_macs, count_parameters
 
-
-def small(**options):
-    return build_backbone({"name": "ViT", "img_size": [8, 12], "patch_size": 4, "embed_dim": 12, "num_blocks": 2,
-                           "num_heads": 3, "mlp_ratio": 2, **options})
-
-
-def randomise(layer, seed):
-    """Give every parameter, biases and norms too, a value that shows."""
-    generator = numpy.random.default_rng(seed)
-    for parameter in layer.parameters():
-        parameter.set_value(generator.normal(0.3, 0.5, parameter.shape).astype("float32"))
-
-
-def slow_norm(x, norm):
-    scaled = [(row - row.mean()) / math.sqrt(((row - row.mean()) ** 2).mean() + 1e-6) for row in x]
-    return numpy.stack(scaled) * norm.weight.numpy() + norm.bias.numpy()
-
-
-def slow_linear(x, layer):
-    return x @ layer.weight.numpy().astype("float64") + layer.bias.numpy()
-
-
-def slow_attention(x, layer):
-    """Equations 5 to 8 of the paper, one head, one query at a time; x [N, C]."""
-    width, heads = x.shape[1], layer.num_heads
-    depth = width // heads
-    query, key, value = numpy.split(slow_linear(x, layer.qkv), 3, axis=1)
-    mixed = numpy.zeros_like(x)
-    for head in range(heads):
-        own = slice(head * depth, (head + 1) * depth)
-        for i in range(len(x)):
-            weights = [math.exp(query[i, own] @ key[j, own] / math.sqrt(depth)) for j in range(len(x))]
-            mixed[i, own] = sum(w * value[j, own] for j, w in enumerate(weights)) / sum(weights)
-    return slow_linear(mixed, layer.proj)
+OPTIONS = {"img_size": [8, 12], "patch_size": 4, "mlp_ratio": 2}
 
 
 def test_a_block_follows_the_equations():
     block = VitBlock(6, num_heads=2, mlp_ratio=1.5, drop_path=0.0)
-    randomise(block, 0)
+    random_parameters(block, 0, 0.3, 0.5)
     x = numpy.random.default_rng(1).normal(size=(2, 5, 6))
     expected = []
     for image in x:
-        image = image + slow_attention(slow_norm(image, block.norm1), block.attention)
-        hidden = slow_linear(slow_norm(image, block.norm2), block.mlp.fc1)
-        gelu = numpy.array([[0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in row] for row in hidden])
-        expected.append(image + slow_linear(gelu, block.mlp.fc2))
+        image = image + attention(block.attention, layer_norm(block.norm1, image, 1e-6))
+        hidden = linear(block.mlp.fc1, layer_norm(block.norm2, image, 1e-6))
+        expected.append(image + linear(block.mlp.fc2, gelu(hidden)))
     got = block(paddle.to_tensor(x.astype("float32"))).numpy()
     numpy.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * numpy.abs(expected).max())
 
 
 def test_tokens_are_the_class_token_and_the_patches_in_rows():
-    vit = small(num_blocks=1)
-    randomise(vit, 2)
+    vit = random_parameters(small("ViT", **OPTIONS, num_blocks=1), 2, 0.3, 0.5)
     seen = []
     vit.blocks[0].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].numpy()))
     images = paddle.randn([2, 3, 8, 12])
@@ -79,7 +43,7 @@ def test_tokens_are_the_class_token_and_the_patches_in_rows():
 
 
 def test_pools():
-    token, mean = small(), small(pool="mean")
+    token, mean = small("ViT", **OPTIONS), small("ViT", **OPTIONS, pool="mean")
     mean.set_state_dict(token.state_dict())
     images = paddle.randn([2, 3, 8, 12])
     features, maps = mean(images), mean.feature_maps(images)
@@ -91,8 +55,7 @@ def test_pools():
 
 @pytest.mark.parametrize("pool", ["token", "mean"])
 def test_without_positions_patches_may_be_permuted(pool):
-    vit = small(pool=pool)
-    randomise(vit, 3)
+    vit = random_parameters(small("ViT", **OPTIONS, pool=pool), 3, 0.3, 0.5)
     order = [4, 0, 5, 2, 1, 3]
     patches = paddle.randn([2, 6, 3, 4, 4])
 
@@ -113,52 +76,60 @@ def test_without_positions_patches_may_be_permuted(pool):
 def test_counts_by_hand():
     tokens, width, hidden = 7, 12, 24
     macs = 48 * width * 6 + 2 * (4 * width * width * tokens + 2 * tokens * tokens * width + 2 * width * hidden * tokens)
-    assert count_macs(small()) == macs
+    assert count_macs(small("ViT", **OPTIONS)) == macs
     block = 3 * width * (width + 1) + width * (width + 1) + width * hidden * 2 + width + hidden + 4 * width
-    assert count_parameters(small()) == 49 * width + width + tokens * width + 2 * block + 2 * width
+    assert count_parameters(small("ViT", **OPTIONS)) == 49 * width + width + tokens * width + 2 * block + 2 * width
 
 
-def test_initial_weights():
+def test_drop_path_drops_both_branches():
     paddle.seed(0)
-    vit = build_backbone({"name": "ViT", "img_size": 64, "patch_size": 8, "embed_dim": 192, "num_blocks": 1,
-                          "num_heads": 3})
-    block = vit.blocks[0]
-    for weight in (block.attention.qkv.weight, block.attention.proj.weight, block.mlp.fc1.weight, vit.position):
-        assert float(weight.std()) == pytest.approx(0.02, rel=0.15)  # Paddle 2.6 cuts it at two deviations
-        assert abs(float(weight.mean())) < 1e-3
-    assert float(vit.class_token.std()) == pytest.approx(0.02, rel=0.3)
-    assert float(block.attention.qkv.bias.abs().max()) == float(block.mlp.fc1.bias.abs().max()) == 0
-    bound = 1 / math.sqrt(192)
-    for values in (vit.stem.weight, vit.stem.bias):
-        assert bound * 0.95 < float(values.abs().max()) <= bound
-    assert {norm.epsilon for norm in (block.norm1, block.norm2, vit.norm)} == {1e-6}
-
-
-def test_drop_path_rises_linearly_and_drops():
-    paddle.seed(0)
-    vit = small(num_blocks=3, drop_path_rate=0.4)
-    rates = [layer.rate for layer in vit.sublayers() if isinstance(layer, DropPath)]
-    assert rates == pytest.approx([0, 0.2, 0.4])
+    vit = small("ViT", **OPTIONS, training=True, num_blocks=3, drop_path_rate=0.4)
     block = vit.blocks[2]
     x = paddle.randn([400, 2, 12])
     kept = (block(x) - x).abs().max(axis=[1, 2]) > 0
     assert float(kept.astype("float32").mean()) == pytest.approx(1 - 0.4 ** 2, abs=0.06)  # two branches
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({"num_heads": 5}, "num_heads 5 does not divide the width 12"),
-    ({"pool": "men"}, "did you mean 'mean'"),
-    ({"img_size": 30}, "30 x 30 is not a multiple of patch_size 4"),
-    ({"num_heads": 0}, "num_heads is 0"),
-    ({"mlp_ratio": 0.01}, "no hidden unit"),
-    ({"drop_path_rate": 1.0}, "drop_path_rate is 1.0"),
-    ({"depth": 3}, "has no option 'depth'"),
-])
-def test_options_that_do_not_fit(options, words):
-    with pytest.raises(BadInput, match=words):
-        small(**options)
+# CLIP's image tower: the norm before the blocks, no bias in the stem, QuickGELU
+CLIP = {"act": "quick_gelu", "pre_norm": True, "stem_bias": False}
 
 
-def test_an_image_of_another_size_is_refused():
-    with pytest.raises(BadInput, match=r"12 x 8 pixels.*img_size 8 x 12"):
-        small()(paddle.zeros([1, 3, 12, 8]))
+def test_quick_gelu():
+    x = numpy.linspace(-6, 6, 41).astype("float32")
+    y = ops.activate(paddle.to_tensor(x), "quick_gelu")
+    numpy.testing.assert_allclose(y.numpy(), x / (1 + numpy.exp(-1.702 * x)),
+                                  rtol=1e-5, atol=1e-6)
+
+
+def test_parameters():
+    plain = count_parameters(small("ViT"))
+    assert count_parameters(small("ViT", act="quick_gelu")) == plain
+    assert count_parameters(small("ViT", pre_norm=True)) == plain + 2 * 12
+    assert count_parameters(small("ViT", stem_bias=False)) == plain - 12
+    assert small("ViT", **CLIP).stem.bias is None
+
+
+def test_the_norm_stands_before_the_first_block():
+    """Its input is the tokens with positions, its output what the first block sees."""
+    vit = small("ViT", **CLIP)
+    seen = {}
+    vit.pre_norm.register_forward_pre_hook(lambda layer, inputs: seen.update(before=inputs[0].numpy()))
+    vit.blocks[0].register_forward_pre_hook(lambda layer, inputs: seen.update(after=inputs[0].numpy()))
+    images = paddle.rand([2, 3, 16, 16])
+    with paddle.no_grad():
+        vit(images)
+        patches = vit.stem(images).flatten(2).transpose([0, 2, 1]).numpy()
+    tokens = numpy.concatenate([numpy.broadcast_to(vit.class_token.numpy(), (2, 1, 12)), patches], axis=1)
+    numpy.testing.assert_allclose(seen["before"], tokens + vit.position.numpy(), rtol=1e-5, atol=1e-6)
+    spread = (seen["before"] - seen["before"].mean(-1, keepdims=True))
+    numpy.testing.assert_allclose(seen["after"], spread / numpy.sqrt((spread ** 2).mean(-1, keepdims=True) + 1e-6),
+                                  rtol=1e-4, atol=1e-5)
+    assert isinstance(vit.pre_norm, LayerNorm)
+
+
+def test_every_option_changes_the_function():
+    images = paddle.rand([1, 3, 16, 16])
+    with paddle.no_grad():
+        results = [small("ViT", **options)(images).numpy() for options in
+                   ({}, {"act": "quick_gelu"}, {"pre_norm": True})]
+    assert all(numpy.abs(a - b).max() > 1e-5 for i, a in enumerate(results) for b in results[:i])

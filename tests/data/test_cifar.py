@@ -5,6 +5,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from helpers.data import Hostile
 
 from passl_mixer.data import build_dataset, check_dataset
 from passl_mixer.data.cifar import parse_binary
@@ -137,14 +138,6 @@ def test_a_truncated_archive_is_named(tmp_path, kept):
     path.write_bytes(path.read_bytes()[:int(path.stat().st_size * kept)])
     with pytest.raises(BadInput, match=r"c\.tgz"):
         read(path)
-
-
-class Hostile:
-    def __init__(self, function, *arguments):
-        self.reduced = function, arguments
-
-    def __reduce__(self):
-        return self.reduced
 
 
 def test_a_hostile_pickle_runs_nothing_and_is_named(tmp_path):

@@ -6,8 +6,9 @@ import threading
 import cv2
 import numpy as np
 import pytest
+from helpers.data import assert_same_batches, loader_of, with_exif
 
-from passl_mixer.data import Loader, build_dataset, build_views, dali, dali_plans, rng, transforms
+from passl_mixer.data import build_dataset, build_views, dali, dali_plans, rng, transforms
 from passl_mixer.errors import BadInput
 
 HAS_DALI = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
@@ -22,19 +23,13 @@ def picture(height, width, seed):
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def turned(jpeg: bytes, orientation: int) -> bytes:
-    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0" + bytes([orientation]) + b"\0" * 7
-    block = b"Exif\0\0" + tiff
-    return jpeg[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + jpeg[2:]
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """Two classes of JPEGs, of which one is turned by EXIF and one lacks nothing but a clean end; one is a PNG."""
     folder = tmp_path_factory.mktemp("images")
     for i, size in enumerate(SIZES):
         data = cv2.imencode(".png" if i == 3 else ".jpg", picture(*size, i))[1].tobytes()
-        data = turned(data, 6) if i == 2 else data + b"\0\0" if i == 6 else data
+        data = with_exif(data, 6, entries=()) if i == 2 else data + b"\0\0" if i == 6 else data
         path = folder / "ab"[i % 2] / f"{i}.{'png' if i == 3 else 'jpg'}"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
@@ -44,8 +39,7 @@ def root(tmp_path_factory):
 def loaders(root, views, **options):
     """(the other loader, DALI's) over the same images, decoded whole by both."""
     dataset = build_dataset({"name": "image_folder", "root": str(root), "decode_reduced": False})
-    given = {"batch_size": 4, "seed": 3, "num_workers": 1, "shuffle": True, "drop_last": True, **options}
-    ours = Loader(dataset, build_views({"img_size": SIDE, **views}), **given)
+    ours = loader_of(dataset, {"img_size": SIDE, **views}, **{"batch_size": 4, "num_workers": 1, **options})
     return ours, dali.DaliLoader(ours)
 
 
@@ -93,9 +87,7 @@ def test_a_resume_is_bitwise_and_leaves_no_thread(root):
     _, made = loaders(root, {"name": "moco_v3"}, batch_size=2, num_workers=2)
     whole, rest = list(made.epoch(5)), list(made.epoch(5, start_batch=2))
     assert len(rest) == 2
-    for (views_a, labels_a), (views_b, labels_b) in zip(whole[2:], rest):
-        assert all(np.array_equal(a, b) for a, b in zip(views_a, views_b))
-        assert np.array_equal(labels_a, labels_b)
+    assert_same_batches(whole[2:], rest)
     assert list(made.epoch(5, start_batch=4)) == []
     for _ in made.epoch(5):
         break
@@ -165,8 +157,7 @@ def test_without_dali_the_message_names_the_package(root):
 
 def test_other_datasets_and_views_are_refused(root):
     with pytest.raises(BadInput, match=r"data\.dataset\.name=image_folder"):
-        dali.DaliLoader(Loader(build_dataset({"name": "synthetic", "num_images": 8}), build_views("simclr"),
-                               batch_size=2, seed=0, num_workers=1, shuffle=True, drop_last=True))
+        dali.DaliLoader(loader_of(build_dataset({"name": "synthetic", "num_images": 8}), "simclr"))
     with pytest.raises(BadInput, match=r"CenterCrop has none; expected data\.train_views of inception"):
         loaders(root, {"name": "center_crop"})
     for name in ("simclr", "byol"):
@@ -220,7 +211,7 @@ def test_files_are_handed_over_as_jpeg_or_decoded():
     image = picture(40, 60, 0)
     jpeg, png = (cv2.imencode(end, image)[1].tobytes() for end in (".jpg", ".png"))
     assert dali.encoded(jpeg) == (jpeg, (40, 60))
-    assert dali.encoded(turned(jpeg, 6))[1] == (60, 40)
+    assert dali.encoded(with_exif(jpeg, 6, entries=()))[1] == (60, 40)
     for data in (png, jpeg + b"\0"):
         bitmap, size = dali.encoded(data)
         assert (bitmap[:2], size) == (b"BM", (40, 60))

@@ -61,8 +61,9 @@ def test_an_unknown_split_is_named():
         build_dataset("fashion_mnist_mini", "valid")
 
 
-def test_the_data_package_alone_does_not_need_paddle():
+@pytest.mark.parametrize("name", ["fashion_mnist_mini", "embedded_captions"])
+def test_the_data_package_alone_does_not_need_paddle(name):
     # In its own process: a missing folder must be reported before Paddle, slow to import, is loaded.
     code = ("import sys; sys.modules['paddle'] = None; import passl_mixer.data.folder as f; "
-            "import passl_mixer.data as d; d.build_dataset('fashion_mnist_mini')")
+            f"import passl_mixer.data as d; d.build_dataset('{name}')")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,6 +5,7 @@ import struct
 import cv2
 import numpy as np
 import pytest
+from helpers.data import with_exif
 from PIL import Image
 
 from passl_mixer.data import rng
@@ -18,14 +19,6 @@ def smooth(height, width):
 
 def encode(image, ending=".jpg", *options):
     return cv2.imencode(ending, image[..., ::-1], list(options))[1].tobytes()
-
-
-def with_exif(jpeg, orientation, order="<", entries=((0x010F, 7),)):
-    """A JPEG with an Exif block in front: other entries, then the orientation."""
-    rows = [struct.pack(order + "HHIHH", tag, 3, 1, value, 0) for tag, value in (*entries, (0x0112, orientation))]
-    tiff = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(rows))
-    block = b"Exif\0\0" + tiff + b"".join(rows) + struct.pack(order + "I", 0)
-    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + jpeg[2:]
 
 
 @pytest.mark.parametrize("options", [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 2),
@@ -49,20 +42,22 @@ def test_every_orientation_turns_size_and_reduced_image_alike(orientation, order
     assert np.abs(half.astype(int) - image).mean() < 3
 
 
-def test_fill_bytes_and_comments_before_the_frame_are_passed_over():
-    jpeg = encode(smooth(20, 30))
-    comment = b"\xff\xfe" + struct.pack(">H", 2 + 4) + b"\xff\xc0\xff\xd8"   # looks like markers, is text
-    data = jpeg[:2] + comment + b"\xff\xff" + jpeg[2:]
-    assert jpeg_size(data) == (20, 30)
-    assert decode(data).shape == (20, 30, 3)
+def with_comment(jpeg):
+    return jpeg[:2] + b"\xff\xfe" + struct.pack(">H", 2 + 4) + b"\xff\xc0\xff\xd8" + b"\xff\xff" + jpeg[2:]
 
 
-def test_tables_before_the_frame_are_not_taken_for_it():
-    jpeg = encode(smooth(20, 30))
+def with_table(jpeg):
     start = jpeg.index(b"\xff\xc4")
-    table = jpeg[start:start + 2 + int.from_bytes(jpeg[start + 2:start + 4], "big")]
-    data = jpeg[:2] + table + jpeg[2:]
-    assert jpeg_size(data) == decode(data).shape[:2] == (20, 30)
+    return jpeg[:2] + jpeg[start:start + 2 + int.from_bytes(jpeg[start + 2:start + 4], "big")] + jpeg[2:]
+
+
+@pytest.mark.parametrize(("change", "size"), [
+    (with_comment, (64, 96)), (with_table, (64, 96)),                       # what looks like markers is text; a table
+    (lambda jpeg: with_exif(with_exif(jpeg, 1), 6), (96, 64)),              # the first of two blocks counts
+    (lambda jpeg: with_exif(with_exif(jpeg, 6), 1), (64, 96))])
+def test_what_stands_before_the_frame_is_passed_over(change, size):
+    data = change(encode(smooth(64, 96)))
+    assert jpeg_size(data) == decode(data).shape[:2] == size
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\xff\xd8\xff\xd9", b"hello world", encode(smooth(9, 9), ".png"),
@@ -110,12 +105,6 @@ def test_only_jpegs_are_reduced_and_only_when_asked():
     got, size = decode_reduced(encode(image), lambda *s: asked.append(s) or 1)
     assert np.array_equal(got, decode(encode(image)))
     assert asked == [size] == [(40, 60)]
-
-
-def test_the_first_of_two_exif_blocks_counts():
-    for outer, inner, size in ((6, 1, (96, 64)), (1, 6, (64, 96))):
-        data = with_exif(with_exif(encode(smooth(64, 96)), inner), outer)
-        assert jpeg_size(data) == decode(data).shape[:2] == size
 
 
 def test_a_header_read_otherwise_than_by_opencv_gives_the_whole_image():

@@ -1,11 +1,10 @@
 """Image folders written with OpenCV and read back: layouts, formats, bad files, messages."""
-import struct
-
 import cv2
 import numpy as np
 import pytest
+from helpers.data import loader_of, with_exif
 
-from passl_mixer.data import Loader, build_dataset, build_views, check_dataset, rng
+from passl_mixer.data import build_dataset, check_dataset, rng
 from passl_mixer.errors import BadInput
 
 
@@ -52,10 +51,7 @@ def test_exif_orientation_is_applied(tmp_path):
     image = np.zeros((16, 32, 3), np.uint8)
     image[:, :16] = 255
     _, data = cv2.imencode(".jpg", image)
-    tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)  # orientation 6: rotate clockwise
-    block = b"Exif\0\0" + tiff
-    exif = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
-    (tmp_path / "a.jpg").write_bytes(data.tobytes()[:2] + exif + data.tobytes()[2:])
+    (tmp_path / "a.jpg").write_bytes(with_exif(data.tobytes(), 6, entries=()))      # 6: rotate clockwise
     turned = folder(tmp_path).image(0)
     assert turned.shape == (32, 16, 3)
     assert turned[:12].min() > 200
@@ -94,9 +90,7 @@ def test_folders_without_classes_have_no_labels(tmp_path, files):
     assert dataset.labels is None
     assert dataset.class_names is None
     assert names(dataset) == ["1.png", "2.png"]
-    recipe = build_views({"name": "simclr", "img_size": 8})
-    made = Loader(dataset, recipe, batch_size=2, seed=0, num_workers=1, shuffle=True, drop_last=True)
-    assert next(made.epoch(0))[1] is None
+    assert next(loader_of(dataset, {"name": "simclr", "img_size": 8}, num_workers=1).epoch(0))[1] is None
 
 
 def test_labelled_overrides_the_layout(tmp_path):
@@ -141,8 +135,7 @@ def test_bad_images_are_named_counted_and_replaced_within_their_class(tmp_path, 
 @pytest.mark.parametrize("workers", [0, 3])
 def test_more_bad_images_than_the_limit_end_the_run(tmp_path, workers):
     dataset = folder(with_bad_files(tmp_path, 4), max_bad_images=2)
-    recipe = build_views({"name": "center_crop", "img_size": 6})
-    made = Loader(dataset, recipe, batch_size=6, seed=0, num_workers=workers, shuffle=False, drop_last=True)
+    made = loader_of(dataset, {"name": "center_crop", "img_size": 6}, batch_size=6, num_workers=workers, shuffle=False)
     with pytest.raises(BadInput, match=r"[34] files .*max_bad_images \(2\).*a/"):
         list(made.epoch(0))
 
@@ -164,12 +157,10 @@ def test_a_file_that_vanished_counts_as_bad(tmp_path):
 @pytest.mark.parametrize("state", ["missing", "empty", "file", "only text"])
 def test_missing_data_says_where_it_was_looked_for_and_what_to_do(tmp_path, state):
     root = tmp_path / "imagenet"
-    if state == "file":
-        root.write_text("x")
-    elif state != "missing":
+    if state in ("empty", "only text"):
         (root / "train" / "cat").mkdir(parents=True)
-    if state == "only text":
-        (root / "train/cat/a.txt").write_text("x")
+    if state in ("file", "only text"):
+        (root if state == "file" else root / "train/cat/a.txt").write_text("x")
     with pytest.raises(BadInput) as caught:
         check_dataset({"name": "image_folder", "root": str(root)})
     message = str(caught.value)

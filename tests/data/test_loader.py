@@ -4,8 +4,9 @@ import threading
 
 import numpy as np
 import pytest
+from helpers.data import assert_same_batches, loader_of
 
-from passl_mixer.data import Loader, build_dataset, build_views, rng
+from passl_mixer.data import build_dataset, rng
 from passl_mixer.data.loader import epoch_order
 from passl_mixer.errors import BadInput
 
@@ -13,19 +14,11 @@ DATA = {"name": "synthetic", "num_images": 50, "img_size": 12, "num_classes": 3}
 
 
 def loader(**options):
-    given = {"batch_size": 8, "seed": 3, "num_workers": 0, "shuffle": True, "drop_last": True, **options}
-    return Loader(build_dataset(DATA), build_views({"name": "simclr", "img_size": 10}), **given)
+    return loader_of(build_dataset(DATA), {"name": "simclr", "img_size": 10}, **{"batch_size": 8, **options})
 
 
 def batches(made, epoch=1, start=0):
     return [([v.copy() for v in views], labels.copy()) for views, labels in made.epoch(epoch, start)]
-
-
-def assert_same(first, second):
-    assert len(first) == len(second)
-    for (views_a, labels_a), (views_b, labels_b) in zip(first, second):
-        assert all(np.array_equal(a, b) for a, b in zip(views_a, views_b))
-        assert np.array_equal(labels_a, labels_b)
 
 
 def data_threads():
@@ -34,14 +27,14 @@ def data_threads():
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_batches_do_not_depend_on_the_number_of_workers(workers):
-    assert_same(batches(loader()), batches(loader(num_workers=workers)))
+    assert_same_batches(batches(loader()), batches(loader(num_workers=workers)))
     assert not data_threads()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_resume_continues_the_epoch(workers):
     made = loader(num_workers=workers)
-    assert_same(batches(made)[4:], batches(made, start=4))
+    assert_same_batches(batches(made)[4:], batches(made, start=4))
     assert batches(made, start=len(made)) == []
 
 
@@ -110,8 +103,7 @@ class Unlabelled:
 
 
 def plain(dataset, workers):
-    return Loader(dataset, build_views({"name": "center_crop", "img_size": 10}), batch_size=4, seed=0,
-                  num_workers=workers, shuffle=False, drop_last=True)
+    return loader_of(dataset, {"name": "center_crop", "img_size": 10}, batch_size=4, num_workers=workers, shuffle=False)
 
 
 @pytest.mark.parametrize("workers", [0, 3])

@@ -2,8 +2,9 @@
 import cv2
 import numpy as np
 import pytest
+from helpers.data import loader_of
 
-from passl_mixer.data import Loader, build_dataset, build_views, rng
+from passl_mixer.data import build_dataset, build_views, rng
 from passl_mixer.data.decode import decode, decode_reduced
 from passl_mixer.data.plans import MARGIN
 
@@ -132,8 +133,7 @@ def write(root, sizes):
 
 
 def batches(cfg, workers=0, start=0):
-    made = Loader(build_dataset(cfg), build_views({"name": "moco_v2", "img_size": 24}), batch_size=2, seed=3,
-                  num_workers=workers, shuffle=True, drop_last=True)
+    made = loader_of(build_dataset(cfg), {"name": "moco_v2", "img_size": 24}, num_workers=workers)
     return [np.stack(views) for views, _ in made.epoch(1, start)]
 
 
@@ -171,8 +171,6 @@ def test_a_folder_reads_reduced_images_and_replaces_bad_ones_by_images_of_anothe
 def test_a_dataset_or_recipe_without_reductions_is_read_whole(tmp_path):
     cfg = write(tmp_path, [(200, 300), (130, 100)])
     dataset = build_dataset(cfg)
-    made = Loader(dataset, build_views({"name": "center_crop", "img_size": 16}), batch_size=2, seed=0, num_workers=0,
-                  shuffle=False, drop_last=True)
-    views, _ = next(made.epoch(0))
+    views, _ = next(loader_of(dataset, {"name": "center_crop", "img_size": 16}, shuffle=False).epoch(0))
     expected = [build_views({"name": "center_crop", "img_size": 16})(dataset.image(i), None)[0] for i in range(2)]
     assert np.array_equal(views[0], np.stack(expected))

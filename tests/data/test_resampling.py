@@ -140,3 +140,12 @@ def test_every_recipe_interpolates_as_asked(name):
 def test_an_unknown_interpolation_is_named(name):
     with pytest.raises(BadInput, match=r"'interpolation' is 'cubic'; did you mean 'bicubic'"):
         build_views({"name": name, "interpolation": "cubic"})
+
+
+def test_inception_interpolates_as_asked():
+    image = rng(5, 0, 0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    for name in ("bilinear", "bicubic"):
+        recipe = build_views({"name": "inception", "img_size": 20, "crop_min": 1.0, "flip_p": 0.0, "crop_ratio": 1.0,
+                              "interpolation": name})
+        expected = transforms.resized_crop(image, (0, 0, 24, 24), 20, name)
+        np.testing.assert_array_equal(recipe(image, rng(0, 0, 0))[0], expected)

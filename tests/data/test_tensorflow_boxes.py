@@ -5,7 +5,7 @@ by chi-square. Seeds are fixed. That a deviate can be large is held too: torchvi
 """
 import numpy as np
 import pytest
-from official_boxes import FAR, WRITTEN, chi_square, z_scores
+from helpers.official_boxes import FAR, WRITTEN, chi_square, z_scores
 
 from passl_mixer.data import rng, sampling, tensorflow_sampling
 from passl_mixer.data.sampling import Draws

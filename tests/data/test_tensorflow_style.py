@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers.official_boxes import cubic
 
 from passl_mixer.data import tensorflow_style as style
 from passl_mixer.data import transforms
@@ -65,20 +66,6 @@ def test_whole_plans_are_tensorflows(golden):
         assert got.dtype == np.uint8
         assert np.abs(got.astype(int) - expected).max() <= 1
         assert (got != expected).mean() < 0.005  # a value close to a half is rounded the other way
-
-
-def cubic(signal, size):
-    """Keys' kernel at half-pixel centres, sample by sample, in float64."""
-    made, step = np.zeros((size, *signal.shape[1:])), len(signal) / size
-    for j in range(size):
-        centre, weights = (j + 0.5) * step - 0.5, {}
-        for i in range(int(np.floor(centre)) - 1, int(np.floor(centre)) + 3):
-            x = abs(centre - i)
-            near, far = 1.5 * x ** 3 - 2.5 * x ** 2 + 1, -0.5 * x ** 3 + 2.5 * x ** 2 - 4 * x + 2
-            if 0 <= i < len(signal):
-                weights[i] = near if x <= 1 else far
-        made[j] = sum(w * signal[i] for i, w in weights.items()) / sum(weights.values())
-    return made
 
 
 @pytest.mark.parametrize(("shape", "size"), [((9, 50), 24), ((50, 41), 41), ((1, 3), 7), ((70, 300), 48),

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from official_boxes import FAR, WRITTEN, chi_square, z_scores
+from helpers.official_boxes import FAR, WRITTEN, chi_square, cubic, z_scores
 
 from passl_mixer.data import build_views, rng
 
@@ -68,14 +68,6 @@ def test_clips_stand_where_the_official_code_has_them():
     assert len(seen) == 4
     still = plans_of("simclr", 100, jitter=[0.8, 0, 0, 0], jitter_p=1, flip_p=0, gray_p=0, blur_p=0)[0]
     assert {tuple(names(plan)) for plan in still} == {("multiply", "to_bytes"), ("clip", "multiply", "to_bytes")}
-
-
-def cubic(signal, size):
-    centres = (np.arange(size) + 0.5) * len(signal) / size - 0.5
-    x = np.abs(centres[:, None] - np.arange(len(signal)))
-    far = np.where(x < 2, -0.5 * x ** 3 + 2.5 * x ** 2 - 4 * x + 2, 0)
-    weights = np.where(x < 1, 1.5 * x ** 3 - 2.5 * x ** 2 + 1, far)
-    return np.tensordot(weights / weights.sum(1, keepdims=True), signal, 1)
 
 
 def in_hsv(image, factor=1.0, turns=0.0):

@@ -114,11 +114,9 @@ def test_center_crop_keeps_the_middle():
 
 def test_crop_boxes_fit_and_have_the_areas_and_ratios_asked_for():
     boxes = np.array([sampling.crop_box(200, 160, 0.2, rng(0, 0, i)) for i in range(2000)])
-    top, left, height, width = boxes.T
-    assert (top >= 0).all()
-    assert (left >= 0).all()
-    assert (top + height <= 200).all()
-    assert (left + width <= 160).all()
+    assert boxes[:, :2].min() >= 0
+    assert ((boxes[:, :2] + boxes[:, 2:]).max(axis=0) <= (200, 160)).all()
+    height, width = boxes[:, 2:].T
     share, ratio = height * width / 32000, width / height
     assert share.min() > 0.19
     assert ratio.min() > 0.73
@@ -156,3 +154,9 @@ def test_color_jitter_draws_uniform_factors_in_every_order():
     assert 2.4 < max(amounts[transforms.brightness]) <= 2.5
     assert -0.2 <= min(amounts[transforms.hue]) < -0.18
     assert 0.18 < max(amounts[transforms.hue]) <= 0.2
+
+
+def test_square_crops_are_square_and_fall_back_to_a_square():
+    boxes = np.array([sampling.crop_box(60, 90, 0.3, rng(0, 0, i), 1.0) for i in range(300)])
+    assert (boxes[:, 2] == boxes[:, 3]).all()
+    assert sampling.crop_box(10, 100, 1.0, rng(0, 0, 0), 1.0) == (0, 45, 10, 10)

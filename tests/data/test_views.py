@@ -11,6 +11,7 @@ IMAGENET = (0.485, 0.456, 0.406)
 TABLE = [("center_crop", 1, (0.5, 0.5, 0.5)), ("inception", 1, (0.5, 0.5, 0.5)),
          ("simclr", 2, (0.0, 0.0, 0.0)), ("moco_v1", 2, IMAGENET), ("moco_v2", 2, IMAGENET),
          ("byol", 2, IMAGENET), ("moco_v3", 2, IMAGENET)]
+# Leaves a square image as it is: with crop_min 1 almost every box is the whole image.
 STILL = {"crop_min": 1.0, "flip_p": 0, "jitter_p": 0, "gray_p": 0, "blur_p": 0}
 
 
@@ -59,30 +60,25 @@ def is_gray(image, view):
     return bool((view[..., 0] == view[..., 1]).all() and (view[..., 1] == view[..., 2]).all())
 
 
-def still(**options):
-    """Options that leave a square image as it is: with crop_min 1 almost every box is the whole image."""
-    return {**STILL, **options}
-
-
 def test_probabilities_of_each_step():
-    base = share(still(name="moco_v2"), differs)
+    base = share(dict(STILL, name="moco_v2"), differs)
     assert (base < 0.1).all()
-    flipped = share(still(name="moco_v2", flip_p=0.5), lambda a, v: np.array_equal(a[:, ::-1], v))
+    flipped = share(dict(STILL, name="moco_v2", flip_p=0.5), lambda a, v: np.array_equal(a[:, ::-1], v))
     assert np.allclose(flipped, 0.5, atol=0.09)
     gray = {"crop_min": 0.3, "jitter_p": 0, "blur_p": 0}
     assert np.allclose(share({"name": "simclr", **gray}, is_gray), 0.2, atol=0.05)
-    blurred = share(still(name="simclr", style="torchvision", blur_p=0.5), lambda a, v: v.std() < 0.97 * a.std())
+    blurred = share(dict(STILL, name="simclr", style="torchvision", blur_p=0.5), lambda a, v: v.std() < 0.97 * a.std())
     assert np.all((blurred > 0.25) & (blurred < 0.55))  # a sigma under about 0.3 changes next to nothing
-    jittered = share(still(name="simclr", style="torchvision", jitter_p=0.8), differs)
+    jittered = share(dict(STILL, name="simclr", style="torchvision", jitter_p=0.8), differs)
     assert np.allclose(jittered, 0.8, atol=0.07)
 
 
 @pytest.mark.parametrize("recipe", [{"name": "byol", "style": "torchvision"}, {"name": "moco_v3"}])
 def test_byol_and_moco_v3_views_differ_in_blur_and_solarisation(recipe):
-    solarised = share(still(blur_p=0, solarize_p=[0.0, 0.2], **recipe), lambda a, v: v.max() < 128)
+    solarised = share(dict(STILL, blur_p=0, solarize_p=[0.0, 0.2], **recipe), lambda a, v: v.max() < 128)
     assert solarised[0] == 0
     assert abs(solarised[1] - 0.2) < 0.05
-    smooth = share(still(blur_p=[1.0, 0.1], solarize_p=0, **recipe), differs)
+    smooth = share(dict(STILL, blur_p=[1.0, 0.1], solarize_p=0, **recipe), differs)
     assert smooth[0] > 0.8
     assert smooth[1] < 0.25
 
@@ -110,6 +106,7 @@ def test_simclr_strength_scales_the_jitter():
     ({"name": "moco_v2", "jitter": [0.4, 0.4, 0.4, 0.9]}, "hue"),
     ({"name": "byol", "blur_p": [1.0, 0.1, 0.5]}, "2 numbers"),
     ({"name": "inception", "crop_min": 0}, "more than 0"),
+    ({"name": "inception", "crop_ratio": 0.5}, "expected 1 or more"),
     ({"name": "inception", "std": 0}, "positive"),
     ({"name": "center_crop", "img_size": 32, "resize": 28}, "at least img_size"),
     ({"name": "simclr", "img_size": 0}, "at least 1"),

@@ -2,6 +2,7 @@
 import numpy as np
 import paddle
 import pytest
+from helpers.arrays import assert_same, state_of
 
 from passl_mixer.data import build_dataset, build_views
 from passl_mixer.errors import BadInput
@@ -45,10 +46,10 @@ def test_the_encoder_is_measured_in_evaluation_mode_and_left_as_it_was(data):
     dataset, views = data
     encoder = paddle.nn.Sequential(paddle.nn.Flatten(), paddle.nn.BatchNorm1D(3 * 8 * 8))
     encoder.train()
-    before = {k: v.numpy() for k, v in encoder.state_dict().items()}
+    before = state_of(encoder)
     features, _ = extract(encoder_features(encoder), dataset, views, batch_size=8)
     assert encoder.training
-    assert all(np.array_equal(v.numpy(), before[k]) for k, v in encoder.state_dict().items())
+    assert_same(state_of(encoder), before)
     plain, _ = extract(raw_pixels, dataset, views, batch_size=8)
     np.testing.assert_allclose(features, plain, rtol=1e-4, atol=1e-4)      # running statistics are still 0 and 1
 
@@ -63,10 +64,10 @@ def test_measure_takes_one_pass_for_all_items(tiny):
         calls.append(len(images))
         return raw_pixels(images)
     views = build_views({"name": "center_crop", "img_size": 16})
-    found = evaluate.measure(encode, train, test, views, config.evaluate, ["knn", "linear", "labels_1"])
+    found = evaluate.probe_accuracies(encode, train, test, views, config.evaluate, ["knn", "linear", "labels_1"])
     assert set(found) == {"knn", "linear", "labels_1"}
     assert sum(calls) == len(train) + len(test)
-    alone = evaluate.measure(raw_pixels, train, test, views, config.evaluate, ["knn"])
+    alone = evaluate.probe_accuracies(raw_pixels, train, test, views, config.evaluate, ["knn"])
     assert alone["knn"] == found["knn"], "the bank is the same whether it is cut before or after the features"
 
 

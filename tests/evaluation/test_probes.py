@@ -5,8 +5,6 @@ import pytest
 from passl_mixer.errors import BadInput
 from passl_mixer.evaluation.probes import few_label_accuracy, knn_accuracy, linear_probe
 
-RNG = np.random.default_rng(0)
-
 
 def blobs(count, classes=4, width=6, spread=0.7, seed=0):
     centres = np.random.default_rng(99).standard_normal((classes, width))
@@ -38,10 +36,11 @@ def test_knn_is_its_definition_in_any_blocks(k, temperature, blocks):
     assert 0.3 < found < 1.0
 
 
-def test_knn_needs_enough_neighbours():
+@pytest.mark.parametrize("temperature", [0.0, -0.1, float("nan")])
+def test_knn_needs_a_positive_temperature(temperature):
     bank, labels = blobs(10)
-    with pytest.raises(BadInput, match=r"evaluate.knn.k is 11 but the bank holds 10"):
-        knn_accuracy(bank, labels, bank, labels, k=11, temperature=0.1)
+    with pytest.raises(BadInput, match=r"evaluate.knn.temperature is .*, expected a number above 0"):
+        knn_accuracy(bank, labels, bank, labels, k=3, temperature=temperature)
 
 
 def test_linear_probe_finds_what_is_linear_and_only_that():
@@ -49,7 +48,7 @@ def test_linear_probe_finds_what_is_linear_and_only_that():
     test, truth = blobs(200, spread=0.2, seed=1)
     settings = {"epochs": 20, "lr": 1.0, "batch_size": 64}
     assert linear_probe(train, labels, test, truth, **settings) > 0.95
-    shuffled = RNG.permutation(labels)
+    shuffled = np.random.default_rng(0).permutation(labels)
     assert linear_probe(train, shuffled, test, truth, **settings) < 0.5
     assert linear_probe(1000 * train + 5, labels, 1000 * test + 5, truth, **settings) > 0.95, "scale must not matter"
 
@@ -113,7 +112,9 @@ def test_few_labels_draws_do_not_depend_on_the_features():
     assert few_label_accuracy(features, labels, features, labels, labels_per_class=1, draws=4, l2=0.01) == 1.0
 
 
-def test_few_labels_needs_enough_images():
-    train, labels = blobs(20)
-    with pytest.raises(BadInput, match="labels per class asked for"):
+def test_probes_need_enough_images():
+    train, labels = blobs(10)
+    with pytest.raises(BadInput, match=r"evaluate.knn.k is 11 but the bank holds 10"):
+        knn_accuracy(train, labels, train, labels, k=11, temperature=0.1)
+    with pytest.raises(BadInput, match="labels per class are more than the"):
         few_label_accuracy(train, labels, train, labels, labels_per_class=50, draws=2, l2=0.1)

@@ -71,10 +71,11 @@ def trained(world, tmp_path_factory):
     return folder / "run" / "config.yaml", folder / "run"
 
 
-def run(capsys, *arguments):
-    code = main([str(a) for a in arguments])
-    said = capsys.readouterr()
-    return code, said.out, said.err
+@pytest.fixture
+def measure(trained):
+    """The command that evaluates the trained CLIP, as far as every test has it."""
+    config, folder = trained
+    return ["eval", "-c", config, "--checkpoint", folder]
 
 
 @pytest.fixture
@@ -85,25 +86,23 @@ def prompts(tmp_path):
     return write
 
 
-def test_templates_find_the_classes(trained, prompts, capsys):
-    config, folder = trained
-    code, out, err = run(capsys, "eval", "-c", config, "--checkpoint", folder, "--zero-shot",
-                         prompts("a {} square\n\n it is {} \n"))
-    assert (code, err) == (0, "")
+def test_templates_find_the_classes(measure, prompts, command):
+    out, err = command.ends(0, *measure, "--zero-shot", prompts("a {} square\n\n it is {} \n"))
+    assert err == ""
     line = next(line for line in out.splitlines() if line.startswith("zero-shot, 6 classes, 12 prompts: top-1 "))
     assert float(line.split("top-1 ")[1].split(" %")[0]) >= 80
     assert "of 24)" in line
     assert "top-5" in line
 
 
-def test_one_line_a_class_and_the_wrong_names(trained, prompts, capsys):
+def test_one_line_a_class_and_the_wrong_names(trained, measure, prompts, command):
     """The words decide: with the names of other classes nothing is found."""
     config, folder = trained
     names = sorted(COLOURS)
     accuracy = []
     for order in (names, names[1:] + names[:1]):
         lines = "\n".join(f"a {name} square | it is {name}" if name != "red" else "a red square" for name in order)
-        assert run(capsys, "eval", "-c", config, "--checkpoint", folder, "--zero-shot", prompts(lines))[0] == 0
+        command(*measure, "--zero-shot", prompts(lines))
         found = evaluate_zero_shot(get_config(config), checkpoint.find_checkpoint(folder), lines.splitlines(), "there")
         assert (found["images"], found["classes"], found["prompts"]) == (24, 6, 11)
         accuracy.append(found["top1"])
@@ -111,60 +110,51 @@ def test_one_line_a_class_and_the_wrong_names(trained, prompts, capsys):
     assert accuracy[1] <= 0.2
 
 
-def test_knn_is_measured_on_the_labelled_images_in_training_and_after(trained, prompts, capsys):
-    config, folder = trained
+def test_knn_is_measured_on_the_labelled_images_in_training_and_after(trained, measure, prompts, command):
+    folder = trained[1]
     assert '"knn"' in (folder / "summary.json").read_text()
     assert any('"knn"' in line for line in (folder / "log.jsonl").read_text().splitlines())
-    code, out, _ = run(capsys, "eval", "-c", config, "--checkpoint", folder, "--knn", "--no-baselines", "--zero-shot",
-                       prompts("{}"))
-    assert code == 0
+    out = command(*measure, "--knn", "--no-baselines", "--zero-shot", prompts("{}"))
     assert "kNN" in out
     assert "zero-shot" in out
 
 
-def test_the_images_of_the_training_need_not_be_there(trained, world, prompts, capsys):
-    config, folder = trained
+def test_the_images_of_the_training_need_not_be_there(measure, world, prompts, command):
     shutil.move(world / "pairs", world / "moved")
     try:
-        assert run(capsys, "eval", "-c", config, "--checkpoint", folder, "--zero-shot", prompts("{}"))[0] == 0
+        command(*measure, "--zero-shot", prompts("{}"))
     finally:
         shutil.move(world / "moved", world / "pairs")
 
 
-def test_without_a_resolved_configuration_the_vocabulary_is_enough(trained, world, prompts, tmp_path, capsys):
+def test_without_a_resolved_configuration_the_vocabulary_is_enough(trained, world, prompts, tmp_path, command):
     """The file that a user wrote, which leaves the sizes of the text tower to the captions' vocabulary."""
     config, folder = trained
     (tmp_path / "clip.yaml").write_text(yaml.safe_dump(CONFIG))
-    command = ["eval", "-c", tmp_path / "clip.yaml", "--checkpoint", folder, "--zero-shot", prompts("it is {}"),
-               "-o", f"data.eval_dataset.root={world}/classes", "-o", "data.dataset.root=nowhere"]
-    resolved = run(capsys, *["eval", "-c", config, *command[3:]])
-    unresolved = run(capsys, *command, "-o", f"data.dataset.merges={world}/merges.txt")
-    assert (unresolved[0], unresolved[2]) == (0, "")
-    assert unresolved[1] == resolved[1]
-    for options, words in [((), "dataset 'image_text_folder' has no 'merges'"),
-                           (("-o", "data.dataset.merges=none.txt"), "no merges file")]:
-        code, _, err = run(capsys, *command, *options)
-        assert (code, err.count("\n")) == (2, 1)
-        assert words in err
-        assert "from the training captions" in err
-    code, _, err = run(capsys, *command, "-o", "data.dataset.context_lenght=8")
-    assert (code, "did you mean 'context_length'" in err) == (2, True)
-    code, _, err = run(capsys, *command, "-o", "data.dataset.context_length=long")
-    assert (code, "expected an integer" in err) == (2, True)
+    given = ["--checkpoint", folder, "--zero-shot", prompts("it is {}")]
+    elsewhere = [f"data.eval_dataset.root={world}/classes", "data.dataset.root=nowhere"]
+    resolved = command("eval", "-c", config, *given, options=elsewhere)
+    written = ["eval", "-c", tmp_path / "clip.yaml", *given]
+    assert command.ends(0, *written, options=[*elsewhere, f"data.dataset.merges={world}/merges.txt"]) == (resolved, "")
+    for options, words in [([], "dataset 'image_text_folder' has no 'merges'"),
+                           (["data.dataset.merges=none.txt"], "no merges file")]:
+        error = command.refused(*written, options=[*elsewhere, *options])
+        assert words in error
+        assert "from the training captions" in error
+    for option, words in [("context_lenght=8", "did you mean 'context_length'"),
+                          ("context_length=long", "expected an integer")]:
+        assert words in command.ends(2, *written, options=[*elsewhere, f"data.dataset.{option}"])[1]
 
 
 @pytest.mark.parametrize(("text", "words"), [
     ("", "is empty"), ("\n  \n", "is empty"), ("a\nb\n", "has 2 lines without {}, but the data has 6 classes"),
     ("a {}\nb\n", "1 of 2 lines are templates with {}, but 'b' is not"), (None, "no file of prompts"),
     ("a\nb\n|\nd\ne\nf\n", "the line of class 'green' holds no prompt")])
-def test_prompts_that_do_not_fit_end_in_one_line(trained, prompts, tmp_path, capsys, text, words):
-    config, folder = trained
+def test_prompts_that_do_not_fit_end_in_one_line(measure, prompts, tmp_path, command, text, words):
     path = tmp_path / "none.txt" if text is None else prompts(text)
-    code, _, err = run(capsys, "eval", "-c", config, "--checkpoint", folder, "--zero-shot", path)
-    assert code == 2
-    assert words in err
-    assert str(path) in err
-    assert err.count("\n") == 1
+    error = command.refused(*measure, "--zero-shot", path)
+    assert words in error
+    assert str(path) in error
 
 
 def test_broken_utf8_in_prompts(tmp_path):
@@ -173,16 +163,12 @@ def test_broken_utf8_in_prompts(tmp_path):
         read_prompts(tmp_path / "p.txt")
 
 
-def test_methods_and_data_without_words_are_refused(tiny, trained, prompts, tmp_path, capsys):
-    config, folder = trained
-    said = run(capsys, "eval", "-c", config, "--checkpoint", folder, "--zero-shot", prompts("{}"), "-o",
-               "data.eval_dataset=null")
-    assert said[0] == 2
-    assert "data.eval_dataset" in said[2]
+def test_methods_and_data_without_words_are_refused(tiny, trained, measure, prompts, tmp_path, command):
+    error = command.refused(*measure, "--zero-shot", prompts("{}"), options=["data.eval_dataset=null"])
+    assert "data.eval_dataset" in error
     tiny()
-    said = run(capsys, "eval", "-c", tmp_path / "tiny.yaml", "--checkpoint", folder, "--zero-shot", prompts("{}"))
-    assert said[0] == 2
-    assert "'simclr'; expected 'clip'" in said[2]
+    other = ["eval", "-c", tmp_path / "tiny.yaml", "--checkpoint", trained[1], "--zero-shot", prompts("{}")]
+    assert "'simclr'; expected 'clip'" in command.refused(*other)
 
 
 def test_supervised_training_on_captions_is_refused(tmp_path, world):

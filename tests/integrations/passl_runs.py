@@ -1,7 +1,6 @@
 """Configurations and runs of PASSL 0.0.4 for its tests."""
 import importlib.util
 
-import numpy
 import pytest
 
 INSTALLED = importlib.util.find_spec("passl") is not None
@@ -50,11 +49,3 @@ def trainer(output, folder, model, *, epochs=2, batch_size=4, optimizer=MOMENTUM
     create_attr_dict(config)
     output.mkdir(exist_ok=True)
     return Trainer(config)
-
-
-def state_of(layer):
-    return {name: value.numpy().copy() for name, value in layer.state_dict().items()}
-
-
-def differing(one, other):
-    return {name for name in one if not numpy.array_equal(one[name], other[name])}

@@ -6,7 +6,8 @@ import sys
 import numpy
 import paddle
 import pytest
-from passl_runs import INSTALLED, LARS, MOMENTUM, QUIET, WIDTHS, differing, model_of, needs_passl, state_of, trainer
+from helpers.arrays import differing, state_of
+from passl_runs import INSTALLED, LARS, MOMENTUM, QUIET, WIDTHS, model_of, needs_passl, trainer
 
 from passl_mixer import build_backbone, list_backbones
 from passl_mixer.errors import BadInput

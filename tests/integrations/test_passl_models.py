@@ -2,7 +2,8 @@
 import numpy
 import paddle
 import pytest
-from passl_runs import QUIET, differing, model_of, neck, needs_passl, state_of, trainer
+from helpers.arrays import differing, state_of
+from passl_runs import QUIET, model_of, neck, needs_passl, trainer
 from safetensors.numpy import save_file
 
 from passl_mixer import build_backbone

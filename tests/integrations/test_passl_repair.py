@@ -5,7 +5,8 @@ import re
 import numpy
 import paddle
 import pytest
-from passl_runs import QUIET, differing, model_of, needs_passl, state_of, trainer
+from helpers.arrays import differing, state_of
+from passl_runs import QUIET, model_of, needs_passl, trainer
 
 from passl_mixer.integrations.passl import register
 

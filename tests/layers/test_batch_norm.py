@@ -2,8 +2,8 @@
 import numpy as np
 import paddle
 import pytest
+from helpers.two_processes import arrays_of_two_and_one
 from paddle import nn
-from two_processes import arrays_of_two_and_one
 
 from passl_mixer.layers.batch_norm import BatchNorm1D, SyncBatchNorm, synchronise
 from passl_mixer.methods.moco import has_batch_norm

@@ -2,11 +2,11 @@
 import numpy as np
 import paddle
 import pytest
+from helpers.marks import needs_native
 
 from passl_mixer.layers.batch_norm import BatchNorm2D, synchronise
 from passl_mixer.ops import native
 
-compiled_only = pytest.mark.skipif(native.load() is None, reason=f"no compiled kernels: {native.status()}")
 ACTS = [(None, None), ("relu", None), (None, "relu"), ("relu", "relu"), ("gelu", None), (None, "gelu_tanh")]
 LAYOUTS = {False: "NCHW", True: "NHWC"}
 SHAPES = [[2, 1, 1, 1], [3, 5, 1, 1], [2, 3, 4, 5], [4, 17, 7, 7], [1, 2, 130, 131], [9, 40, 33, 30], [2, 600, 9, 11]]
@@ -62,7 +62,7 @@ def by_definition(norm, x, grad, plus=None) -> list:
     return [y, dx, *([] if plus is None else [grad]), dweight, dbias, *running]
 
 
-@compiled_only
+@needs_native
 @pytest.mark.parametrize("summed", [False, True])
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("acts", ACTS[:4])
@@ -108,13 +108,13 @@ def test_as_paddle_s_operators_and_as_across_processes(monkeypatch, training, ac
         np.testing.assert_allclose(quiet, want[0], rtol=1e-5, atol=1e-5)
 
 
-@compiled_only
+@needs_native
 def test_a_sum_of_other_shape_is_refused():
     with pytest.raises(ValueError, match=r"a map \[2, 3, 4, 1\] .* map \[2, 3, 4, 5\]"):
         norm_of(3)(paddle.zeros([2, 3, 4, 5]), residual=paddle.zeros([2, 3, 4, 1]))
 
 
-@compiled_only
+@needs_native
 @pytest.mark.parametrize(("summed", "frozen"), [(False, (0,)), (False, (1,)), (False, (1, 2)), (False, (0, 2)),
                                                 (True, (0,)), (True, (3,)), (True, (1, 2, 3)), (True, (0, 3)),
                                                 (True, (0, 1, 2))])
@@ -128,7 +128,7 @@ def test_gradients_where_they_are_wanted(summed, frozen):
             np.testing.assert_array_equal(part, whole)
 
 
-@compiled_only
+@needs_native
 @pytest.mark.parametrize("training", [True, False])
 def test_what_is_not_a_number_stays_so(training):
     x, _ = arrays([2, 3, 4, 5])

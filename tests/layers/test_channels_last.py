@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from helpers.backbones import SMALL
 from paddle import nn
-from small_backbones import SMALL
 
 from passl_mixer import build_backbone, list_backbones
 from passl_mixer.checkpoint import arrays_of, load_arrays, read_checkpoint

@@ -2,6 +2,8 @@
 import numpy as np
 import paddle
 import pytest
+from helpers.gradients import run_with_gradients
+from helpers.marks import needs_native
 from paddle import nn
 
 from passl_mixer import ops
@@ -9,26 +11,21 @@ from passl_mixer.layers.batch_norm import BatchNorm2D
 from passl_mixer.layers.group_norm import GroupNorm1
 from passl_mixer.ops import native
 
-compiled_only = pytest.mark.skipif(native.load() is None, reason=f"no compiled kernels: {native.status()}")
 
-
-def everything(norm, x, grad) -> list:
+def everything(norm, x) -> list:
     """Output, input gradient, parameter gradients and buffers after a step."""
-    x = paddle.to_tensor(x, stop_gradient=False)
-    y = norm(x)
-    y.backward(paddle.to_tensor(grad))
-    return [t.numpy() for t in (y, x.grad, norm.weight.grad, norm.bias.grad, *norm.state_dict().values())]
+    results = run_with_gradients(norm, [x], parameters=(norm.weight, norm.bias))
+    return [*results, *(value.numpy() for value in norm.state_dict().values())]
 
 
 def assert_same(one, other, shape):
-    rng = np.random.default_rng(0)
-    x, grad = (rng.standard_normal(shape).astype("float32") for _ in range(2))
     for norm in (one, other):
         for parameter in norm.parameters():
             parameter.set_value(np.random.default_rng(1).uniform(0.5, 2, parameter.shape).astype("float32"))
     assert list(one.state_dict()) == list(other.state_dict())
-    for found, wanted in zip(everything(one, 3 * x + 1, grad), everything(other, 3 * x + 1, grad)):
-        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+    x = 3 * np.random.default_rng(0).standard_normal(shape).astype("float32") + 1
+    for got, expected in zip(everything(one, x), everything(other, x)):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -67,7 +64,7 @@ def exact(x, weight, bias, grad, epsilon=1e-5) -> list:
     return [normed * weight + bias, dx, (grad * normed).sum((0, *axes[:-1])), grad.sum((0, *axes[:-1]))]
 
 
-@compiled_only
+@needs_native
 @pytest.mark.parametrize("shape", [[2, 3, 4], [1, 1, 1, 2], [3, 4, 5, 6], [2, 7, 11, 1500], [2, 3, 5000],
                                    [2, 90, 110, 7], [5, 40, 40, 16]])
 def test_image_in_float64(shape):
@@ -89,7 +86,7 @@ def test_image_in_float64(shape):
                 np.testing.assert_allclose(tensor.grad.numpy(), want[i + 1], rtol=0, atol=5e-7 * sizes[i])
 
 
-@compiled_only
+@needs_native
 def test_an_image_that_is_not_finite_spoils_no_other():
     x = np.random.default_rng(0).standard_normal([3, 40, 50, 12]).astype("float32")
     x[1, 3, 4, 5] = np.nan

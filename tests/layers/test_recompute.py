@@ -2,7 +2,7 @@
 import numpy as np
 import paddle
 import pytest
-from small_backbones import SMALL
+from helpers.backbones import SMALL
 
 from passl_mixer import build_backbone
 from passl_mixer.layers.recompute import set_recompute

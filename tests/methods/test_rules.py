@@ -4,6 +4,8 @@ import math
 import numpy as np
 import paddle
 import pytest
+from helpers.arrays import state_of
+from helpers.definitions import unit
 from paddle import nn
 
 from passl_mixer import build_backbone, build_method
@@ -39,14 +41,6 @@ def batch(seed, size=4):
     return [paddle.to_tensor(v) for v in x]
 
 
-def unit(rows):
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def values(layer):
-    return {k: v.numpy().copy() for k, v in layer.state_dict().items()}
-
-
 def train_step(m, optimiser, views, labels=None):
     for v in views:
         m(v, labels)["loss"].backward()
@@ -60,23 +54,23 @@ def test_ema_averages_trainable_parameters_only():
     online[0].bias.trainable = False
     target = frozen_copy(online)
     assert not any(p.trainable for p in target.parameters())
-    before = values(target)
+    before = state_of(target)
     for p in online.parameters():
         p.set_value(paddle.rand(p.shape))
     ema_update(target, online, 0.75)
-    now, source = values(target), values(online)
+    now, source = state_of(target), state_of(online)
     for key in ("0.weight", "1.weight", "1.bias"):
         np.testing.assert_allclose(now[key], 0.75 * before[key] + 0.25 * source[key], rtol=1e-6, atol=1e-7)
     for key in ("0.bias", "1._mean", "1._variance"):
         assert np.array_equal(now[key], before[key]), key
-    assert all(np.array_equal(values(online)[k], source[k]) for k in source)
+    assert all(np.array_equal(state_of(online)[k], source[k]) for k in source)
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_moco_step(batch_norm):
     head = MLP if batch_norm else {**MLP, "norm": None}
     m = method({"name": "moco", "queue_size": 16, "momentum": 0.9}, head=head, batch_norm=batch_norm)
-    before = values(m)
+    before = state_of(m)
     for ours, twin in (("backbone.", "key_backbone."), ("head.", "key_head.")):
         same = [k for k in before if k.startswith(ours)]
         assert same
@@ -91,11 +85,11 @@ def test_moco_step(batch_norm):
     for v in views:
         m(v)["loss"].backward()
     untouched = ("queue", "queue_pointer", "key_backbone.fc.weight", "key_head.mlp.0.weight")
-    assert all(np.array_equal(values(m)[k], before[k]) for k in untouched)
+    assert all(np.array_equal(state_of(m)[k], before[k]) for k in untouched)
     assert all(p.grad is None for n, p in m.named_parameters() if n.startswith("key_"))
     optimiser.step(0.1)
     m.after_step(1, 2)
-    now = values(m)
+    now = state_of(m)
     for key in ("backbone.fc.weight", "head.mlp.0.weight"):
         assert not np.array_equal(now[key], before[key])
         np.testing.assert_allclose(now["key_" + key], 0.9 * before["key_" + key] + 0.1 * now[key], rtol=1e-5,
@@ -112,17 +106,17 @@ def test_moco_queue_is_a_ring_and_evaluation_leaves_it_alone():
     m = method({"name": "moco", "queue_size": 8})
     optimiser = build_optimizer({"name": "sgd"}, m.trainable_parameters())
     train_step(m, optimiser, [batch(0)])
-    first = values(m)["queue"][:4]
+    first = state_of(m)["queue"][:4]
     train_step(m, optimiser, [batch(1)])
     assert int(m.queue_pointer[0]) == 0
-    assert np.array_equal(values(m)["queue"][:4], first)
+    assert np.array_equal(state_of(m)["queue"][:4], first)
     train_step(m, optimiser, [batch(2)])
-    assert not np.array_equal(values(m)["queue"][:4], first)
-    before = values(m)["queue"]
+    assert not np.array_equal(state_of(m)["queue"][:4], first)
+    before = state_of(m)["queue"]
     m.eval()
     m(batch(3))
     m.after_step(1, 2)
-    assert np.array_equal(values(m)["queue"], before)
+    assert np.array_equal(state_of(m)["queue"], before)
 
 
 def test_moco_keeps_its_own_batch_norm_statistics():
@@ -164,24 +158,29 @@ def test_moco_queries_are_grouped_too():
     np.testing.assert_allclose(m.backbone.norm._mean.numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_byol_step():
-    m = method({"name": "byol", "momentum": 0.9}, batch_norm=True)
-    before = values(m)
-    names = [n for n, _ in m.trainable_parameters()]
-    assert {n.split(".")[0] for n in names} == {"backbone", "head", "predictor"}
+@pytest.mark.parametrize(("name", "twins", "step", "total"), [
+    ("byol", "target_", 2, 8), ("moco_v3", "key_", 2, 12)])      # of moco_v3 the next step is a quarter of the way
+def test_a_step_moves_the_average_by_its_formula(name, twins, step, total):
+    m = method({"name": name, "momentum": 0.9}, batch_norm=True)
+    before = state_of(m)
+    for ours in ("backbone.", "head."):
+        same = [k for k in before if k.startswith(ours)]
+        assert same
+        assert name == "byol" or all(np.array_equal(before[k], before[twins + k]) for k in same)
+    assert {n.split(".")[0] for n, _ in m.trainable_parameters()} == {"backbone", "head", "predictor"}
     optimiser = build_optimizer({"name": "sgd"}, m.trainable_parameters())
-    m(batch(0))["loss"].backward()
-    m(batch(1))["loss"].backward()
+    for seed in (0, 1):         # two micro-batches
+        m(batch(seed))["loss"].backward()
     assert all(p.grad is not None for _, p in m.trainable_parameters())
-    assert all(p.grad is None for n, p in m.named_parameters() if n.startswith("target_"))
-    assert np.array_equal(values(m)["target_backbone.fc.weight"], before["target_backbone.fc.weight"])
+    assert all(p.grad is None for n, p in m.named_parameters() if n.startswith(twins))
+    assert np.array_equal(state_of(m)[f"{twins}backbone.fc.weight"], before[f"{twins}backbone.fc.weight"])
     optimiser.step(0.1)
-    m.after_step(2, 8)
-    now, tau = values(m), 1 - 0.1 * (math.cos(math.pi / 4) + 1) / 2
+    m.after_step(step, total)
+    now, tau = state_of(m), 1 - 0.1 * (math.cos(math.pi / 4) + 1) / 2
     for key in ("backbone.fc.weight", "head.mlp.0.weight"):
         assert not np.array_equal(now[key], before[key])
-        np.testing.assert_allclose(now["target_" + key], tau * before["target_" + key] + (1 - tau) * now[key],
-                                   rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(now[twins + key], tau * before[twins + key] + (1 - tau) * now[key], rtol=1e-5,
+                                   atol=1e-6)
 
 
 def test_byol_loss_is_symmetric_and_its_target_sees_batch_statistics():
@@ -189,9 +188,9 @@ def test_byol_loss_is_symmetric_and_its_target_sees_batch_statistics():
     views = batch(0)
     loss = float(m(views)["loss"])
     assert math.isclose(loss, float(m(views[::-1])["loss"]), rel_tol=1e-5)
-    first = values(m)["target_backbone.norm._mean"]
+    first = state_of(m)["target_backbone.norm._mean"]
     m(views)
-    assert not np.array_equal(values(m)["target_backbone.norm._mean"], first)
+    assert not np.array_equal(state_of(m)["target_backbone.norm._mean"], first)
     m.target_backbone.norm._mean.set_value(paddle.full([8], 100.0))  # train mode: not used
     assert math.isclose(loss, float(m(views)["loss"]), rel_tol=1e-5)
 
@@ -205,28 +204,17 @@ def test_byol_predicts_the_other_view():
     np.testing.assert_allclose(float(m(views)["loss"]), expected, rtol=1e-5)
 
 
-def test_byol_predictor():
-    default = method({"name": "byol"}).predictor
-    assert (default.in_features, default.hidden, default.out_features, default.norm) == (5, 6, 5, "bn")
-    chosen = method({"name": "byol", "predictor": {"name": "mlp", "hidden": 3, "norm": "ln"}}).predictor
-    assert (chosen.hidden, chosen.out_features, chosen.norm) == (3, 5, "ln")
-    with pytest.raises(BadInput, match="predictor has out 4, the projector 5"):
-        method({"name": "byol", "predictor": {"out": 4}})
-    with pytest.raises(BadInput, match="did you mean 'hidden'"):
-        method({"name": "byol", "predictor": {"hiden": 4}})
-
-
 def test_simsiam_step():
     m = method({"name": "simsiam"}, batch_norm=True)
-    before = values(m)
+    before = state_of(m)
     assert {n.split(".")[0] for n in before} == {"backbone", "head", "predictor"}
     optimiser = build_optimizer({"name": "sgd"}, m.trainable_parameters())
     train_step(m, optimiser, [batch(0), batch(1)])
-    now = values(m)
+    now = state_of(m)
     for key in ("backbone.fc.weight", "head.mlp.0.weight", "predictor.mlp.0.weight"):
         assert not np.array_equal(now[key], before[key])
     m.after_step(1, 2)
-    assert all(np.array_equal(values(m)[k], now[k]) for k in now)
+    assert all(np.array_equal(state_of(m)[k], now[k]) for k in now)
 
 
 def test_simsiam_stops_the_gradient_of_the_embeddings():
@@ -243,40 +231,6 @@ def test_simsiam_stops_the_gradient_of_the_embeddings():
     np.testing.assert_allclose(float(m(views)["loss"]), float(expected), rtol=1e-5)
     for name, p in m.trainable_parameters():
         np.testing.assert_allclose(found[name], p.grad.numpy(), rtol=1e-4, atol=1e-6, err_msg=name)
-
-
-def test_simsiam_predictor():
-    def linear(head, index):
-        return head.mlp[index].bias is not None
-    default = method({"name": "simsiam"}, head={**MLP, "out": 20}).predictor
-    assert (default.in_features, default.hidden, default.out_features, default.norm) == (20, 5, 20, "bn")
-    assert [type(p).__name__ for p in default.mlp] == ["Linear", "BatchNorm1D", "ReLU", "Linear"]
-    assert (linear(default, 0), linear(default, 3)) == (False, True)
-    chosen = method({"name": "simsiam", "predictor": {"norm": "ln"}}, head={**MLP, "out": 20}).predictor
-    assert (chosen.hidden, chosen.norm) == (5, "ln")
-    with pytest.raises(BadInput, match="simsiam's predictor has out 4, the projector 5"):
-        method({"name": "simsiam", "predictor": {"out": 4}})
-
-
-def test_moco_v3_step():
-    m = method({"name": "moco_v3", "momentum": 0.9}, batch_norm=True)
-    before = values(m)
-    for ours, twin in (("backbone.", "key_backbone."), ("head.", "key_head.")):
-        assert all(np.array_equal(before[k], before[twin + k[len(ours):]]) for k in before if k.startswith(ours))
-    assert {n.split(".")[0] for n, _ in m.trainable_parameters()} == {"backbone", "head", "predictor"}
-    optimiser = build_optimizer({"name": "sgd"}, m.trainable_parameters())
-    m(batch(0))["loss"].backward()
-    m(batch(1))["loss"].backward()
-    assert all(p.grad is not None for _, p in m.trainable_parameters())
-    assert all(p.grad is None for n, p in m.named_parameters() if n.startswith("key_"))
-    assert np.array_equal(values(m)["key_backbone.fc.weight"], before["key_backbone.fc.weight"])
-    optimiser.step(0.1)
-    m.after_step(2, 12)      # the next step is a quarter of the way
-    now, tau = values(m), 1 - 0.1 * (math.cos(math.pi / 4) + 1) / 2
-    for key in ("backbone.fc.weight", "head.mlp.0.weight"):
-        assert not np.array_equal(now[key], before[key])
-        np.testing.assert_allclose(now["key_" + key], tau * before["key_" + key] + (1 - tau) * now[key], rtol=1e-5,
-                                   atol=1e-6)
 
 
 def test_moco_v3_queries_find_the_keys_of_the_other_view():
@@ -298,11 +252,11 @@ MIXER = {"name": "MlpMixer", "img_size": 4, "patch_size": 2, "embed_dim": 8, "nu
 def test_moco_v3_freezes_the_patch_projection(freeze):
     paddle.seed(0)
     m = build_method({"backbone": MIXER, "head": MLP, "method": {"name": "moco_v3", "freeze_stem": freeze}})
-    before, names = values(m), [n for n, _ in m.trainable_parameters()]
+    before, names = state_of(m), [n for n, _ in m.trainable_parameters()]
     assert ("backbone.stem.weight" in names, "backbone.stem.bias" in names) == (not freeze, not freeze)
     optimiser = build_optimizer({"name": "adamw", "weight_decay": 0.1}, m.trainable_parameters())
     train_step(m, optimiser, [batch(0), batch(1)])
-    now = values(m)
+    now = state_of(m)
     for part in ("backbone.stem.weight", "backbone.stem.bias", "key_backbone.stem.weight"):
         assert np.array_equal(now[part], before[part]) == freeze, part
     moved = ("backbone.norm.weight", "backbone.blocks.0.channel_mlp.fc1.weight", "head.mlp.0.weight")
@@ -320,16 +274,31 @@ def test_which_backbones_have_a_patch_projection(name, has_patches):
     assert (patch_projection(build_backbone(name)) is not None) == has_patches
 
 
-def test_moco_v3_predictor():
-    default = method({"name": "moco_v3"}).predictor
-    assert (default.in_features, default.hidden, default.out_features, default.norm) == (5, 6, 5, "bn")
-    assert [type(p).__name__ for p in default.mlp] == ["Linear", "BatchNorm1D", "ReLU", "Linear", "BatchNorm1D"]
-    assert default.mlp[-1].weight is None
-    assert default.mlp[-1].bias is None
-    plain = method({"name": "moco_v3"}, head={**MLP, "norm": None}).predictor
-    assert [type(p).__name__ for p in plain.mlp] == ["Linear", "ReLU", "Linear"]
-    with pytest.raises(BadInput, match="moco_v3's predictor has out 4, the projector 5"):
-        method({"name": "moco_v3", "predictor": {"out": 4}})
+HIDDEN, LAST = ["Linear", "BatchNorm1D", "ReLU"], ["Linear"]
+
+
+@pytest.mark.parametrize(("name", "head", "sizes", "layers", "biases"), [
+    ("byol", MLP, (5, 6, 5, "bn"), [*HIDDEN, *LAST], None),
+    ("byol", {**MLP, "norm": "ln"}, (5, 6, 5, "ln"), None, None),
+    ("simsiam", {**MLP, "out": 20}, (20, 5, 20, "bn"), [*HIDDEN, *LAST], [False, True]),
+    ("moco_v3", MLP, (5, 6, 5, "bn"), [*HIDDEN, *LAST, "BatchNorm1D"], None),
+    ("moco_v3", {**MLP, "norm": None}, (5, 6, 5, None), ["Linear", "ReLU", "Linear"], None)])
+def test_the_predictor_follows_the_projector(name, head, sizes, layers, biases):
+    predictor = method({"name": name}, head=head).predictor
+    assert (predictor.in_features, predictor.hidden, predictor.out_features, predictor.norm) == sizes
+    kinds = [type(layer).__name__ for layer in predictor.mlp]
+    assert layers is None or kinds == layers
+    assert biases is None or [p.bias is not None for p in predictor.mlp if isinstance(p, nn.Linear)] == biases
+    if kinds[-1] == "BatchNorm1D":
+        assert (predictor.mlp[-1].weight, predictor.mlp[-1].bias) == (None, None)
+
+
+@pytest.mark.parametrize(("cfg", "sizes"), [
+    ({"name": "byol", "predictor": {"name": "mlp", "hidden": 3, "norm": "ln"}}, (3, 5, "ln")),
+    ({"name": "simsiam", "predictor": {"norm": "ln"}}, (1, 5, "ln"))])
+def test_the_predictor_is_as_it_is_asked_for(cfg, sizes):
+    chosen = method(cfg).predictor
+    assert (chosen.hidden, chosen.out_features, chosen.norm) == sizes
 
 
 def test_simclr_sees_both_views_in_one_batch():
@@ -348,10 +317,10 @@ def test_linear_probe_freezes_the_backbone():
     assert m.head.training
     assert not any(part.training for part in m.backbone.sublayers(include_self=True))
     assert [n for n, _ in m.trainable_parameters()] == ["head.fc.weight", "head.fc.bias"]
-    before = values(m)
+    before = state_of(m)
     optimiser = build_optimizer({"name": "sgd"}, m.trainable_parameters())
     train_step(m, optimiser, [batch(0)[:1]], labels=paddle.to_tensor([0, 1, 2, 0]))
-    now = values(m)
+    now = state_of(m)
     assert all(np.array_equal(now[k], before[k]) == k.startswith("backbone.") for k in before)
 
 
@@ -384,7 +353,7 @@ def test_state_of_moco_goes_on_bitwise():
     m = method(cfg, batch_norm=True)
     for step in range(4):
         if step == 2:
-            saved = values(m)
+            saved = state_of(m)
             m = method(cfg, batch_norm=True, seed=77)
             m.set_state_dict({k: paddle.to_tensor(v) for k, v in saved.items()})
         paddle.seed(step)
@@ -425,6 +394,9 @@ def test_batches_that_cannot_work(cfg, size, words):
     ({"name": "supervised", "label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
     ({"name": "supervised", "mixup_alpha": -0.1}, "mixup_alpha must be >= 0"),
     ({"name": "simclar"}, "did you mean 'simclr'"),
+    *(({"name": name, "predictor": {"out": 4}}, f"{name}'s predictor has out 4, the projector 5")
+      for name in ("byol", "simsiam", "moco_v3")),
+    ({"name": "byol", "predictor": {"hiden": 4}}, "did you mean 'hidden'"),
 ])
 def test_bad_options(cfg, words):
     with pytest.raises(BadInput, match=words):

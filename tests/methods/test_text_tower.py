@@ -4,6 +4,7 @@ import math
 import numpy as np
 import paddle
 import pytest
+from helpers.definitions import attention, layer_norm, linear
 
 from passl_mixer.errors import BadInput
 from passl_mixer.methods.text_tower import TextTransformer
@@ -37,28 +38,6 @@ def test_parameters_of_the_published_text_tower():
     assert counted(vocab_size=49408, out_features=512) == expected == 63_428_096
 
 
-def norm(x, layer):
-    scaled = [(row - row.mean()) / math.sqrt(((row - row.mean()) ** 2).mean() + 1e-5) for row in x]
-    return np.stack(scaled) * layer.weight.numpy() + layer.bias.numpy()
-
-
-def linear(x, layer):
-    return x @ layer.weight.numpy().astype("float64") + layer.bias.numpy()
-
-
-def attention(x, layer):
-    """Head by head, query by query, over the tokens up to its own."""
-    depth = x.shape[1] // layer.num_heads
-    query, key, value = np.split(linear(x, layer.qkv), 3, axis=1)
-    mixed = np.zeros_like(x)
-    for head in range(layer.num_heads):
-        own = slice(head * depth, (head + 1) * depth)
-        for i in range(len(x)):
-            weights = [math.exp(query[i, own] @ key[j, own] / math.sqrt(depth)) for j in range(i + 1)]
-            mixed[i, own] = sum(w * value[j, own] for j, w in enumerate(weights)) / sum(weights)
-    return linear(mixed, layer.proj)
-
-
 ACTIVATIONS = {"quick_gelu": lambda v: v / (1 + math.exp(-1.702 * v)),
                "gelu": lambda v: 0.5 * v * (1 + math.erf(v / math.sqrt(2)))}
 
@@ -74,10 +53,10 @@ def test_it_follows_its_equations(act):
         ids = ids[:ids.index(EOT) + 1]
         x = tower.token.weight.numpy()[ids].astype("float64") + tower.places.numpy()[:len(ids)]
         for block in tower.blocks:
-            x = x + attention(norm(x, block.norm1), block.attention)
-            hidden = linear(norm(x, block.norm2), block.fc1)
-            x = x + linear(np.vectorize(ACTIVATIONS[act])(hidden), block.fc2)
-        expected.append(norm(x, tower.norm)[-1] @ tower.projection.weight.numpy())
+            x = x + attention(block.attention, layer_norm(block.norm1, x), causal=True)
+            hidden = linear(block.fc1, layer_norm(block.norm2, x))
+            x = x + linear(block.fc2, np.vectorize(ACTIVATIONS[act])(hidden))
+        expected.append(layer_norm(tower.norm, x)[-1] @ tower.projection.weight.numpy())
     np.testing.assert_allclose(embed(tower, IDS), expected, rtol=2e-4, atol=2e-5)
 
 

@@ -67,7 +67,7 @@ def start(golden, name: str, folder: Path) -> Run:
     load(method, in_our_layout(method, arrays_of(golden, f"{name}/initial")))
     return Run(config=config, device="cpu", method=method, precision=Precision(None), loader=None,
                optimizer=build_optimizer(options, method.trainable_parameters()), views=build_views(views),
-               steps_per_epoch=1, total_steps=steps, last_step=steps, peak_lr=config.optim.lr, not_evaluated="")
+               steps_per_epoch=1, total_steps=steps, last_step=steps, peak_lr=config.optim.lr, skip_eval_reason="")
 
 
 def load(method, arrays: dict) -> None:
@@ -129,6 +129,7 @@ def test_the_supervised_trajectory_is_the_official_codes(golden, tmp_path):
     assert_is_golden(golden, run, "supervised", losses)
 
 
+@pytest.mark.slow
 def test_the_same_without_native_kernels():
     """The tests above in a process that computes with Paddle's operators alone."""
     done = subprocess.run(

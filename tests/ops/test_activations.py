@@ -5,10 +5,11 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+from helpers.gradients import run_with_gradients
+from helpers.marks import needs_native
 
 from passl_mixer import ops
 from passl_mixer.layers.basic import Linear, TokenLinear
-from passl_mixer.ops import native
 from passl_mixer.ops.activations import GELUS
 
 RNG = np.random.default_rng(0)
@@ -16,18 +17,6 @@ RNG = np.random.default_rng(0)
 
 def tensors(*shapes):
     return [RNG.standard_normal(shape).astype("float32") for shape in shapes]
-
-
-def run(function, arrays, frozen=()):
-    """Output and gradients of ``sum(output * projection)`` for every array that is not frozen."""
-    inputs = [paddle.to_tensor(a, stop_gradient=i in frozen) for i, a in enumerate(arrays)]
-    output = function(*inputs)
-    projection = np.random.default_rng(1).standard_normal(output.shape).astype("float32")
-    (output * paddle.to_tensor(projection)).sum().backward()
-    return [output.numpy(), *(t.grad.numpy() for i, t in enumerate(inputs) if i not in frozen)]
-
-
-needs_native = pytest.mark.skipif(native.load() is None, reason=f"no native kernels: {native.status()}")
 
 
 def gelu_and_slope(x: np.ndarray, act: str) -> tuple:
@@ -78,6 +67,6 @@ def test_layer_norm_far_from_zero():
     """A large common offset must not cost the small differences their digits."""
     x, w, b = tensors((4, 64), (64,), (64,))
     x = x + 100.0
-    for got, want in zip(run(lambda x, w, b: ops.layer_norm(x, w, b, 1e-6), [x, w, b]),
-                         run(lambda x, w, b: F.layer_norm(x, [64], w, b, 1e-6), [x, w, b])):
+    for got, want in zip(run_with_gradients(lambda x, w, b: ops.layer_norm(x, w, b, 1e-6), [x, w, b]),
+                         run_with_gradients(lambda x, w, b: F.layer_norm(x, [64], w, b, 1e-6), [x, w, b])):
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4 * np.abs(want).max())

@@ -2,23 +2,19 @@
 import numpy as np
 import paddle
 import pytest
+from helpers.gradients import assert_close
+from helpers.marks import needs_native
 
 from passl_mixer import ops
-from passl_mixer.ops import native, table
+from passl_mixer.ops import table
 
-pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no native kernels: {native.status()}")
+pytestmark = needs_native
 RNG = np.random.default_rng(0)
 
 
 def depthwise(x_bhwc, weight, bias=None):
     options = {"padding": weight.shape[-1] // 2, "groups": weight.shape[0], "data_format": "NHWC"}
     return ops.conv2d(x_bhwc, weight, bias, **options)
-
-
-def close(pairs, tolerance=2e-6):
-    for got, want in pairs:
-        assert got.shape == want.shape
-        np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max())
 
 
 def test_it_is_the_native_kernel_that_computes():
@@ -48,7 +44,7 @@ def test_depthwise_on_every_remainder_of_its_blocks(chans, kernel):
             want_y += around(x)[window] * w[:, 0, i, j]
             want_dx[window] += dy * w[:, 0, i, j]
             want_dw[:, 0, i, j] = (around(x)[window] * dy).sum((0, 1, 2))
-        close([(y.numpy(), want_y), (tensors[0].grad.numpy(), want_dx[:, half:half + height, half:half + width])])
+        assert_close([y, tensors[0].grad], [want_y, want_dx[:, half:half + height, half:half + width]], 2e-6)
         for tensor, want in zip(tensors[1:], [want_dw, dy.sum((0, 1, 2))]):
             np.testing.assert_allclose(tensor.grad.numpy(), want, rtol=0, atol=2e-6 * (2 * height * width) ** 0.5)
 

@@ -6,10 +6,9 @@ import time
 from pathlib import Path
 
 import fuzz_operators
-import pytest
+from helpers.marks import needs_native
 
 from passl_mixer import ops
-from passl_mixer.ops import native
 
 SCRIPT = Path(fuzz_operators.__file__)
 SECONDS = float(os.environ.get("PASSL_MIXER_FUZZ_SECONDS", "30"))
@@ -19,7 +18,7 @@ def test_every_operator_is_drawn():
     assert set(fuzz_operators.CALLS) == set(ops.TABLE)
 
 
-@pytest.mark.skipif(native.load() is None, reason=f"no native kernels: {native.status()}")
+@needs_native
 def test_random_calls():
     """The seed is that of the day's second; PASSL_MIXER_FUZZ_SEED repeats one, PASSL_MIXER_FUZZ_SECONDS is how long."""
     seed = os.environ.get("PASSL_MIXER_FUZZ_SEED", str(int(time.time())))

@@ -7,15 +7,16 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+from helpers.marks import needs_native
 from paddle import nn
 
 from passl_mixer import ops
 from passl_mixer.layers import batch_norm
 from passl_mixer.layers.batch_norm import SyncBatchNorm
-from passl_mixer.ops import gradients, native
+from passl_mixer.ops import gradients
 from passl_mixer.ops.activations import GELUS
 
-pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no native kernels: {native.status()}")
+pytestmark = needs_native
 MAP, CHANNEL = (2, 4, 5, 6), (6,)
 
 

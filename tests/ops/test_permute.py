@@ -4,11 +4,11 @@ import itertools
 import numpy as np
 import paddle
 import pytest
+from helpers.marks import needs_native
 
 from passl_mixer import ops
-from passl_mixer.ops import native
 
-pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no native kernels: {native.status()}")
+pytestmark = needs_native
 # sides under, at and over a tile and a short row; sides of one; enough numbers for every thread
 SHAPES = [(1,), (4,), (3, 1), (2, 3, 4), (1, 5, 1, 7), (17, 33), (16, 15, 18), (3, 50, 1, 20), (2, 1, 3, 4, 5),
           (5, 70, 3, 2, 16), (2, 3, 2, 3, 2, 3)]

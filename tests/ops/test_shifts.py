@@ -2,24 +2,15 @@
 import numpy as np
 import paddle
 import pytest
+from helpers.gradients import run_with_gradients
+from helpers.marks import needs_native
 
 from passl_mixer import ops
 from passl_mixer.backbones.hire_mlp import RegionMlp
 from passl_mixer.backbones.s2_mlp_v2 import SplitAttention
 from passl_mixer.ops import native
 
-pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no native kernels: {native.status()}")
-
-
-def with_gradients(function, *arrays) -> list:
-    """Results of a function of tensors and the gradients of a weighted sum of them."""
-    tensors = [paddle.to_tensor(array, stop_gradient=False) for array in arrays]
-    results = function(*tensors)
-    results = results if isinstance(results, (tuple, list)) else [results]
-    rng = np.random.default_rng(1)
-    paddle.add_n([(y * paddle.to_tensor(rng.standard_normal(y.shape).astype("float32"))).sum()
-                  for y in results]).backward()
-    return [t.numpy() for t in results] + [t.grad.numpy() for t in tensors]
+pytestmark = needs_native
 
 
 def random(*shape):
@@ -30,8 +21,8 @@ def random(*shape):
 @pytest.mark.parametrize("places", [[0], [2, 2, 0], [4, 0, 1, 2, 3, 4, 0, 1], list(range(5)) * 20])
 def test_places_of_an_axis(axis, places):
     x = random(3, 5, 5, 17)
-    found = with_gradients(lambda x: ops.take(x, places, axis), x)
-    wanted = with_gradients(lambda x: paddle.index_select(x, paddle.to_tensor(places), axis), x)
+    found = run_with_gradients(lambda x: ops.take(x, places, axis), [x])
+    wanted = run_with_gradients(lambda x: paddle.index_select(x, paddle.to_tensor(places), axis), [x])
     np.testing.assert_array_equal(found[0], wanted[0])
     np.testing.assert_allclose(found[1], wanted[1], rtol=1e-6, atol=1e-6)
 
@@ -42,16 +33,16 @@ def test_regions(monkeypatch, axis, side, size, shift):
     paddle.seed(0)
     layer = RegionMlp(8, size=size, shift=shift, axis=axis)
     x = random(2, side, side, 8)
-    found = with_gradients(layer, x)
+    found = run_with_gradients(layer, [x])
     monkeypatch.setattr(native, "load", lambda: None)
-    for one, other in zip(found, with_gradients(layer, x)):
+    for one, other in zip(found, run_with_gradients(layer, [x])):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_split_attention(monkeypatch):
     layer = SplitAttention(16)
     maps = [random(2, 9, 6, 16) * (k + 1) for k in range(3)]
-    found = with_gradients(layer, *maps)
+    found = run_with_gradients(layer, maps)
     monkeypatch.setattr(native, "load", lambda: None)
-    for one, other in zip(found, with_gradients(layer, *maps)):
+    for one, other in zip(found, run_with_gradients(layer, maps)):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())

@@ -2,13 +2,13 @@
 import numpy as np
 import paddle
 import pytest
+from helpers.marks import needs_native
 from operator_calls import CASES, Case, arrays_of, assert_close, each, flat, outcome, strided, tensors_of
 
 from passl_mixer import ops
 from passl_mixer.ops import native, table
 
 PADDLE_2 = paddle.__version__.startswith("2.")
-needs_native = pytest.mark.skipif(native.load() is None, reason=f"no native kernels: {native.status()}")
 CALLS = [pytest.param(name, case, id=f"{name} {case.inputs} {case.options}".replace("None", "-"))
          for name, cases in CASES.items() for case in cases]
 

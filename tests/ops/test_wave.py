@@ -2,33 +2,20 @@
 import numpy as np
 import paddle
 import pytest
+from helpers.gradients import assert_close, run_with_gradients
+from helpers.marks import needs_native
 
 from passl_mixer import ops
 from passl_mixer.backbones import wave_mlp
 from passl_mixer.layers.convolution import torch_conv
 from passl_mixer.ops import native, table
 
-pytestmark = pytest.mark.skipif(native.load() is None, reason=f"no native kernels: {native.status()}")
+pytestmark = needs_native
 RNG = np.random.default_rng(0)
-
-
-def outcome(function, arrays, frozen=()):
-    """The output, and the gradient of ``sum(output * projection)`` for every input that is not frozen."""
-    inputs = [paddle.to_tensor(a, stop_gradient=i in frozen) for i, a in enumerate(arrays)]
-    output = function(*inputs)
-    (output * paddle.to_tensor(projection(output.shape))).sum().backward()
-    return [output.numpy(), *(t.grad.numpy() for i, t in enumerate(inputs) if i not in frozen)]
 
 
 def projection(shape):
     return np.random.default_rng(1).standard_normal(shape).astype("float32")
-
-
-def close(found, expected, tolerance=1e-6):
-    assert len(found) == len(expected)
-    for got, want in zip(found, expected):
-        assert got.shape == want.shape
-        np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max())
 
 
 def pair_mix(x, weight):
@@ -64,23 +51,23 @@ SHAPES = [(2, 9, 11, 5), (1, 2, 3, 4), (3, 1, 1, 3), (1, 1, 8, 17), (2, 13, 1, 2
 def test_pair_mix(shape, kernel):
     *place, chans = shape
     arrays = [RNG.standard_normal(s).astype("float32") for s in ((*place, 2 * chans), (chans, 2, *kernel))]
-    found = outcome(pair_mix, arrays)
-    close(found, defined(*arrays))
+    found = run_with_gradients(pair_mix, arrays)
+    assert_close(found, defined(*arrays))
     for frozen in [(0,), (1,)]:
-        kept = [value for i, value in enumerate(found) if i - 1 not in frozen]
-        close(outcome(pair_mix, arrays, frozen), kept, 0)
+        kept = [None if i - 1 in frozen else value for i, value in enumerate(found)]
+        assert_close(run_with_gradients(pair_mix, arrays, frozen=frozen), kept, 0)
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 3, 7), (1, 1, 1, 1), (4, 28, 27, 40)])
 def test_unfold_wave(shape):
     amplitude, phase = RNG.standard_normal(shape).astype("float32"), 9 * RNG.random(shape, "float32")
-    found = outcome(ops.unfold_wave, [amplitude, phase])
+    found = run_with_gradients(ops.unfold_wave, [amplitude, phase])
     g1, g2 = np.split(projection((*shape[:3], 2 * shape[3])).astype("float64"), 2, axis=-1)
     a, c, s = amplitude.astype("float64"), np.cos(phase.astype("float64")), np.sin(phase.astype("float64"))
-    close(found, [np.concatenate([a * c, a * s], -1), g1 * c + g2 * s, a * (g2 * c - g1 * s)])
-    frozen = [outcome(ops.unfold_wave, [amplitude, phase], (i,)) for i in range(2)]
-    close(frozen[0], [found[0], found[2]], 0)
-    close(frozen[1], found[:2], 0)
+    assert_close(found, [np.concatenate([a * c, a * s], -1), g1 * c + g2 * s, a * (g2 * c - g1 * s)])
+    frozen = [run_with_gradients(ops.unfold_wave, [amplitude, phase], frozen=(i,)) for i in range(2)]
+    assert_close(frozen[0], [found[0], None, found[2]], 0)
+    assert_close(frozen[1], [*found[:2], None], 0)
 
 
 @pytest.mark.parametrize("axis", [1, 2])
@@ -92,14 +79,13 @@ def test_the_mixer_takes_them_and_gives_the_same(axis, phase, monkeypatch):
 
     def run():
         layer.clear_gradients()
-        values = outcome(layer, [x])
         # the bias before BatchNorm has no gradient but rounding
-        return values + [p.grad.numpy() for n, p in layer.named_parameters()
-                         if not p.stop_gradient and n != "phase.map.bias"]
+        return run_with_gradients(layer, [x], parameters=[p for n, p in layer.named_parameters()
+                                                          if not p.stop_gradient and n != "phase.map.bias"])
 
     found = run()
     monkeypatch.setattr(native, "load", lambda: None)
-    close(found, run(), 5e-6)
+    assert_close(found, run(), 5e-6)
 
 
 def test_both_are_computed_by_the_native_kernels():
@@ -114,7 +100,7 @@ def test_other_convolutions_are_left_to_paddle(options):
     layer = torch_conv(8, 4, (7, 1), **{"padding": [3, 0], "groups": 4, "bias": False, **options})
     x = paddle.to_tensor(RNG.standard_normal((2, 9, 6, 8)).astype("float32"))
     want = layer(x.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
-    close([layer(x, data_format="NHWC").numpy()], [want.numpy()])
+    assert_close([layer(x, data_format="NHWC").numpy()], [want.numpy()])
 
 
 def test_not_finite_stays_not_finite_and_stays_where_it_is():

@@ -131,12 +131,24 @@ def test_the_recipe_of_moco_v1(write, tmp_path):
     ("byol_clas", "optim.nesterov", True), ("byol_clas", "optim.base_batch_size", 1024),
     ("byol_clas", "data.train_views.mean", [0.485, 0.456, 0.406]),
     ("clip", "model.method.text.width", 32), ("clip", "model.backbone.stem_bias", False), ("clip", "optim.eps", 1e-8),
-    ("clip", "schedule.final_lr", 1e-6), ("clip", "data.dataset.name", "image_text_folder")])
+    ("clip", "schedule.min_lr", 1e-6), ("clip", "data.dataset.name", "image_text_folder")])
 def test_what_a_key_becomes(kind, where, expected, write):
     value = get_config(write(kind))
     for key in where.split("."):
         value = value[key]
     assert value == expected
+
+
+def test_old_keys_beside_a_translation(write, tmp_path, capsys):
+    file = write("clip")
+    overrides = ["train.accumulate=2", "schedule.final_lr=1e-7"]
+    native = tmp_path / "native.yaml"
+    native.write_text(f"base: {file}\ntrain: {{accumulate: 2}}\nschedule: {{final_lr: 1e-7}}\n")
+    for config in (get_config(file, overrides), get_config(native)):
+        assert (config.train.accumulate_steps, config.schedule.min_lr) == (2, 1e-7)
+    assert capsys.readouterr().err.splitlines() == 2 * [
+        "schedule.final_lr is called schedule.min_lr now; rename it",
+        "train.accumulate is called train.accumulate_steps now; rename it"]
 
 
 def paddles(kind, lr, epochs, steps):

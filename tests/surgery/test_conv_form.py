@@ -1,18 +1,16 @@
 """A Mixer and a ResMLP as convolutions: same outputs, nothing but convolutions, and the page about it runs."""
 import re
-import runpy
-from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+from helpers.runs import code_of, run_code
 from paddle import nn
 
 import passl_mixer
 from passl_mixer import build_backbone, resize_tokens, to_conv
 from passl_mixer.errors import BadInput
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "hidden_convolution.md"
 SMALL = {"img_size": [16, 24], "patch_size": 4, "embed_dim": 12, "num_blocks": 2}
 
 
@@ -87,10 +85,9 @@ def test_other_families_and_sizes_are_refused():
     assert passl_mixer.to_conv is to_conv      # the name stays the function after its module is loaded
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_runs(tmp_path, capsys):
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    blocks = code_of("hidden_convolution.md")
     assert len(blocks) >= 4
-    script = tmp_path / "page.py"
-    script.write_text("\n".join(blocks), encoding="utf-8")
-    runpy.run_path(str(script))
+    run_code(blocks, tmp_path)
     assert len(re.findall(r"agree", capsys.readouterr().out)) == 4

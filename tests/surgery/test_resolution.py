@@ -1,11 +1,9 @@
 """Resized token mixing: against tiles, against interpolated token maps, and what cannot be resized."""
-import re
-import runpy
-from pathlib import Path
-
 import numpy as np
 import paddle
 import pytest
+from helpers.backbones import random_parameters
+from helpers.runs import code_of, run_code
 
 import passl_mixer
 from passl_mixer import build_backbone, resize_tokens
@@ -16,14 +14,11 @@ SMALL = {"img_size": [8, 12], "patch_size": 4, "embed_dim": 6, "num_blocks": 2}
 FAMILIES = list(TOKEN_ARRAYS)
 
 
-def small(name, **options):
+def drawn(name, **options):
     """A small backbone whose every parameter is random, biases and norms too."""
-    paddle.seed(3)
     backbone = build_backbone({"name": name, **SMALL, **options})
-    for parameter in backbone.parameters():
-        parameter.set_value(paddle.randn(parameter.shape) * 0.5)
     backbone.eval()
-    return backbone
+    return random_parameters(backbone, 3, 0.0, 0.5)
 
 
 def token_mixing(backbone, x_bsc):
@@ -40,7 +35,7 @@ def arrays_of(backbone):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_in_blocks_token_mixing_is_the_small_one_on_every_tile(name):
-    old = small(name)
+    old = drawn(name)
     new = resize_tokens(old, [16, 24], scheme="blocks")
     image = paddle.randn([2, 4, 6, 5])                                   # [B, h', w', C], tiles of 2 x 3 tokens
     mixed = token_mixing(new, image.reshape([2, 24, 5])).reshape([2, 4, 6, 5])
@@ -53,7 +48,7 @@ def test_in_blocks_token_mixing_is_the_small_one_on_every_tile(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_in_blocks_the_whole_map_is_that_of_the_tiles(name):
-    old = small(name)
+    old = drawn(name)
     new = resize_tokens(old, [24, 36], scheme="blocks")
     images = paddle.randn([1, 3, 24, 36])
     maps = new.feature_maps(images)[0].numpy()
@@ -68,7 +63,7 @@ def test_tiles_are_counted_row_by_row_within_the_image():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_same_size_changes_nothing(name):
-    old = small(name)
+    old = drawn(name)
     for scheme in ("interpolate", "blocks"):
         new = resize_tokens(old, [8, 12], scheme=scheme)
         for parameter_name, value in arrays_of(old).items():
@@ -78,7 +73,7 @@ def test_the_same_size_changes_nothing(name):
 @pytest.mark.parametrize("size", [[12, 12], [16, 28], [20, 24]])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_interpolated_token_map_is_mixed_like_the_map(name, size):
-    old = small(name)
+    old = drawn(name)
     new = resize_tokens(old, size)
     assert new(paddle.randn([1, 3, *size])).shape == [1, 6]
     grow = resampling(old.grid, new.grid).astype("float32")
@@ -89,7 +84,7 @@ def test_an_interpolated_token_map_is_mixed_like_the_map(name, size):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_there_and_back_is_the_same_network(name):
-    old = small(name)
+    old = drawn(name)
     back = resize_tokens(resize_tokens(old, [16, 20]), [8, 12])
     for parameter_name, value in arrays_of(old).items():
         np.testing.assert_allclose(arrays_of(back)[parameter_name], value, atol=1e-5)
@@ -97,7 +92,7 @@ def test_there_and_back_is_the_same_network(name):
 
 @pytest.mark.parametrize("size", [[8, 8], [12, 20], [4, 24], [32, 48]])
 def test_a_local_average_keeps_constants(size):
-    mixer = small("ResMLP")
+    mixer = drawn("ResMLP")
     average = np.kron(*(np.maximum(0, 1.5 - abs(np.subtract.outer(range(n), range(n)))) for n in (2, 3)))
     mixer.blocks[1].token_mixing.weight.set_value((average / average.sum(1, keepdims=True)).astype("float32"))
     mixer.blocks[1].token_mixing.bias.set_value(paddle.zeros([6]))
@@ -125,7 +120,7 @@ def test_undoing_an_interpolation_is_well_conditioned(old, new):
 
 
 def test_what_is_not_token_mixing_is_copied_and_the_original_kept():
-    old = small("MlpMixer")
+    old = drawn("MlpMixer")
     old.blocks[0].token_mlp.fc1.weight.stop_gradient = True
     before = arrays_of(old)
     new = resize_tokens(old, 16)
@@ -144,7 +139,7 @@ def test_what_is_not_token_mixing_is_copied_and_the_original_kept():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_weights_adapt_to_a_backbone_of_another_size(name):
-    old = small(name, img_size=8)
+    old = drawn(name, img_size=8)
     new = build_backbone({"name": name, **SMALL, "img_size": [12, 20]})
     new.set_state_dict({k: paddle.to_tensor(v) for k, v in adapt_token_arrays(arrays_of(old), new).items()})
     images = paddle.randn([1, 3, 12, 20])
@@ -155,7 +150,7 @@ def test_weights_adapt_to_a_backbone_of_another_size(name):
 
 
 def test_weights_adapt_in_blocks_where_the_hidden_width_says_so():
-    old = small("MlpMixer", img_size=8)
+    old = drawn("MlpMixer", img_size=8)
     new = build_backbone({"name": "MlpMixer", **SMALL, "img_size": 24, "token_hidden": 9 * 3})
     adapted = adapt_token_arrays(arrays_of(old), new)
     want = arrays_of(resize_tokens(old, 24, scheme="blocks"))
@@ -167,12 +162,12 @@ def test_weights_that_need_not_be_adapted_pass():
     arrays = {"norm.weight": np.ones(4)}
     cycle = build_backbone("cycle_mlp_nano")
     assert adapt_token_arrays(arrays, cycle) == arrays
-    mixer = small("MlpMixer")
+    mixer = drawn("MlpMixer")
     with pytest.raises(BadInput, match="no square grid; give from_size"):
-        adapt_token_arrays(arrays_of(mixer), small("MlpMixer", img_size=8))
+        adapt_token_arrays(arrays_of(mixer), drawn("MlpMixer", img_size=8))
     with pytest.raises(BadInput, match="mix 6 tokens, an image of 8 x 8 pixels has 4 patches of 4"):
         adapt_token_arrays(arrays_of(mixer), mixer, from_size=8)
-    turned = adapt_token_arrays(arrays_of(mixer), small("MlpMixer", img_size=[12, 8]), from_size=[8, 12])
+    turned = adapt_token_arrays(arrays_of(mixer), drawn("MlpMixer", img_size=[12, 8]), from_size=[8, 12])
     assert not np.allclose(turned["blocks.0.token_mlp.fc2.bias"], arrays_of(mixer)["blocks.0.token_mlp.fc2.bias"])
 
 
@@ -207,10 +202,7 @@ def test_token_hidden_replaces_the_ratio():
 
 
 def test_the_code_of_the_page_runs(tmp_path):
-    page = Path(__file__).resolve().parents[2] / "docs" / "resolution.md"
-    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    script = tmp_path / "page.py"
-    script.write_text(block, encoding="utf-8")
-    found = runpy.run_path(str(script))
-    assert (found["larger"].grid, found["tiled"].grid) == ((10, 10), (16, 16))
-    assert found["tiled"](paddle.zeros([1, 3, 64, 64])).shape == [1, 128]
+    (block,) = code_of("resolution.md")
+    names = run_code([block], tmp_path)
+    assert (names["larger"].grid, names["tiled"].grid) == ((10, 10), (16, 16))
+    assert names["tiled"](paddle.zeros([1, 3, 64, 64])).shape == [1, 128]

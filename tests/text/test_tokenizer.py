@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 
-from passl_mixer.cli import main
 from passl_mixer.errors import BadInput
 from passl_mixer.text import Tokenizer, train_bpe, words, write_merges
 from passl_mixer.text.tokenizer import MAX_MERGES, read_merges
@@ -227,17 +226,13 @@ def test_training_refuses():
             train_bpe(["cat cat"], number)
 
 
-def test_the_command(tmp_path, capsys):
+def test_the_command(tmp_path, command):
     captions, out = tmp_path / "captions.txt", tmp_path / "merges.txt"
     captions.write_text("\n".join(CAPTIONS) + "\n", encoding="utf-8")
-    assert main(["bpe", str(captions), str(out), "--merges", "20"]) == 0
-    assert "20 merges" in capsys.readouterr().out
+    assert "20 merges" in command("bpe", captions, out, "--merges", "20")
     assert read_merges(out) == train_bpe(CAPTIONS, 20)
-    assert main(["bpe", str(captions), str(out), "--merges", "20"]) == 2
-    assert "exists" in capsys.readouterr().err
+    assert "exists" in command.refused("bpe", captions, out, "--merges", "20")
     captions.write_bytes(b"a cat\n\xff\xfe\n")
-    assert main(["bpe", str(captions), str(tmp_path / "other"), "--merges", "4"]) == 2
-    assert f"{captions}, line 2: not UTF-8" in capsys.readouterr().err
-    assert main(["bpe", str(tmp_path / "none"), str(tmp_path / "other"), "--merges", "4"]) == 2
-    assert "no captions at" in capsys.readouterr().err
+    assert f"{captions}, line 2: not UTF-8" in command.refused("bpe", captions, tmp_path / "other", "--merges", "4")
+    assert "no captions at" in command.refused("bpe", tmp_path / "none", tmp_path / "other", "--merges", "4")
     assert not (tmp_path / "other").exists()

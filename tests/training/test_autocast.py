@@ -1,17 +1,19 @@
-"""Every network and method trains in bfloat16 as on a GPU: Paddle's autocast, done on a CPU by ``autocast.py``."""
+"""Every network and method trains in bfloat16 as on a GPU: ``helpers/autocast.py`` does it on a CPU."""
 import numpy as np
 import paddle
 import pytest
-from autocast import FULL, LOW, Autocast, take_branches_of_a_gpu
-from small_backbones import SMALL
-from test_host_reads import METHODS
+from helpers.autocast import FULL, LOW, Autocast, take_branches_of_a_gpu
+from helpers.backbones import SMALL
+from helpers.marks import slow_but
+from helpers.methods import override
+from helpers.runs import first_losses
+from test_host_reads import RUNS
 
 from passl_mixer.training.precision import Precision
 from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
 
-CASES = {**METHODS, **{name: [f"model.backbone={ {'name': name, **SMALL[name]} }".replace("True", "true").replace(
-    "False", "false")] for name in SMALL}}
+CASES = {**RUNS, **{name: [override("model.backbone", {"name": name, **SMALL[name]})] for name in SMALL}}
 STEPS = 4
 
 
@@ -21,17 +23,16 @@ def as_on_a_gpu(monkeypatch):
 
 
 def losses(run) -> list:
-    batches = [batch for epoch in range(STEPS) for batch in run.loader.epoch(epoch)][:STEPS]
-    found = [train_step(run, batch, step)["loss"] for step, batch in enumerate(batches)]
-    assert all(loss.dtype == FULL for loss in found)
-    return [float(loss) for loss in found]
+    results = first_losses(run, STEPS)
+    assert all(loss.dtype == FULL for loss in results)
+    return [float(loss) for loss in results]
 
 
 def types(run) -> dict:
     return {name: tensor.dtype for name, tensor in run.method.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but([*RUNS, "MlpMixer", "ConvMLP", "CycleMLP", "ConvMixer"], CASES))
 def test_it_trains_in_bfloat16(tiny, monkeypatch, name):
     full = losses(build_run(tiny(*CASES[name])))
     run = build_run(tiny(*CASES[name]))

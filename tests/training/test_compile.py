@@ -2,58 +2,48 @@
 import numpy as np
 import paddle
 import pytest
-from small_backbones import SMALL
+from helpers.arrays import assert_same, state_of
+from helpers.backbones import SMALL, LeavesPaddle, small
+from helpers.gradients import gradients_of, project
+from helpers.marks import slow_but
+from helpers.runs import first_losses
 
-from passl_mixer import build_backbone
 from passl_mixer.errors import BadInput
 from passl_mixer.training.run import build_run
 from passl_mixer.training.static_graph import compile_backbone
-from passl_mixer.training.step import train_step
 from passl_mixer.training.trainer import train
 
 # Paddle 3.3 says it of itself while it traces a backward pass
 pytestmark = pytest.mark.filterwarnings("ignore:Tensor do not have 'place':UserWarning")
 
 
-def losses(run, steps: int) -> list:
-    batches = [batch for epoch in range(steps) for batch in run.loader.epoch(epoch)][:steps]
-    return [float(train_step(run, batch, step)["loss"]) for step, batch in enumerate(batches)]
-
-
-@pytest.mark.parametrize("overrides", [
+@pytest.mark.parametrize("overrides", slow_but(lambda overrides: len(overrides) == 1, [
     ["model.backbone={num_blocks: 2, drop_path_rate: 0.3}"],
     ["model.backbone={name: ConvMLP, stem_channels: 8, num_conv_blocks: 1, embed_dims: [8, 16], depths: [1, 1], "
      "mlp_ratios: [2, 2]}", "model.method={name: supervised}", "model.head={name: linear, num_classes: 4}",
-     "data.train_views={name: inception, img_size: 16}"]])
+     "data.train_views={name: inception, img_size: 16}"]]))
 def test_twenty_losses_are_those_of_the_eager_network(tiny, overrides):
     common = [*overrides, "schedule.epochs=10", "schedule.warmup_epochs=0", "optim={name: sgd, lr: 0.01}"]
-    eager, compiled = (losses(build_run(tiny(*common, f"train.compile={on}")), 20) for on in ("false", "true"))
+    eager, compiled = ([float(loss) for loss in first_losses(build_run(tiny(*common, f"train.compile={on}")), 20)]
+                       for on in ("false", "true"))
     assert len(set(eager)) == 20
     np.testing.assert_allclose(compiled, eager, rtol=1e-5)
 
 
-FAST = ("MlpMixer", "ConvMLP", "CycleMLP", "ASMLP")
-
-
-@pytest.mark.parametrize("name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
-                                  for name in SMALL])
+@pytest.mark.parametrize("name", slow_but(["MlpMixer"], SMALL))
 def test_every_family_can_be_compiled(name):
     """Features, gradients and running statistics after one pass, from the same weights."""
     found = []
     for compile_it in (False, True):
-        paddle.seed(5)
-        backbone = build_backbone({"name": name, **SMALL[name]})
-        backbone.train()
-        before = {n: v.numpy() for n, v in backbone.state_dict().items()}
+        backbone = small(name, training=True, seed=5)
+        before = state_of(backbone)
         if compile_it:
             compile_backbone(backbone, name, 16)
-            assert all(np.array_equal(before[n], v.numpy()) for n, v in backbone.state_dict().items())
+            assert_same(state_of(backbone), before)
         paddle.seed(6)
         features = backbone(paddle.randn([4, 3, 16, 16]))
-        (features * paddle.randn(features.shape)).sum().backward()
-        gradients = {n: p.grad.numpy() for n, p in backbone.named_parameters() if p.grad is not None}
-        found.append(({"features": features.numpy(), **gradients},
-                      {n: v.numpy() for n, v in backbone.state_dict().items()}))
+        project(features).backward()
+        found.append(({"features": features.numpy(), **gradients_of(backbone)}, state_of(backbone)))
     for eager, compiled in zip(*found):
         assert eager.keys() == compiled.keys()
         for key in eager:
@@ -70,12 +60,6 @@ def test_a_compiled_run_evaluates_saves_and_continues(tiny, tmp_path):
 
 
 def test_a_backbone_that_cannot_be_compiled_is_named():
-    class LeavesPaddle(paddle.nn.Layer):
-        in_chans = 3
-
-        def forward(self, images):
-            return paddle.to_tensor(np.linalg.norm(images.numpy(), axis=(2, 3)))
-
     backbone = LeavesPaddle()
     with pytest.raises(BadInput, match=r"backbone 'peeking' cannot be compiled by this Paddle .*train.compile=false"):
         compile_backbone(backbone, "peeking", 16)

@@ -6,6 +6,8 @@ recorded with and writes into the tensors that it gave, as a graph does; tests/t
 import numpy as np
 import paddle
 import pytest
+from helpers.methods import DROP_PATH, overrides
+from helpers.runs import first_losses
 
 from passl_mixer.errors import BadInput
 from passl_mixer.runtime import seed_step
@@ -13,13 +15,8 @@ from passl_mixer.training.cuda_graph import WARM_UP, GraphedPass
 from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
 
-METHODS = {
-    "simclr": [],
-    "moco": ["model.method={name: moco, queue_size: 32, bn_splits: 2}"],
-    "byol": ["model.method={name: byol}"],
-    "supervised": ["model.method={name: supervised, mixup_alpha: 0.5}", "model.head={name: linear, num_classes: 4}",
-                   "data.train_views={name: inception, img_size: 16}", "model.backbone.drop_path_rate=0.5"],
-}
+RUNS = {**{name: overrides(name) for name in ("simclr", "moco_split", "byol")},
+        "supervised": [*overrides("supervised"), DROP_PATH]}
 
 
 class Recorded:
@@ -80,17 +77,22 @@ def graphed(run, **options):
     return found
 
 
+def graphed_run(tiny, *overrides, **options):
+    run = build_run(tiny("schedule.epochs=9", *overrides))
+    run.graphed = graphed(run, **options)
+    return run
+
+
 def steps(run, count: int) -> list:
-    return [float(train_step(run, batch, step)["loss"])
-            for step, batch in zip(range(count), (b for epoch in range(9) for b in run.loader.epoch(epoch)))]
+    return [float(loss) for loss in first_losses(run, count)]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", RUNS)
 def test_recorded_steps_train_as_eager_ones_do(tiny, name):
     """Losses, and with them parameters, buffers and queue, are those of the run without graphs."""
     sides = []
     for record in (False, True):
-        run = build_run(tiny("schedule.epochs=9", "schedule.warmup_epochs=0", *METHODS[name]))
+        run = build_run(tiny("schedule.epochs=9", "schedule.warmup_epochs=0", *RUNS[name]))
         if record:
             run.graphed = graphed(run)
         sides.append(steps(run, WARM_UP + 4))
@@ -100,15 +102,13 @@ def test_recorded_steps_train_as_eager_ones_do(tiny, name):
 
 
 def test_a_graph_that_draws_the_same_numbers_every_time_is_refused(tiny):
-    run = build_run(tiny("schedule.epochs=9", *METHODS["supervised"]))
-    run.graphed = graphed(run, random=False)
+    run = graphed_run(tiny, *RUNS["supervised"], random=False)
     with pytest.raises(BadInput, match=r"computes something else: .* set train.cuda_graphs=false"):
         steps(run, WARM_UP + 1)
 
 
 def test_a_graph_that_keeps_the_first_batch_is_refused(tiny, monkeypatch):
-    run = build_run(tiny("schedule.epochs=9"))
-    run.graphed = graphed(run)
+    run = graphed_run(tiny)
     replay = Recorded.replay
 
     def stale(self):
@@ -122,8 +122,7 @@ def test_a_graph_that_keeps_the_first_batch_is_refused(tiny, monkeypatch):
 
 
 def test_a_tensor_that_moves_is_noticed(tiny):
-    run = build_run(tiny("schedule.epochs=9", *METHODS["moco"]))
-    run.graphed = graphed(run)
+    run = graphed_run(tiny, *RUNS["moco_split"])
     steps(run, WARM_UP + 1)
     moved = paddle.rand(run.method.queue.shape)
     moved._share_buffer_to(run.method.queue)
@@ -132,8 +131,7 @@ def test_a_tensor_that_moves_is_noticed(tiny):
 
 
 def test_another_batch_size_is_refused(tiny):
-    run = build_run(tiny("schedule.epochs=9"))
-    run.graphed = graphed(run)
+    run = graphed_run(tiny)
     steps(run, WARM_UP + 1)
     views, labels = next(iter(run.loader.epoch(0)))
     with pytest.raises(BadInput, match=r"a batch has the shapes .* set train.cuda_graphs=false"):
@@ -155,7 +153,7 @@ def test_what_cannot_be_recorded_says_so(tiny):
 
 @pytest.mark.parametrize(("override", "words"), [
     ("train.precision=fp16", "train.precision is fp16; expected fp32 or bf16"),
-    ("train.accumulate=2", "train.accumulate is 2; expected 1"),
+    ("train.accumulate_steps=2", "train.accumulate_steps is 2; expected 1"),
     ("train.recompute=true", "train.recompute is True; expected false")])
 def test_runs_whose_passes_differ_are_refused(tiny, override, words):
     with pytest.raises(BadInput, match=words):

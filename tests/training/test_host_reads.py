@@ -2,32 +2,18 @@
 import numpy as np
 import paddle
 import pytest
+from helpers.backbones import SMALL
+from helpers.methods import DROP_PATH, METHODS, OPTIMISERS, override, overrides
 
 from passl_mixer.layers.batch_norm import synchronise
-from passl_mixer.training.prefetch import ahead, mover
+from passl_mixer.training.prefetch import make_prefetcher, prefetch
 from passl_mixer.training.run import build_run
 from passl_mixer.training.step import train_step
 
 READS = ("numpy", "item", "tolist", "cpu", "__float__", "__bool__", "__int__", "__index__", "__array__")
-PROJECTOR = "model.head.last_norm=true"
-METHODS = {
-    "simclr": [],
-    "moco": ["model.method={name: moco, queue_size: 32}"],
-    "moco_split": ["model.method={name: moco, queue_size: 32, bn_splits: 2}"],
-    "byol": ["model.method={name: byol}"],
-    "simsiam": ["model.method={name: simsiam}", PROJECTOR],
-    "moco_v3": ["model.method={name: moco_v3}"],
-    "supervised": ["model.method={name: supervised, mixup_alpha: 0.5, label_smoothing: 0.1}",
-                   "model.head={name: linear, num_classes: 4}", "data.train_views={name: inception, img_size: 16}",
-                   "model.backbone.drop_path_rate=0.5"],
-    "linear_probe": ["model.method={name: supervised, freeze_backbone: true}",
-                     "model.head={name: linear, num_classes: 4}", "data.train_views={name: inception, img_size: 16}"],
-    "lars_clipped": ["optim={name: lars, lr: 0.1, weight_decay: 1e-4, clip_norm: 1.0}"],
-    "adamw_clipped": ["optim={name: adamw, lr: 0.001, weight_decay: 0.1, clip_norm: 1.0}"],
-    "sgd": ["optim={name: sgd, lr: 0.1, weight_decay: 1e-4}"],
-    "accumulated": ["train.accumulate=2"],
-    "recomputed": ["train.recompute=true"],
-}
+RUNS = {**{name: overrides(name) for name in METHODS}, "supervised": [*overrides("supervised"), DROP_PATH],
+        **{name: OPTIMISERS[name] for name in ("lars_clipped", "adamw_clipped", "sgd")},
+        "accumulated": ["train.accumulate_steps=2"], "synchronised": [], "recomputed": ["train.recompute=true"]}
 
 
 @pytest.fixture
@@ -46,9 +32,11 @@ def reads(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", RUNS)
 def test_a_step_reads_nothing_back(tiny, reads, name):
-    run = build_run(tiny(*METHODS[name]))
+    run = build_run(tiny(*RUNS[name]))
+    if name == "synchronised":
+        synchronise(run.method)
     batches = list(run.loader.epoch(0))
     run.device = "gpu:0"        # where the CPU's look at every loss does not happen
     reads.clear()
@@ -57,11 +45,10 @@ def test_a_step_reads_nothing_back(tiny, reads, name):
     assert all(np.isfinite(float(output["loss"])) for output in outputs)
 
 
-@pytest.mark.parametrize("name", [*METHODS, "swin"])
+@pytest.mark.parametrize("name", [*RUNS, "swin"])
 def test_from_the_second_step_on_nothing_is_copied_from_the_host(tiny, monkeypatch, name):
     """Such a copy makes the host wait; batches come by ``prefetch``."""
-    swin = ["model.backbone={name: Swin, patch_size: 2, embed_dim: 8, depths: [2], num_heads: [2], window_size: 4}"]
-    run = build_run(tiny(*METHODS.get(name, swin)))
+    run = build_run(tiny(*RUNS.get(name, [override("model.backbone", {"name": "Swin", **SMALL["Swin"]})])))
     batches = [([paddle.to_tensor(view) for view in views], paddle.to_tensor(labels))
                for views, labels in run.loader.epoch(0)]
     train_step(run, batches[0], 0)
@@ -69,16 +56,6 @@ def test_from_the_second_step_on_nothing_is_copied_from_the_host(tiny, monkeypat
     monkeypatch.setattr(paddle, "to_tensor", lambda *given, **named: copied.append(given) or original(*given, **named))
     train_step(run, batches[1], 1)
     assert copied == []
-
-
-def test_a_norm_over_all_processes_reads_nothing_back(tiny, reads):
-    run = build_run(tiny())
-    synchronise(run.method)
-    batch = next(iter(run.loader.epoch(0)))
-    run.device = "gpu:0"
-    reads.clear()
-    train_step(run, batch, 0)
-    assert reads == []
 
 
 def test_the_count_sees_the_look_that_the_cpu_takes(tiny, reads):
@@ -91,8 +68,8 @@ def test_the_count_sees_the_look_that_the_cpu_takes(tiny, reads):
 
 def test_on_the_cpu_the_batches_are_the_loaders(tiny):
     run = build_run(tiny())
-    assert mover(run.device) is None
-    for one, other in zip(run.loader.epoch(0), ahead(run.loader.epoch(0), mover("cpu"))):
+    assert make_prefetcher(run.device) is None
+    for one, other in zip(run.loader.epoch(0), prefetch(run.loader.epoch(0), make_prefetcher("cpu"))):
         assert all(np.array_equal(a, b) for a, b in zip(one[0], other[0]))
         assert np.array_equal(one[1], other[1])
 
@@ -101,7 +78,7 @@ def test_a_step_takes_a_batch_that_was_moved_already(tiny):
     """Tensors, as they arrive on a GPU, and arrays, as the loader makes them, train the same."""
     found = []
     for move in (lambda array: array, paddle.to_tensor):
-        run = build_run(tiny("train.accumulate=2", *METHODS["supervised"]))
+        run = build_run(tiny("train.accumulate_steps=2", *RUNS["supervised"]))
         views, labels = next(iter(run.loader.epoch(0)))
         found.append(float(train_step(run, ([move(view) for view in views], move(labels)), 0)["loss"]))
     assert found[0] == found[1]

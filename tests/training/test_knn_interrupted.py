@@ -1,13 +1,12 @@
 """A run that is ended during the kNN after an epoch loses nothing and ends as one that was not."""
 import json
-import os
 import signal
-import threading
 import time
 
 import pytest
-from run_folders import assert_same_end, evaluated, journal
-from two_processes import start
+from helpers.marks import slow_but
+from helpers.run_folders import assert_same_end, evaluated, journal
+from helpers.two_processes import start, terminated_once, until
 
 from passl_mixer import checkpoint
 from passl_mixer.log import RunLog
@@ -22,19 +21,11 @@ RUN = ["optim.lr=0.05", "schedule.epochs=4", "evaluate.every_epochs=1", "evaluat
 LONG = ["evaluate.batch_size=2", "data.eval_dataset={name: synthetic, num_images: 800, num_test_images: 200, "
                                  "img_size: 16, num_classes: 10}"]
 SCRIPT = f"""
-import sys, warnings
-warnings.simplefilter("ignore")
+import sys
 from passl_mixer.cli import main
 options = ["output_dir=" + sys.argv[1] + "NAME", *{RUN + LONG}]
 sys.exit(main(["train", "-c", sys.argv[1] + "tiny.yaml", "--resume", *("-o" + option for option in options)]))
 """
-
-
-def until(happened):
-    limit = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < limit, "not within a minute"
-        time.sleep(0.002)
 
 
 @pytest.fixture
@@ -47,7 +38,7 @@ def two_runs(tiny, tmp_path):
     return begin
 
 
-@pytest.mark.parametrize("steps", [4, 12, 14, 16])
+@pytest.mark.parametrize("steps", slow_but([14], [4, 12, 14, 16]))
 def test_ended_after_any_step(tiny, two_runs, steps):
     whole, options, parts = two_runs()
     train(tiny(*options, f"train.max_steps={steps}"))
@@ -55,7 +46,7 @@ def test_ended_after_any_step(tiny, two_runs, steps):
     assert_same_end(whole, parts)
 
 
-@pytest.mark.parametrize("steps", [12, 14])
+@pytest.mark.parametrize("steps", slow_but([14], [12, 14]))
 def test_what_was_best_is_known_though_the_checkpoint_is_older(tiny, two_runs, steps):
     """The checkpoint of step 12 was saved before the kNN that the log has of it, here one that is not beaten."""
     _, options, parts = two_runs()
@@ -69,7 +60,7 @@ def test_what_was_best_is_known_though_the_checkpoint_is_older(tiny, two_runs, s
     assert checkpoint.read_checkpoint(parts / "checkpoints" / "step_0000016.safetensors")[2]["best_knn"] == 0.99
 
 
-@pytest.mark.parametrize("steps", [8, 12, 16])
+@pytest.mark.parametrize("steps", slow_but([12], [8, 12, 16]))
 def test_ended_between_the_best_checkpoint_and_its_line(tiny, two_runs, steps):
     whole, options, parts = two_runs()
     train(tiny(*options, f"train.max_steps={steps}"))
@@ -92,19 +83,13 @@ def test_a_checkpoint_with_a_later_best_beside_it(tiny, two_runs):
     assert_same_end(whole, parts)
 
 
-@pytest.mark.parametrize(("step", "options"), [
-    (12, []), (8, ["train.checkpoint_every_epochs=0"]), (16, [])])
+@pytest.mark.parametrize(("step", "options"), slow_but(lambda case: case[0] == 12, [
+    (12, []), (8, ["train.checkpoint_every_epochs=0"]), (16, [])]))
 def test_a_signal_does_not_wait_for_the_knn(tiny, two_runs, capsys, step, options):
     whole, options, parts = two_runs(*LONG, "evaluate.at_end=[]", *options)
 
-    def interrupt():
-        until(lambda: any(line["step"] == step for line in journal(parts)))
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    summary = train(tiny(*options))
-    thread.join()
+    with terminated_once(lambda: any(line["step"] == step for line in journal(parts))):
+        summary = train(tiny(*options))
     assert summary["interrupted"]
     assert summary["steps"] == step
     assert step not in evaluated(parts)
@@ -138,8 +123,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tiny, tmp_path):
     running = []
 
     def begin(name):
-        (tmp_path / f"{name}.py").write_text(SCRIPT.replace("NAME", name))
-        running.append(start(tmp_path / f"{name}.py", tmp_path, 0, [""]))
+        running.append(start(SCRIPT.replace("NAME", name), tmp_path))
         return running[-1]
 
     def says(process, words):

@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from passl_mixer.training.prefetch import SideStream, ahead
+from passl_mixer.training.prefetch import CopyStream, prefetch
 
 
 class Stream:
@@ -53,7 +53,7 @@ def run(count: int) -> dict:
         device.current.launch(f"copy {array}", done)
         return array
 
-    for step, (views, labels) in enumerate(ahead([([n], None) for n in range(count)], SideStream(copy, device))):
+    for step, (views, labels) in enumerate(prefetch([([n], None) for n in range(count)], CopyStream(copy, device))):
         assert (views, labels) == ([step], None)
         device.current.launch(f"step {step}", done)
     assert len(done) == 2 * count
@@ -81,6 +81,6 @@ def test_short_epochs_lose_nothing(count):
 
 def test_labels_are_copied_too():
     copied = []
-    side = SideStream(lambda array: copied.append(array) or array, Device())
-    assert list(ahead([(["a", "b"], "labels")], side)) == [(["a", "b"], "labels")]
+    side = CopyStream(lambda array: copied.append(array) or array, Device())
+    assert list(prefetch([(["a", "b"], "labels")], side)) == [(["a", "b"], "labels")]
     assert copied == ["a", "b", "labels"]

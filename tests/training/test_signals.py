@@ -2,18 +2,16 @@
 import signal
 import time
 
-import numpy as np
 import pytest
-from run_folders import assert_same_end, evaluated, journal
-from two_processes import ends, start_pair
+from helpers.run_folders import assert_same_arrays, assert_same_end, evaluated, journal
+from helpers.two_processes import ends, start_pair, until
 
 from passl_mixer import checkpoint
-from passl_mixer.training.interruption import Interruption, steps_to_next_question
+from passl_mixer.training.interruption import Interruption, steps_to_next_exchange
 
 STEPS = 160
 TRAIN = """
-import sys, warnings
-warnings.simplefilter("ignore")
+import sys
 from passl_mixer.cli import main
 options = ["output_dir=" + sys.argv[1] + "{name}", "schedule.epochs={epochs}", "train.checkpoint_every_epochs=0",
            "train.keep_checkpoints=1", *{more}]
@@ -29,8 +27,7 @@ def train(name, epochs=STEPS // 4, more=()):
 KNN = ["train.checkpoint_every_epochs=1", "evaluate.every_epochs=1", "evaluate.batch_size=2", "optim.lr=0.05",
        "data.eval_dataset={name: synthetic, num_images: 1200, img_size: 16}"]
 QUESTIONS = """
-import sys, time, warnings
-warnings.simplefilter("ignore")
+import sys, time
 import paddle
 paddle.set_device("cpu")
 from passl_mixer import distributed
@@ -43,7 +40,7 @@ with Interruption() as interruption:
     for step in range(1001, 2000):
         time.sleep(0.001 * (1 + distributed.rank()))
         interruption.seen = distributed.rank() == 1 and step >= 1300
-        if interruption.stops():
+        if interruption.should_stop():
             break
 print("stopped at", step, "after", len(exchanges))
 """
@@ -55,23 +52,13 @@ def pair(tmp_path):
     started = []
 
     def begin(script):
-        file = tmp_path / f"worker{len(started)}.py"
-        file.write_text(script)
-        found = start_pair(file, tmp_path)
-        started.extend(found)
-        return found
+        started.extend(start_pair(script, tmp_path))
+        return started[-2:]
 
     yield begin
     for process in started:
         process.kill()
         process.communicate()
-
-
-def steps_reached(folder, more_than):
-    limit = time.monotonic() + 60
-    while not any(line["step"] > more_than for line in journal(folder)):
-        assert time.monotonic() < limit, "no step within a minute"
-        time.sleep(0.01)
 
 
 def step_saved(folder, said):
@@ -91,24 +78,21 @@ def test_two_processes_end_at_one_step_and_resume_bit_for_bit(tmp_path, tiny, pa
     undisturbed = pair(train("whole"))
 
     running = pair(train("parts"))           # only the process that does not save is told to end
-    steps_reached(parts, 2)
+    until(lambda: any(line["step"] > 2 for line in journal(parts)))
     running[1].send_signal(signal.SIGTERM)
     first = step_saved(parts, ends(running, 130)[0])
 
     running = pair(train("parts"))           # as Paddle's launcher does it: one after the other, three times
-    steps_reached(parts, first + 1)
-    for process in running:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+    until(lambda: any(line["step"] > first + 1 for line in journal(parts)))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+        for process in running:
             process.send_signal(number)
-            time.sleep(0.03)
+        time.sleep(0.01)
     assert step_saved(parts, ends(running, 130)[0]) > first
 
     ends(pair(train("parts")), 0)
     ends(undisturbed, 0)
-    one, other = (checkpoint.read_checkpoint(checkpoint.find_checkpoint(folder)) for folder in (whole, parts))
-    for mine, theirs in zip(one[:2], other[:2]):
-        assert mine.keys() == theirs.keys()
-        assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
+    assert_same_arrays(whole, parts)
     assert [(line["step"], line["loss"]) for line in journal(whole) if "loss" in line] \
         == [(line["step"], line["loss"]) for line in journal(parts) if "loss" in line]
 
@@ -119,11 +103,7 @@ def test_two_processes_give_up_the_knn_together_and_do_it_when_they_continue(tmp
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     undisturbed = pair(train("whole", 3, KNN))
     running = pair(train("parts", 3, KNN))
-    saved_last = parts / "checkpoints" / "step_0000008.safetensors"
-    limit = time.monotonic() + 60
-    while not saved_last.exists():
-        assert time.monotonic() < limit, "no checkpoint within a minute"
-        time.sleep(0.005)
+    until((parts / "checkpoints" / "step_0000008.safetensors").exists)
     running[1].send_signal(signal.SIGTERM)
     assert "interrupted at step 8; saved." in ends(running, 130)[0]
     assert list(evaluated(parts)) == [4]
@@ -145,7 +125,7 @@ def test_processes_ask_each_other_once_in_a_while_and_agree(pair):
 @pytest.mark.parametrize(("steps", "seconds", "expected"), [
     (1, 0.1, 10), (10, 0.1, 64), (64, 32.0, 2), (1, 5.0, 1), (3, 0.0, 64)])
 def test_a_question_about_every_second(steps, seconds, expected):
-    assert steps_to_next_question(steps, seconds) == expected
+    assert steps_to_next_exchange(steps, seconds) == expected
 
 
 @pytest.fixture
@@ -160,9 +140,9 @@ def interrupts():
 def test_the_second_signal_acts_as_usual_but_under_a_launcher(monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     with Interruption() as interruption:
-        assert not interruption.stops()
+        assert not interruption.should_stop()
         signal.raise_signal(signal.SIGINT)
-        assert interruption.stops()
+        assert interruption.should_stop()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     monkeypatch.setenv("PADDLE_TRAINER_ID", "0")
@@ -170,5 +150,5 @@ def test_the_second_signal_acts_as_usual_but_under_a_launcher(monkeypatch):
         for _ in range(3):
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
-        assert interruption.stops()
+        assert interruption.should_stop()
     assert signal.getsignal(signal.SIGINT) is before

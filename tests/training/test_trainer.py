@@ -1,14 +1,12 @@
 """The loop: exact resume, what a run folder holds, the step's order, failures that name themselves."""
 import json
-import os
-import signal
-import threading
-import time
-from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+from helpers.methods import CLASSIFIER, DROP_PATH, METHODS, OPTIMISERS, override, overrides
+from helpers.run_folders import assert_same_arrays, journal, last_checkpoint
+from helpers.two_processes import terminated_once
 
 from passl_mixer import checkpoint
 from passl_mixer.build import resolve
@@ -20,46 +18,25 @@ from passl_mixer.training.run import build_run
 from passl_mixer.training.step import lr_at, train_step
 from passl_mixer.training.trainer import train
 
-METHODS = {
-    "simclr": [],
-    "moco": ["model.method={name: moco, queue_size: 32, momentum: 0.9, temperature: 0.1}"],
-    "byol": ["model.method={name: byol, momentum: 0.9}"],
-    "simsiam": ["model.method={name: simsiam}", "model.head.last_norm=true", "model.head.last_affine=false"],
-    "moco_v3": ["model.method={name: moco_v3, momentum: 0.9}"],
-    "supervised": ["model.method={name: supervised, mixup_alpha: 0.5, label_smoothing: 0.1}",
-                   "model.head={name: linear, num_classes: 4}", "data.train_views={name: inception, img_size: 16}",
-                   "model.backbone.drop_path_rate=0.5",
-                   "model.backbone.num_blocks=2"],
-    "lars": ["optim={name: lars, lr: 0.1, weight_decay: 1e-4}"],
-    "sgd": ["optim={name: sgd, lr: 0.1, weight_decay: 1e-4, clip_norm: 1.0}"],
-}
-
-
-def journal(folder):
-    return [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+SUPERVISED = [*overrides("supervised"), DROP_PATH]
+RUNS = {**{name: overrides(name) for name in METHODS}, "supervised": SUPERVISED, "lars": OPTIMISERS["lars"],
+        "sgd_clipped": OPTIMISERS["sgd_clipped"]}
 
 
 def losses(folder):
     return [(line["step"], line["loss"]) for line in journal(folder) if "loss" in line]
 
 
-def weights(folder):
-    return checkpoint.read_checkpoint(checkpoint.find_checkpoint(folder))
-
-
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", RUNS)
 def test_resume_continues_bit_for_bit(tiny, tmp_path, name):
     """Stopped in the middle of an epoch and continued: same batches, same losses, same weights as never stopped."""
     whole, parts = f"output_dir={tmp_path / 'whole'}", f"output_dir={tmp_path / 'parts'}"
-    train(tiny(*METHODS[name], whole))
-    train(tiny(*METHODS[name], parts, "train.max_steps=3"))
-    train(tiny(*METHODS[name], parts, "data.num_workers=0"), resume=True)
+    train(tiny(*RUNS[name], whole))
+    train(tiny(*RUNS[name], parts, "train.max_steps=3"))
+    train(tiny(*RUNS[name], parts, "data.num_workers=0"), resume=True)
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
     assert len(losses(tmp_path / "parts")) == 8
-    for one, other in zip(weights(tmp_path / "whole")[:2], weights(tmp_path / "parts")[:2]):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert np.array_equal(one[key], other[key]), key
+    assert_same_arrays(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_run_folder_and_summary(tiny, tmp_path):
@@ -96,7 +73,7 @@ def test_a_run_of_an_earlier_version_resumes(tiny, tmp_path):
 
 
 def test_the_trained_classifier_is_measured(tiny, tmp_path, capsys):
-    config = tiny(*METHODS["supervised"], "evaluate.at_end=[classifier, knn]", "schedule.epochs=1")
+    config = tiny(*SUPERVISED, "evaluate.at_end=[classifier, knn]", "schedule.epochs=1")
     found = train(config)
     assert found["classifier"].keys() == {"pretrained"}
     assert found["knn"].keys() == {"pretrained", "untrained", "raw_pixels"}
@@ -145,10 +122,9 @@ def test_checkpoint_cadence(tiny, tmp_path):
 def test_accumulation_sums_to_the_whole_batch_for_a_mean_loss(tiny):
     """Two micro-batches of a supervised run without BatchNorm give the gradients of one batch."""
     def gradients(accumulate):
-        method = [o for o in METHODS["supervised"] if "mixup" not in o and "drop_path" not in o]
-        config = resolve(tiny("model.method={name: supervised}", "model.head={name: linear, num_classes: 4}",
-                              *method[1:], f"train.accumulate={accumulate}",
-                              "optim={name: sgd, lr: 1.0, momentum: 0.0}", "schedule.warmup_epochs=0"))
+        config = resolve(tiny(*overrides("supervised", mixup_alpha=0.0, label_smoothing=0.0),
+                              f"train.accumulate_steps={accumulate}", "optim={name: sgd, lr: 1.0, momentum: 0.0}",
+                              "schedule.warmup_epochs=0"))
         run = build_run(config)
         before = {n: p.numpy() for n, p in run.method.named_parameters()}
         train_step(run, next(iter(run.loader.epoch(0))), 0)
@@ -160,7 +136,7 @@ def test_accumulation_sums_to_the_whole_batch_for_a_mean_loss(tiny):
 
 
 def test_lr_is_scaled_and_follows_the_schedule(tiny):
-    run = build_run(tiny("optim.lr=0.1", "optim.base_batch_size=16", "schedule.final_lr=0.01"))
+    run = build_run(tiny("optim.lr=0.1", "optim.base_batch_size=16", "schedule.min_lr=0.01"))
     assert run.peak_lr == pytest.approx(0.05)
     rates = [lr_at(run, s) for s in range(run.total_steps)]
     assert max(rates) == pytest.approx(0.05)
@@ -171,7 +147,7 @@ def test_lr_is_scaled_and_follows_the_schedule(tiny):
 def test_not_finite_loss_ends_the_run_and_keeps_the_last_checkpoint(tiny, tmp_path):
     with pytest.raises(NumericalFailure, match=r"is nan at step \d+ .*the last checkpoint"):
         train(tiny("optim={name: sgd, lr: 1e30}", "train.checkpoint_every_steps=1", "schedule.warmup_epochs=0"))
-    _, _, meta = weights(tmp_path / "run")
+    _, _, meta = last_checkpoint(tmp_path / "run")
     assert meta["step"] == 1
     assert not (tmp_path / "run" / "summary.json").exists()
 
@@ -180,15 +156,8 @@ def test_interruption_saves_and_continues_exactly(tiny, tmp_path):
     whole = f"output_dir={tmp_path / 'whole'}"
     train(tiny(whole, "schedule.epochs=6"))
 
-    def interrupt():
-        log = tmp_path / "run" / "log.jsonl"
-        while not log.exists() or len(log.read_text().splitlines()) < 3:
-            time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGTERM)
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    summary = train(tiny("schedule.epochs=6"))
-    thread.join()
+    with terminated_once(lambda: len(journal(tmp_path / "run")) >= 3):
+        summary = train(tiny("schedule.epochs=6"))
     assert summary["interrupted"]
     assert 3 <= summary["steps"] < 24
     train(tiny("schedule.epochs=6"), resume=True)
@@ -207,7 +176,7 @@ def test_collapse_is_said(tiny, capsys):
     (["data.train_views={name: inception, img_size: 16}"], "needs 2 view(s)"),
     (["model.backbone.img_size=32"], "'model.backbone.img_size' is 32 but 'data.train_views.img_size' is 16"),
     (["data.eval_views.mean=0.5"], "expected the same normalisation"),
-    (["model.head={name: linear, num_classes: 4}"], "needs a projector"),
+    ([override("model.head", CLASSIFIER)], "needs a projector"),
     (["model.method={name: supervised}", "model.head={name: linear, num_classes: 2}",
       "data.train_views={name: inception, img_size: 16}"],
      "'model.head.num_classes' is 2"),
@@ -231,8 +200,8 @@ def test_sizes_and_normalisation_follow_the_views(tiny):
 
 def test_starting_from_another_run(tiny, tmp_path):
     train(tiny("train.max_steps=2"))
-    source = weights(tmp_path / "run")[0]
-    run = build_run(tiny(f"train.init_from={tmp_path / 'run'}", *METHODS["supervised"][:3]))
+    source = last_checkpoint(tmp_path / "run")[0]
+    run = build_run(tiny(f"train.init_from={tmp_path / 'run'}", *overrides("supervised")))
     for name, value in run.method.backbone.state_dict().items():
         assert np.array_equal(value.numpy(), source[f"backbone.{name}"])
     with pytest.raises(BadInput, match="another model"):

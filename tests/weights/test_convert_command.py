@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.arrays import assert_same
 from safetensors.numpy import load_file, save_file
 
 from passl_mixer.backbones import build_backbone
 from passl_mixer.checkpoint import arrays_of, load_encoder
-from passl_mixer.cli import main
 from passl_mixer.weights import convert_state_dict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,39 +23,30 @@ def reference(tmp_path):
     return arrays
 
 
-def run(capsys, *arguments):
-    code = main(["convert", *map(str, arguments)])
-    said = capsys.readouterr()
-    return code, said.out, said.err
-
-
-def test_there_and_back(tmp_path, reference, capsys):
+def test_there_and_back(tmp_path, reference, command):
     ours, back = tmp_path / "ours.safetensors", tmp_path / "back.safetensors"
-    code, out, _ = run(capsys, tmp_path / "timm.safetensors", ours, "--family", "mlp_mixer", "--source", "timm")
-    assert code == 0
-    assert "mlp_mixer (timm)" in out
-    assert run(capsys, ours, back, "--family", "mlp_mixer", "--to", "timm")[0] == 0
-    got = load_file(back)
-    assert set(got) == set(reference)
-    assert all(np.array_equal(got[name], reference[name]) for name in reference)
-    assert run(capsys, ours, tmp_path / "back.npz", "--family", "mlp_mixer", "--to", "google")[0] == 0
+    theirs = tmp_path / "timm.safetensors"
+    assert "mlp_mixer (timm)" in command("convert", theirs, ours, "--family", "mlp_mixer", "--source", "timm")
+    command("convert", ours, back, "--family", "mlp_mixer", "--to", "timm")
+    assert_same(load_file(back), reference)
+    command("convert", ours, tmp_path / "back.npz", "--family", "mlp_mixer", "--to", "google")
     with np.load(tmp_path / "back.npz") as file:
         assert "MixerBlock_1/token_mixing/Dense_0/kernel" in file.files
 
 
-def test_what_was_written_loads(tmp_path, reference, capsys):
+def test_what_was_written_loads(tmp_path, reference, command):
     ours = tmp_path / "ours.safetensors"
-    assert run(capsys, tmp_path / "timm.safetensors", ours)[0] == 0
+    command("convert", tmp_path / "timm.safetensors", ours)
     cfg = {"name": "MlpMixer", "img_size": 32, "patch_size": 8, "embed_dim": 24, "num_blocks": 2}
     expected = convert_state_dict(reference, family="mlp_mixer", source="timm")["backbone"]
     loaded = build_backbone({**cfg, "pretrained": str(ours)})
     other = build_backbone(cfg)
     assert load_encoder(ours, other)["converted_from"]["source"] == "timm"
     for backbone in (loaded, other):
-        assert all(np.array_equal(value, expected[name]) for name, value in arrays_of(backbone).items())
+        assert_same(arrays_of(backbone), expected)
 
 
-def test_faults_are_one_line_and_nothing_is_overwritten(tmp_path, reference, capsys):
+def test_faults_are_one_line_and_nothing_is_overwritten(tmp_path, reference, command):
     theirs, ours = tmp_path / "timm.safetensors", tmp_path / "ours.safetensors"
     for words, arguments in {
             "pass family='mlp_mixer', source='timm'": (theirs, ours, "--family", "resmlp", "--source", "timm"),
@@ -65,10 +56,7 @@ def test_faults_are_one_line_and_nothing_is_overwritten(tmp_path, reference, cap
             "--to wants --family": (theirs, ours, "--to", "timm"),
             "is not a checkpoint of ours": (theirs, ours, "--to", "timm", "--family", "mlp_mixer"),
             "is not a file": (tmp_path / "none.npz", ours)}.items():
-        code, _, error = run(capsys, *arguments)
-        assert code == 2
-        assert words in error
-        assert error.count("\n") == 1
+        assert words in command.refused("convert", *arguments)
         assert not ours.exists()
 
 

@@ -4,43 +4,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.arrays import assert_same, random_state
 
 from passl_mixer.backbones import build_backbone
 from passl_mixer.errors import BadInput
+from passl_mixer.heads import build_head
 from passl_mixer.weights import KEY_MAPS, convert_backbone, convert_state_dict, export_state_dict, guess_origin
 
 ORIGINS = sorted(KEY_MAPS)
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def same(got, expected):
-    assert set(got) == set(expected)
-    for name, value in expected.items():
-        assert got[name].shape == value.shape, name
-        np.testing.assert_array_equal(got[name], value, err_msg=name)
-
-
-def random_state(family, seed=0):
+def state_of_nano(family):
     """Random arrays of the family's nano network and a classifier."""
-    backbone, rng = build_backbone(f"{family}_nano"), np.random.default_rng(seed)
-    shapes = {name: tensor.shape for name, tensor in backbone.state_dict().items()}
-    width = backbone.num_features
-    return {"backbone": {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()},
-            "head": {"fc.weight": rng.normal(size=(width, 7)).astype(np.float32),
-                     "fc.bias": rng.normal(size=7).astype(np.float32)}}
+    backbone = build_backbone(f"{family}_nano")
+    head = build_head({"name": "linear", "num_classes": 7}, in_features=backbone.num_features)
+    return {"backbone": random_state(backbone), "head": random_state(head, 1)}
 
 
 @pytest.mark.parametrize(("family", "source"), ORIGINS)
 def test_there_and_back(family, source):
-    state = random_state(family)
+    state = state_of_nano(family)
     theirs = export_state_dict(state, family=family, target=source)
     assert guess_origin(theirs) == (family, source)
     back = convert_state_dict(theirs, family=family, source=source)
     for part in ("backbone", "head"):
-        same(back[part], state[part])
+        assert_same(back[part], state[part])
     arrays, *origin = convert_backbone(export_state_dict({"backbone": state["backbone"]}, family=family, target=source))
     assert tuple(origin) == (family, source)
-    same(arrays, state["backbone"])
+    assert_same(arrays, state["backbone"])
 
 
 @pytest.mark.parametrize("family", sorted({family for family, _ in ORIGINS if (GOLDEN / f"{family}.npz").exists()}))
@@ -48,11 +40,11 @@ def test_a_reference_state_dict_comes_back(family, golden):
     config, theirs, _ = golden(family)
     state = convert_state_dict(theirs, family=family, source=config["source"])
     theirs = {name: value for name, value in theirs.items() if not name.endswith("num_batches_tracked")}
-    same(export_state_dict(state, family=family, target=config["source"]), theirs)
+    assert_same(export_state_dict(state, family=family, target=config["source"]), theirs)
 
 
 def test_a_state_of_another_family_is_not_exported():
-    state = random_state("mlp_mixer")
+    state = state_of_nano("mlp_mixer")
     with pytest.raises(BadInput, match=r"has no 'blocks\.0\.linear_tokens\.weight'"):
         export_state_dict(state, family="resmlp", target="timm")
     del state["backbone"]["blocks.1.norm1.bias"]
@@ -127,7 +119,7 @@ def test_ports_of_one_network_give_the_same_arrays(golden, family, source, port)
     theirs = port(reference)
     got = convert_state_dict(theirs, family=family, source=source)
     for part in ("backbone", "head"):
-        same(got[part], expected[part])
+        assert_same(got[part], expected[part])
     assert guess_origin(theirs) == (family, source)
     with pytest.raises(BadInput, match=r"pass family=|wrongly shaped"):
         convert_state_dict(theirs, family=family, source=config["source"])

@@ -7,8 +7,10 @@ import zipfile
 import numpy as np
 import paddle
 import pytest
+from helpers.arrays import assert_same
+from helpers.data import Hostile
+from helpers.torch_bytes import KINDS, Parameter, Storage, Tensor, save_legacy, save_zip
 from safetensors.numpy import save_file
-from torch_bytes import KINDS, Parameter, Storage, Tensor, save_legacy, save_zip
 
 from passl_mixer.checkpoint import save_checkpoint
 from passl_mixer.errors import BadInput
@@ -21,13 +23,6 @@ def save_paddle(path, tree):
 
 
 SAVERS = {"zip.pth": save_zip, "legacy.pth.tar": save_legacy}
-
-
-def equal(got, expected):
-    assert list(got) == list(expected)
-    for name, value in expected.items():
-        assert got[name].dtype == value.dtype, name
-        np.testing.assert_array_equal(got[name], value)
 
 
 @pytest.fixture
@@ -44,14 +39,14 @@ def arrays():
                          ids=["bare", "model", "state_dict", "ema", "module"])
 def test_torch_files(tmp_path, arrays, file, wrap):
     tree = wrap(collections.OrderedDict((name, Tensor(value)) for name, value in arrays.items()))
-    equal(read_arrays(SAVERS[file](tmp_path / file, tree)), arrays)
+    assert_same(read_arrays(SAVERS[file](tmp_path / file, tree)), arrays)
 
 
 @pytest.mark.parametrize("file", SAVERS)
 def test_every_type_of_torch(tmp_path, file):
     values = {kind: np.array([[0, 1], [1, 3]]).astype(kind) for kind in KINDS}
     got = read_arrays(SAVERS[file](tmp_path / file, {kind: Tensor(value) for kind, value in values.items()}))
-    equal(got, values)
+    assert_same(got, values)
 
 
 @pytest.mark.parametrize("file", SAVERS)
@@ -60,7 +55,7 @@ def test_bfloat16_is_widened_exactly(tmp_path, file):
     bits = (exact.view(np.uint32) >> 16).astype(np.uint16)
     expected = (bits.astype(np.uint32) << 16).view(np.float32)
     path = SAVERS[file](tmp_path / file, {"w": Tensor(bits, "BFloat16Storage")})
-    equal(read_arrays(path), {"w": expected})
+    assert_same(read_arrays(path), {"w": expected})
     np.testing.assert_array_equal(expected[[0, 1, 3]], exact[[0, 1, 3]])
 
 
@@ -70,7 +65,7 @@ def test_views_share_a_storage(tmp_path, file):
     storage = Storage(base)
     tree = {"turned": Parameter(Tensor(np.zeros((4, 3), np.float32), storage=storage, strides=(1, 4))),
             "part": Tensor(np.zeros(5, np.float32), storage=storage, offset=7)}
-    equal(read_arrays(SAVERS[file](tmp_path / file, tree)), {"turned": base.reshape(3, 4).T, "part": base[7:]})
+    assert_same(read_arrays(SAVERS[file](tmp_path / file, tree)), {"turned": base.reshape(3, 4).T, "part": base[7:]})
 
 
 @pytest.mark.parametrize("file", SAVERS)
@@ -81,14 +76,6 @@ def test_a_tensor_cannot_reach_outside_its_storage(tmp_path, file, shape, stride
     tensor.part = offset, shape, strides
     with pytest.raises(BadInput, match="storage"):
         read_arrays(SAVERS[file](tmp_path / file, {"w": tensor}))
-
-
-class Hostile:
-    def __init__(self, function, *arguments, state=None):
-        self.reduced = (function, arguments) if state is None else (function, arguments, state)
-
-    def __reduce__(self):
-        return self.reduced
 
 
 class Changed:
@@ -122,7 +109,7 @@ def test_a_file_cannot_change_what_tensors_are_made_of(tmp_path, save):
 def test_training_arguments_are_dropped(tmp_path, arrays):
     import argparse
     tree = {"model": {name: Tensor(value) for name, value in arrays.items()}, "args": argparse.Namespace(lr=1.0)}
-    equal(read_arrays(save_zip(tmp_path / "w.pth", tree)), arrays)
+    assert_same(read_arrays(save_zip(tmp_path / "w.pth", tree)), arrays)
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -132,26 +119,26 @@ def test_files_of_paddle(tmp_path, protocol):
     path = str(tmp_path / "w.pdparams")
     for tree in (layer.state_dict(), {"state_dict": layer.state_dict(), "epoch": 2}):
         paddle.save(tree, path, protocol=protocol)
-        equal(read_arrays(path), expected)
+        assert_same(read_arrays(path), expected)
     paddle.save({"w": paddle.to_tensor([1.5, -2.0]).astype("bfloat16")}, path, protocol=protocol)
-    equal(read_arrays(path), {"w": np.array([1.5, -2.0], np.float32)})
+    assert_same(read_arrays(path), {"w": np.array([1.5, -2.0], np.float32)})
 
 
 def test_pickled_arrays_and_pairs(tmp_path, arrays):
-    equal(read_arrays(save_paddle(tmp_path / "w.pdparams", arrays)), arrays)
+    assert_same(read_arrays(save_paddle(tmp_path / "w.pdparams", arrays)), arrays)
     pairs = {name: (f"linear_{name}", value) for name, value in arrays.items()}
-    equal(read_arrays(save_paddle(tmp_path / "w.pdparams", {"model": pairs})), arrays)
+    assert_same(read_arrays(save_paddle(tmp_path / "w.pdparams", {"model": pairs})), arrays)
 
 
 def test_npz_and_safetensors(tmp_path, arrays):
     np.savez(tmp_path / "w.npz", **arrays)
-    equal(read_arrays(tmp_path / "w.npz"), arrays)
+    assert_same(read_arrays(tmp_path / "w.npz"), arrays)
     np.savez_compressed(tmp_path / "w.npz", **{f"params/{name}/kernel": value for name, value in arrays.items()},
                         **{"opt/step": np.array(3)})
-    equal(read_arrays(tmp_path / "w.npz"), {f"{name}/kernel": value for name, value in arrays.items()})
+    assert_same(read_arrays(tmp_path / "w.npz"), {f"{name}/kernel": value for name, value in arrays.items()})
     save_file(arrays, tmp_path / "w.safetensors")
     got = read_arrays(tmp_path / "w.safetensors")
-    equal({name: got[name] for name in arrays}, arrays)
+    assert_same({name: got[name] for name in arrays}, arrays)
 
 
 def test_bfloat16_of_safetensors(tmp_path):
@@ -159,13 +146,13 @@ def test_bfloat16_of_safetensors(tmp_path):
     header += b" " * (-len(header) % 8)
     content = struct.pack("<Q", len(header)) + header + np.array([0x3F80, 0xC000], "<u2").tobytes()
     (tmp_path / "w.safetensors").write_bytes(content)
-    equal(read_arrays(tmp_path / "w.safetensors"), {"w": np.array([1.0, -2.0], np.float32)})
+    assert_same(read_arrays(tmp_path / "w.safetensors"), {"w": np.array([1.0, -2.0], np.float32)})
 
 
 def test_our_checkpoint_gives_its_model_only(tmp_path, arrays):
     save_checkpoint(tmp_path / "step_1.safetensors", {"backbone.w": arrays["a.weight"]},
                     {"backbone.w/moment1": arrays["a.weight"]}, {"step": 1})
-    equal(read_arrays(tmp_path / "step_1.safetensors"), {"backbone.w": arrays["a.weight"]})
+    assert_same(read_arrays(tmp_path / "step_1.safetensors"), {"backbone.w": arrays["a.weight"]})
 
 
 def _npz(path, tree):

@@ -4,7 +4,6 @@ import re
 import pytest
 
 from passl_mixer import list_backbones
-from passl_mixer.cli import main
 from passl_mixer.weights import KEY_MAPS
 from passl_mixer.weights.zoo import CHECKPOINTS
 
@@ -23,13 +22,10 @@ def test_files_are_listed_once():
     assert len({c.url for c in CHECKPOINTS}) == len(CHECKPOINTS)
 
 
-def test_command_lists_and_tells_how(capsys):
-    assert main(["weights"]) == 0
-    out = capsys.readouterr().out
+def test_command_lists_and_tells_how(command):
+    out = command("weights")
     assert all(c.file in out for c in CHECKPOINTS)
-    assert main(["weights", "cycle_mlp_b1"]) == 0
-    out = capsys.readouterr().out
+    out = command("weights", "cycle_mlp_b1")
     assert "curl -LO https://github.com/ShoufaChen/CycleMLP/releases/download/v0.1/CycleMLP_B1.pth" in out
     assert "passl-mixer convert CycleMLP_B1.pth cycle_mlp_b1.safetensors --family cycle_mlp --source official" in out
-    assert main(["weights", "cycle_mlp_b9"]) == 2
-    assert "did you mean 'cycle_mlp_b" in capsys.readouterr().err
+    assert "did you mean 'cycle_mlp_b" in command.refused("weights", "cycle_mlp_b9")

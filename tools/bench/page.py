@@ -16,11 +16,11 @@ RULES = """
 
 `tools/benchmark.py --targets` makes the measurements of the first table in order, one suite or peer at a time. A side
 is a process of its own, with as many threads as there are physical cores, or one of several networks in one process.
-Warm-up: until page faults are over, four steps at most, one where a step takes five seconds. `speed` is the time of
-the other side over ours; a training step is forward, cross entropy, backward and AdamW on 1000 classes; a share of
-peak is arithmetic (two operations a multiply-accumulate of `passl_mixer/macs.py`, a training step three times its
-forward pass) over the best of several matrix products, a square one and the network's own largest, measured in the
-same process beside every step. Memory is the process' highest resident set.
+Warm-up lasts until page faults are over: four steps at most, one where a step takes five seconds. `speed` is the time
+of the other side over ours. A training step is forward pass, cross entropy, backward pass and AdamW on 1000 classes. A
+share of peak is arithmetic (two operations per multiply-accumulate of `passl_mixer/surgery/macs.py`, a training step
+three times its forward pass) over the best of several matrix products, a square one and the network's own largest,
+measured in the same process beside every step. Memory is the largest resident set of the process.
 """
 TITLES = {"backbones": "Backbones", "methods": "Methods", "views": "Views", "export": "Exported models",
           "scaling": "Processes and batch", "recompute": "Recomputation", "variants": "CycleFC and its replacements",

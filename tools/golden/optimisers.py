@@ -77,7 +77,7 @@ def rate(schedule, base, step, total):
     warmup = schedule.get("warmup_steps", schedule.get("warmup_epochs", 0))
     if schedule.get("decay") == "linear":               # big_vision utils.py
         progress = min(1.0, max(0.0, (step - warmup) / float(total - warmup)))
-        end = schedule["final_lr"]
+        end = schedule["min_lr"]
         return (end + (base - end) * (1.0 - progress)) * (min(1.0, step / warmup) if warmup else 1.0)
     if step < warmup:                                   # simclr, byol, moco-v3
         return base * step / warmup

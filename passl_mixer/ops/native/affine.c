@@ -15,7 +15,7 @@ int affine(const float *restrict x, const float *restrict scale, const float *re
         else if (shift) for (int64_t j = 0; j < cols; j++) yi[j] = xi[j] * scale[j] + shift[j];
         else for (int64_t j = 0; j < cols; j++) yi[j] = xi[j] * scale[j];
     }
-    return 0;
+    return DONE;
 }
 
 /* dx = dy * scale, dscale = sum over rows of dy * x, dshift = sum over rows of dy, dresidual = dy; each or null. */
@@ -23,16 +23,16 @@ int affine_gradient(const float *restrict x, const float *restrict scale, const 
                     float *restrict dscale, float *restrict dshift, float *restrict dresidual, int64_t rows,
                     int64_t cols) {
     int parts = omp_get_max_threads();
-    double *sums = calloc((size_t)parts * 3 * cols, sizeof(double)); /* of each thread: two in double, two in float */
-    if (!sums) return 1;
+    double *sums = zeros(parts * 3 * cols, sizeof(double)); /* of each thread: two in double, two in float */
+    if (!sums) return NO_MEMORY;
 #pragma omp parallel if (rows * cols > SMALL)
     {
         int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
-        int64_t first = rows * thread / threads, end = rows * (thread + 1) / threads;
+        int64_t first = share_start(rows, thread, threads), end = share_start(rows, thread + 1, threads);
         double *restrict all = sums + (size_t)thread * 3 * cols;
         float *restrict dw = (float *)(all + 2 * cols), *restrict db = dw + cols;
         for (int64_t start = first; start < end; start += ROWS) {
-            int64_t stop = start + ROWS < end ? start + ROWS : end;
+            int64_t stop = min_of(start + ROWS, end);
             for (int64_t i = start; i < stop; i++) {
                 const float *xi = x + i * cols, *gi = dy + i * cols;
                 float *oi = dx + (dx ? i * cols : 0);
@@ -57,5 +57,5 @@ int affine_gradient(const float *restrict x, const float *restrict scale, const 
         if (dshift) dshift[j] = b;
     }
     free(sums);
-    return 0;
+    return DONE;
 }

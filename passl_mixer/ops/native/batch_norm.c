@@ -15,14 +15,13 @@ static Norm norm_of(int64_t outer, int64_t chans, int64_t inner, int64_t relu) {
     Norm n = {outer, chans, inner, 1, outer, relu & 1 ? 0.0f : -INFINITY, relu & 2 ? 0.0f : -INFINITY};
     if (inner == 1) {
         n.each = chans > BLOCK ? 1 : chans > BLOCK / ROWS ? BLOCK / chans : ROWS;
-        n.blocks = (outer + n.each - 1) / n.each;
+        n.blocks = ceil_div(outer, n.each);
     }
     return n;
 }
 
-static inline int64_t rows_of(const Norm *n, int64_t block) {
-    int64_t left = n->outer - block * n->each;
-    return left < n->each ? left : n->each;
+static inline int64_t rows_in(const Norm *n, int64_t block) {
+    return min_of(n->outer - block * n->each, n->each);
 }
 
 static inline int large(const Norm *n) { return n->outer * n->chans * n->inner > SMALL; }
@@ -68,25 +67,25 @@ int batch_moments(const float *x, const float *weight, float *mean, float *rstd,
                   float *running_variance, float momentum, float epsilon, int64_t outer, int64_t chans, int64_t inner,
                   int64_t relu) {
     Norm n = norm_of(outer, chans, inner, relu);
-    float *means = malloc((size_t)n.blocks * chans * 2 * sizeof(float)), *squares = means + n.blocks * chans;
-    if (!means) return 1;
+    float *means = space(n.blocks * chans * 2, sizeof(float)), *squares = means + n.blocks * chans;
+    if (!means) return NO_MEMORY;
     double count = (double)outer * inner;
 #pragma omp parallel if (large(&n))
     {
 #pragma omp for schedule(static)
         for (int64_t p = 0; p < (inner == 1 ? n.blocks : outer * chans); p++)
             if (inner == 1)
-                rows_moments(x + p * n.each * chans, rows_of(&n, p), chans, n.enter, means + p * chans,
+                rows_moments(x + p * n.each * chans, rows_in(&n, p), chans, n.enter, means + p * chans,
                              squares + p * chans);
             else places_moments(x + p * inner, inner, n.enter, means + p, squares + p);
 #pragma omp for schedule(static)
         for (int64_t c = 0; c < chans; c++) {
             double total = 0.0, around = 0.0;
-            for (int64_t b = 0; b < n.blocks; b++) total += (double)means[b * chans + c] * rows_of(&n, b) * inner;
+            for (int64_t b = 0; b < n.blocks; b++) total += (double)means[b * chans + c] * rows_in(&n, b) * inner;
             total /= count;
             for (int64_t b = 0; b < n.blocks; b++) {
                 double d = means[b * chans + c] - total;
-                around += squares[b * chans + c] + d * d * rows_of(&n, b) * inner;
+                around += squares[b * chans + c] + d * d * rows_in(&n, b) * inner;
             }
             mean[c] = total;
             rstd[c] = 1.0 / sqrt(around / count + epsilon);
@@ -96,10 +95,10 @@ int batch_moments(const float *x, const float *weight, float *mean, float *rstd,
         }
     }
     free(means);
-    return 0;
+    return DONE;
 }
 
-/* ---- y = (x - mean) * scale + shift + other (or null), scale = weight * rstd; relu: bit 1 before it, bit 2 after ---- */
+/* ---- y = (x - mean) * scale + shift + other (or null), scale = weight * rstd; relu: bit 1 before, bit 2 after ---- */
 
 int batch_normalise(const float *restrict x, const float *restrict mean, const float *restrict scale,
                     const float *restrict shift, const float *restrict other, float *restrict y, int64_t outer,
@@ -120,7 +119,7 @@ int batch_normalise(const float *restrict x, const float *restrict mean, const f
             for (int64_t i = 0; i < inner; i++)
                 to[i] = at_least(normal(at_least(from[i], n.enter), m, f, t) + (plus ? plus[i] : 0.0f), n.leave);
         }
-    return 0;
+    return DONE;
 }
 
 /* ---- gradients ---- */
@@ -199,9 +198,9 @@ int batch_norm_gradient(const float *restrict x, const float *restrict mean, con
                         const float *restrict dy, float *restrict dx, float *restrict dother, float *restrict dweight,
                         float *restrict dbias, int64_t outer, int64_t chans, int64_t inner, int64_t relu) {
     Norm n = norm_of(outer, chans, inner, relu);
-    float *found = malloc((size_t)(n.blocks + 1) * chans * 2 * sizeof(float));
-    if (!found) return 1;
-    float *dy_mean = found, *slope = found + chans, *sums = found + 2 * chans, *products = sums + n.blocks * chans;
+    float *work = space((n.blocks + 1) * chans * 2, sizeof(float));
+    if (!work) return NO_MEMORY;
+    float *dy_mean = work, *slope = work + chans, *sums = work + 2 * chans, *products = sums + n.blocks * chans;
     double count = (double)outer * inner;
 #pragma omp parallel if (large(&n))
     {
@@ -210,7 +209,7 @@ int batch_norm_gradient(const float *restrict x, const float *restrict mean, con
             int64_t at = p * (inner == 1 ? n.each * chans : inner);
             const float *plus = other ? other + at : 0;
             if (inner == 1)
-                rows_sums(x + at, dy + at, mean, scale, shift, plus, rows_of(&n, p), &n, sums + p * chans,
+                rows_sums(x + at, dy + at, mean, scale, shift, plus, rows_in(&n, p), &n, sums + p * chans,
                           products + p * chans);
             else
                 places_sums(x + at, dy + at, mean[p % chans], scale[p % chans], shift[p % chans], plus, &n, sums + p,
@@ -238,6 +237,6 @@ int batch_norm_gradient(const float *restrict x, const float *restrict mean, con
             else places_back(x + at, dy + at, plus, mean[c], scale[c], shift[c], dy_mean[c], slope[c], &n, to, beside);
         }
     }
-    free(found);
-    return 0;
+    free(work);
+    return DONE;
 }

@@ -3,14 +3,14 @@
 
 /* ---- convolution: patches of a few output rows at a time, small enough for the cache, times the weights ---- */
 
-/* Paddle's MKL; weak, because builds without MKL have none: has_products() tells. In a parallel region it uses one thread. */
+/* Paddle's MKL, on one thread in a parallel region; weak, because builds without MKL have none: see has_products(). */
 extern void cblas_sgemm(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a, int lda,
                         const float *b, int ldb, float beta, float *c, int ldc) __attribute__((weak));
 enum { ROW_MAJOR = 101, PLAIN = 111, TRANSPOSED = 112 };
 
 int has_products(void) { return cblas_sgemm != 0; }
 
-#define PATCH_BYTES 786432 /* of one thread's patches, to stay in its level-2 cache; more where the weights are larger */
+#define PATCH_BYTES 786432 /* of one thread's patches, to stay in its level-2 cache; more where weights are larger */
 
 /* What is multiplied at once is a unit: rows of one image or, of small ones, some whole images. */
 typedef struct {
@@ -20,26 +20,28 @@ typedef struct {
     int plain;                    /* 1 x 1: an image is its own patches */
 } Shape;
 
-static inline int64_t low(int64_t a, int64_t b) { return a < b ? a : b; }
-
-static inline int64_t parts_of(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
-
-static Shape shape_of(const int64_t *sizes) {
+/* The shape of these sizes; false where there is no such convolution. Only the batch may be 0. */
+static int fill_shape(Shape *shape, const int64_t *sizes) {
     Shape s = {sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], sizes[7], sizes[8]};
-    s.out_h = (s.height + 2 * s.pad - s.kernel_h) / s.stride + 1;
-    s.out_w = (s.width + 2 * s.pad - s.kernel_w) / s.stride + 1;
+    if (s.batch < 0 || s.chans < 1 || s.height < 1 || s.width < 1 || s.out_chans < 1 || s.kernel_h < 1 ||
+        s.kernel_w < 1 || s.stride < 1 || s.pad < 0)
+        return 0;
+    s.out_h = output_side(s.height, s.kernel_h, s.stride, s.pad);
+    s.out_w = output_side(s.width, s.kernel_w, s.stride, s.pad);
+    if (s.out_h < 1 || s.out_w < 1) return 0;
     s.depth = s.chans * s.kernel_h * s.kernel_w;
     s.area = s.out_h * s.out_w;
     s.pixels = s.chans * s.height * s.width;
     s.plain = s.depth == s.chans && s.stride == 1 && s.pad == 0;
     int64_t columns = PATCH_BYTES / (s.depth * (int64_t)sizeof(float));
-    if (columns < s.out_chans) columns = s.out_chans;
-    int64_t share = parts_of(s.batch, omp_get_max_threads()), most = low(columns / s.area, share);
-    s.images = most < 2 ? 1 : parts_of(share, parts_of(share, most)); /* as many units for each thread */
-    s.rows = columns < s.out_w ? 1 : low(columns / s.out_w, s.out_h);
-    s.chunks = parts_of(s.out_h, s.rows);
-    s.rows = parts_of(s.out_h, s.chunks);
-    return s;
+    columns = max_of(columns, s.out_chans);
+    int64_t share = ceil_div(s.batch, omp_get_max_threads()), most = min_of(columns / s.area, share);
+    s.images = most < 2 ? 1 : ceil_div(share, ceil_div(share, most)); /* as many units for each thread */
+    s.rows = columns < s.out_w ? 1 : min_of(columns / s.out_w, s.out_h);
+    s.chunks = ceil_div(s.out_h, s.rows);
+    s.rows = ceil_div(s.out_h, s.chunks);
+    *shape = s;
+    return 1;
 }
 
 typedef struct {
@@ -47,8 +49,8 @@ typedef struct {
 } Unit;
 
 static Unit unit_of(const Shape *s, int64_t group, int64_t chunk) {
-    Unit u = {group * s->images, low(s->images, s->batch - group * s->images), chunk * s->rows, 0, 0};
-    u.rows = low(s->rows, s->out_h - u.top);
+    Unit u = {group * s->images, min_of(s->images, s->batch - group * s->images), chunk * s->rows, 0, 0};
+    u.rows = min_of(s->rows, s->out_h - u.top);
     u.columns = u.images * u.rows * s->out_w;
     return u;
 }
@@ -56,9 +58,8 @@ static Unit unit_of(const Shape *s, int64_t group, int64_t chunk) {
 /* The outputs [first, end) of one row whose input column ow * stride - pad + j lies inside the image. */
 static inline void inside(const Shape *s, int64_t j, int64_t *first, int64_t *end) {
     int64_t start = s->pad - j, stop = s->width - 1 + s->pad - j;
-    *first = start > 0 ? low((start + s->stride - 1) / s->stride, s->out_w) : 0;
-    *end = stop < 0 ? 0 : low(stop / s->stride + 1, s->out_w);
-    if (*end < *first) *end = *first;
+    *first = min_of(ceil_div(max_of(start, 0), s->stride), s->out_w);
+    *end = max_of(stop < 0 ? 0 : min_of(stop / s->stride + 1, s->out_w), *first);
 }
 
 /* cols [depth, columns]: of every output place of the unit the patch that it sees. */
@@ -113,17 +114,19 @@ static void scatter(const Shape *s, const Unit *u, float *x, const float *cols) 
 /* y [batch, out_chans, out_h, out_w] = conv(x [batch, chans, height, width], weight [out_chans, chans, kh, kw]) + bias
  * (or null). sizes: batch, chans, height, width, out_chans, kernel_h, kernel_w, stride, pad. */
 int convolution(const float *x, const float *weight, const float *bias, float *y, const int64_t *sizes) {
-    Shape s = shape_of(sizes);
-    int64_t groups = parts_of(s.batch, s.images), most = s.images * s.rows * s.out_w;
-    int own = !s.plain || s.images > 1, failed = 0;
+    Shape s;
+    if (!has_products()) return NO_PRODUCTS;
+    if (!fill_shape(&s, sizes)) return BAD_SIZES;
+    int64_t groups = ceil_div(s.batch, s.images), most = s.images * s.rows * s.out_w;
+    int own = !s.plain || s.images > 1, failed = DONE;
 #pragma omp parallel
     {
         /* patches and, of several images, their outputs side by side */
-        float *cols = own ? malloc((size_t)(s.depth + (s.images > 1 ? s.out_chans : 0)) * most * sizeof(float)) : 0;
+        float *cols = own ? space((s.depth + (s.images > 1 ? s.out_chans : 0)) * most, sizeof(float)) : 0;
         float *together = s.images > 1 ? cols + s.depth * most : 0;
         if (own && !cols) {
 #pragma omp atomic write
-            failed = 1;
+            failed = NO_MEMORY;
         }
 #pragma omp barrier
 #pragma omp for collapse(2) schedule(static)
@@ -154,22 +157,24 @@ int convolution(const float *x, const float *weight, const float *bias, float *y
 /* Gradients of the same: dx (or null), dweight, dbias (or null) from dy. */
 int convolution_gradient(const float *x, const float *weight, const float *dy, float *dx, float *dweight, float *dbias,
                          const int64_t *sizes) {
-    Shape s = shape_of(sizes);
-    int64_t groups = parts_of(s.batch, s.images), most = s.images * s.rows * s.out_w;
-    int64_t parts = low(omp_get_max_threads(), groups), one = s.out_chans * (s.depth + 1), used = 1;
-    int own = !s.plain || s.images > 1, failed = 0;
+    Shape s;
+    if (!has_products()) return NO_PRODUCTS;
+    if (!fill_shape(&s, sizes)) return BAD_SIZES;
+    int64_t groups = ceil_div(s.batch, s.images), most = s.images * s.rows * s.out_w;
+    int64_t parts = max_of(min_of(omp_get_max_threads(), groups), 1), one = s.out_chans * (s.depth + 1), used = 1;
+    int own = !s.plain || s.images > 1, failed = DONE;
     /* the first thread sums in place, every other one on its own until all are done */
-    float *sums = parts > 1 ? malloc((size_t)(parts - 1) * one * sizeof(float)) : 0;
-    if (parts > 1 && !sums) return 1;
+    float *sums = parts > 1 ? space((parts - 1) * one, sizeof(float)) : 0;
+    if (parts > 1 && !sums) return NO_MEMORY;
 #pragma omp parallel num_threads(parts)
     {
         int64_t thread = omp_get_thread_num();
         float *dw = thread ? sums + (thread - 1) * one : dweight, *db = thread ? dw + s.out_chans * s.depth : dbias;
-        float *cols = own ? malloc((size_t)(s.depth + (s.images > 1 ? s.out_chans : 0)) * most * sizeof(float)) : 0;
+        float *cols = own ? space((s.depth + (s.images > 1 ? s.out_chans : 0)) * most, sizeof(float)) : 0;
         float *together = s.images > 1 ? cols + s.depth * most : 0, kept = 0.0f;
         if (own && !cols) {
 #pragma omp atomic write
-            failed = 1;
+            failed = NO_MEMORY;
         }
         if (dbias) memset(db, 0, s.out_chans * sizeof(float));
 #pragma omp master
@@ -181,7 +186,7 @@ int convolution_gradient(const float *x, const float *weight, const float *dy, f
                 Unit u = unit_of(&s, g, k);
                 const float *image = x + u.first * s.pixels;
                 const float *place = dy + u.first * s.out_chans * s.area + u.top * s.out_w, *grad = place;
-                float *found = dx ? dx + u.first * s.pixels : 0;
+                float *dimage = dx ? dx + u.first * s.pixels : 0;
                 int64_t apart = together ? u.columns : s.area;
                 if (own) gather(&s, &u, x, cols);
                 for (int64_t b = 0; together && b < u.images; b++)
@@ -197,10 +202,10 @@ int convolution_gradient(const float *x, const float *weight, const float *dy, f
                     for (int64_t i = 0; i < u.columns; i++) total += grad[o * apart + i];
                     db[o] += total;
                 }
-                if (!found) continue;
+                if (!dimage) continue;
                 cblas_sgemm(ROW_MAJOR, TRANSPOSED, PLAIN, s.depth, u.columns, s.out_chans, 1.0f, weight, s.depth, grad,
-                            apart, 0.0f, own ? cols : found + u.top * s.out_w, own ? u.columns : s.area);
-                if (own && k == 0) memset(found, 0, u.images * s.pixels * sizeof(float));
+                            apart, 0.0f, own ? cols : dimage + u.top * s.out_w, own ? u.columns : s.area);
+                if (own && k == 0) memset(dimage, 0, u.images * s.pixels * sizeof(float));
                 if (own) scatter(&s, &u, dx, cols);
             }
         if (kept == 0.0f) memset(dw, 0, s.out_chans * s.depth * sizeof(float));

@@ -34,19 +34,15 @@ typedef struct {
     int64_t groups, chunks, bands; /* vectors of channels, chunks of vectors, bands of rows */
 } Sizes;
 
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-static inline int64_t over(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 static Sizes sizes_of(int64_t batch, int64_t height, int64_t width, int64_t chans, int64_t kernel) {
     Sizes s = {batch, height, width, chans, kernel, kernel / 2, kernel * kernel, 0, 0, 0, 0, 0, 0};
-    s.slots = least(kernel, height);
-    s.columns = over(width, STRIP) * STRIP;
+    s.slots = min_of(kernel, height);
+    s.columns = ceil_div(width, STRIP) * STRIP;
     s.line = s.columns + kernel - 1;
-    s.groups = over(chans, LANES);
-    s.chunks = over(s.groups, VECTORS);
+    s.groups = ceil_div(chans, LANES);
+    s.chunks = ceil_div(s.groups, VECTORS);
     int64_t threads = omp_get_max_threads(), units = batch * s.chunks;
-    s.bands = threads == 1 || units == 0 ? 1 : least(over(BUSY * threads, units), over(height, kernel));
+    s.bands = threads == 1 || units == 0 ? 1 : min_of(ceil_div(BUSY * threads, units), ceil_div(height, kernel));
     return s;
 }
 
@@ -57,16 +53,16 @@ typedef struct {
 
 static inline Unit unit_of(const Sizes *s, int64_t i) {
     int64_t band = i / s->chunks % s->bands, image = i / s->chunks / s->bands, group = i % s->chunks * VECTORS;
-    int64_t top = band * s->height / s->bands, end = (band + 1) * s->height / s->bands;
-    return (Unit){image * s->height * s->width * s->chans, group, group * LANES, least(VECTORS, s->groups - group),
-                  top, end, top > s->half ? top - s->half : 0};
+    int64_t top = share_start(s->height, band, s->bands), end = share_start(s->height, band + 1, s->bands);
+    return (Unit){image * s->height * s->width * s->chans, group, group * LANES, min_of(VECTORS, s->groups - group),
+                  top, end, max_of(top - s->half, 0)};
 }
 
 /* Zeros, from the start of a cache line. */
 static vector *vectors(int64_t count) {
-    size_t bytes = over(count * (int64_t)sizeof(vector), 64) * 64;
-    void *found = aligned_alloc(64, bytes);
-    return found ? memset(found, 0, bytes) : 0;
+    size_t bytes = ceil_div(max_of(count, 1) * (int64_t)sizeof(vector), 64) * 64;
+    void *memory = aligned_alloc(64, bytes);
+    return memory ? memset(memory, 0, bytes) : 0;
 }
 
 /* One row [width, chans] from channel c on: `count` vectors of every column, [width] each, `apart` from the next. */
@@ -83,7 +79,7 @@ static inline void copy_row(const Sizes *s, const float *from, int64_t c, int64_
 /* Copies rows of the image to their slots, row % slots, up to the last one that row h needs; the next row to read. */
 static inline int64_t fill(const Sizes *s, const float *image, int64_t c, int64_t count, vector *ring, int64_t next,
                            int64_t h) {
-    for (; next < least(h + s->half + 1, s->height); next++)
+    for (; next < min_of(h + s->half + 1, s->height); next++)
         copy_row(s, image + next * s->width * s->chans, c, count, ring + next % s->slots * s->line + s->half,
                  s->slots * s->line);
     return next;
@@ -108,12 +104,12 @@ static inline __attribute__((always_inline)) void add_taps(vector *out, const ve
 static inline __attribute__((always_inline)) void output_row(const Sizes *s, const vector *ring, const vector *taps,
                                                              const vector *bias, float *y, int64_t h, int64_t c,
                                                              int64_t count, const int at_once) {
-    int64_t first = h < s->half ? s->half - h : 0, end = least(s->kernel, s->height + s->half - h);
+    int64_t first = h < s->half ? s->half - h : 0, end = min_of(s->kernel, s->height + s->half - h);
     int64_t start = (h + first - s->half) % s->slots;
     for (int64_t v = 0; v < count; v++, ring += s->slots * s->line, taps += s->square) {
-        int64_t at = c + v * LANES, lanes = least(LANES, s->chans - at);
+        int64_t at = c + v * LANES, lanes = min_of(LANES, s->chans - at);
         for (int64_t w = 0; w < s->width; w += STRIP) {
-            int64_t columns = least(STRIP, s->width - w), slot = start;
+            int64_t columns = min_of(STRIP, s->width - w), slot = start;
             vector out[STRIP];
             UNROLLED for (int p = 0; p < STRIP; p++) out[p] = bias[v];
             for (int64_t i = first; i < end; i++, slot = slot + 1 < s->slots ? slot + 1 : 0)
@@ -137,15 +133,12 @@ static inline __attribute__((always_inline)) void output_row(const Sizes *s, con
 /* y = conv(x, weight) + bias (or null), or, flipped and without bias, dx from dy. */
 int depthwise(const float *x, const float *weight, const float *bias, float *y, int64_t batch, int64_t height,
               int64_t width, int64_t chans, int64_t kernel, int64_t flipped) {
+    if (kernel < 1 || kernel % 2 == 0) return BAD_SIZES;
     Sizes s = sizes_of(batch, height, width, chans, kernel);
     int64_t ring_size = VECTORS * s.slots * s.line;
     vector *taps = vectors(s.groups * (s.square + 1)), *biases = taps + s.groups * s.square;
     vector *rings = vectors(omp_get_max_threads() * ring_size);
-    if (!taps || !rings) {
-        free(taps);
-        free(rings);
-        return 1;
-    }
+    if (!taps || !rings) return free(taps), free(rings), NO_MEMORY;
     /* the weights with the channels last, turned by 180 degrees where flipped */
 #pragma omp parallel for schedule(static) if (chans * s.square > SMALL)
     for (int64_t c = 0; c < chans; c++) {
@@ -174,7 +167,7 @@ int depthwise(const float *x, const float *weight, const float *bias, float *y, 
     }
     free(taps);
     free(rings);
-    return 0;
+    return DONE;
 }
 
 /* sums [kernel] += x [columns + kernel - 1] * dy [columns] of one row; two sums for each tap, for even and odd columns,
@@ -197,7 +190,7 @@ static inline __attribute__((always_inline)) void add_products(const Sizes *s, v
 /* Adds row h, dy [count, columns], to the sums [count, square + 1]: those of the taps and, last, of the bias. */
 static inline __attribute__((always_inline)) void add_row(const Sizes *s, const vector *ring, const vector *dy,
                                                           vector *sums, int64_t h, int64_t count, const int at_once) {
-    int64_t first = h < s->half ? s->half - h : 0, end = least(s->kernel, s->height + s->half - h);
+    int64_t first = h < s->half ? s->half - h : 0, end = min_of(s->kernel, s->height + s->half - h);
     int64_t start = (h + first - s->half) % s->slots;
     for (int64_t v = 0; v < count; v++, ring += s->slots * s->line, dy += s->columns, sums += s->square + 1) {
         int64_t slot = start;
@@ -214,16 +207,13 @@ static inline __attribute__((always_inline)) void add_row(const Sizes *s, const 
 /* dweight [chans, kernel, kernel] and dbias (or null) of the same; summed over a unit, then over a thread's units. */
 int depthwise_weights_gradient(const float *x, const float *dy, float *dweight, float *dbias, int64_t batch,
                                int64_t height, int64_t width, int64_t chans, int64_t kernel) {
+    if (kernel < 1 || kernel % 2 == 0) return BAD_SIZES;
     Sizes s = sizes_of(batch, height, width, chans, kernel);
     int64_t each = s.square + 1, parts = omp_get_max_threads(), all = s.groups * each;
     int64_t ring_size = VECTORS * s.slots * s.line, row_size = VECTORS * s.columns;
     int64_t work_size = ring_size + row_size + VECTORS * each;
     vector *work = vectors(parts * work_size), *sums = vectors(parts * all);
-    if (!work || !sums) {
-        free(work);
-        free(sums);
-        return 1;
-    }
+    if (!work || !sums) return free(work), free(sums), NO_MEMORY;
 #pragma omp parallel if (batch * height * width * chans > SMALL)
     {
         vector *ring = work + omp_get_thread_num() * work_size, *row = ring + ring_size, *part = row + row_size;
@@ -255,5 +245,5 @@ int depthwise_weights_gradient(const float *x, const float *dy, float *dweight, 
         }
     free(work);
     free(sums);
-    return 0;
+    return DONE;
 }

@@ -1,4 +1,4 @@
-/* Bias, GELU and LayerNorm over rows. */
+/* Bias and GELU over rows. */
 #include "common.h"
 
 /* ---- functions of one element, written without branches so that loops over them become vector code ---- */
@@ -100,7 +100,7 @@ static inline float gelu_tanh_slope(float x) {
                 }                                                                                          \
             }                                                                                              \
         }                                                                                                  \
-        return 0;                                                                                          \
+        return DONE;                                                                                       \
     }
 BIAS_GELU(bias_gelu_erf, gelu_erf)
 BIAS_GELU(bias_gelu_tanh, gelu_tanh)
@@ -112,8 +112,8 @@ BIAS_GELU(bias_gelu_tanh, gelu_tanh)
              int64_t by_row) {                                                                             \
         int64_t width = by_row ? by_row : cols;                                                            \
         int parts = omp_get_max_threads();                                                                 \
-        float *sums = calloc((size_t)parts * width, sizeof(float));                                        \
-        if (!sums) return 1;                                                                               \
+        float *sums = zeros(parts * width, sizeof(float));                                                 \
+        if (!sums) return NO_MEMORY;                                                                       \
         _Pragma("omp parallel if (rows * cols > SMALL)") {                                                 \
             float *own = sums + (size_t)omp_get_thread_num() * width;                                      \
             _Pragma("omp for schedule(static)")                                                            \
@@ -130,11 +130,9 @@ BIAS_GELU(bias_gelu_tanh, gelu_tanh)
                 }                                                                                          \
             }                                                                                              \
         }                                                                                                  \
-        memset(dbias, 0, width * sizeof(float));                                                           \
-        for (int t = 0; t < parts; t++)                                                                    \
-            for (int64_t j = 0; j < width; j++) dbias[j] += sums[(size_t)t * width + j];                   \
+        join_parts(dbias, sums, parts, width, width);                                                      \
         free(sums);                                                                                        \
-        return 0;                                                                                          \
+        return DONE;                                                                                       \
     }
 BIAS_GELU_GRADIENT(bias_gelu_erf_gradient, gelu_erf_slope)
 BIAS_GELU_GRADIENT(bias_gelu_tanh_gradient, gelu_tanh_slope)
@@ -144,7 +142,7 @@ BIAS_GELU_GRADIENT(bias_gelu_tanh_gradient, gelu_tanh_slope)
     int NAME(const float *x, float *y, int64_t n) {                                  \
         _Pragma("omp parallel for simd schedule(static) if (n > SMALL)")              \
         for (int64_t i = 0; i < n; i++) y[i] = GELU(x[i]);                            \
-        return 0;                                                                     \
+        return DONE;                                                                  \
     }
 GELU_ALONE(gelu_erf_forward, gelu_erf)
 GELU_ALONE(gelu_tanh_forward, gelu_tanh)
@@ -152,7 +150,7 @@ GELU_ALONE(gelu_tanh_forward, gelu_tanh)
     int NAME(const float *x, const float *dy, float *dx, int64_t n) {                \
         _Pragma("omp parallel for simd schedule(static) if (n > SMALL)")              \
         for (int64_t i = 0; i < n; i++) dx[i] = dy[i] * SLOPE(x[i]);                  \
-        return 0;                                                                     \
+        return DONE;                                                                  \
     }
 GELU_ALONE_GRADIENT(gelu_erf_gradient, gelu_erf_slope)
 GELU_ALONE_GRADIENT(gelu_tanh_gradient, gelu_tanh_slope)
@@ -166,15 +164,15 @@ int bias_add(float *z, const float *bias, int64_t rows, int64_t cols, int64_t by
         if (by_row) for (int64_t j = 0; j < cols; j++) zi[j] += b;
         else for (int64_t j = 0; j < cols; j++) zi[j] += bias[j];
     }
-    return 0;
+    return DONE;
 }
 
 /* Sums that are a bias gradient: of the columns of g [rows, cols] (by_row 0), or as in the GELU gradient above. */
 int bias_gradient(const float *g, float *dbias, int64_t rows, int64_t cols, int64_t by_row) {
     int64_t width = by_row ? by_row : cols;
     int parts = omp_get_max_threads();
-    float *sums = calloc((size_t)parts * width, sizeof(float));
-    if (!sums) return 1;
+    float *sums = zeros(parts * width, sizeof(float));
+    if (!sums) return NO_MEMORY;
 #pragma omp parallel if (rows * cols > SMALL)
     {
         float *own = sums + (size_t)omp_get_thread_num() * width;
@@ -190,86 +188,7 @@ int bias_gradient(const float *g, float *dbias, int64_t rows, int64_t cols, int6
             }
         }
     }
-    memset(dbias, 0, width * sizeof(float));
-    for (int t = 0; t < parts; t++)
-        for (int64_t j = 0; j < width; j++) dbias[j] += sums[(size_t)t * width + j];
+    join_parts(dbias, sums, parts, width, width);
     free(sums);
-    return 0;
-}
-
-/* ---- LayerNorm over the last axis ---- */
-
-/* Rows of a few hundred thousand numbers occur: sums of so many in float lose digits, sums of CHUNK do not. */
-#define CHUNK 4096
-
-static inline int64_t chunk_end(int64_t start, int64_t cols) { return start + CHUNK < cols ? start + CHUNK : cols; }
-
-/* y = (x - mean) * rstd * weight + bias; mean and rstd [rows] are kept for the gradient. */
-int layer_norm(const float *x, const float *weight, const float *bias, float *y, float *mean, float *rstd,
-                int64_t rows, int64_t cols, float epsilon) {
-#pragma omp parallel for schedule(static) if (rows * cols > SMALL)
-    for (int64_t i = 0; i < rows; i++) {
-        const float *xi = x + i * cols;
-        float *yi = y + i * cols;
-        double sum = 0.0, squares = 0.0;
-        for (int64_t start = 0; start < cols; start += CHUNK) {
-            float part = 0.0f;
-            for (int64_t j = start; j < chunk_end(start, cols); j++) part += xi[j];
-            sum += part;
-        }
-        float m = sum / cols;
-        for (int64_t start = 0; start < cols; start += CHUNK) {
-            float part = 0.0f;
-            for (int64_t j = start; j < chunk_end(start, cols); j++) part += (xi[j] - m) * (xi[j] - m);
-            squares += part;
-        }
-        float r = 1.0f / sqrtf(squares / cols + epsilon);
-        for (int64_t j = 0; j < cols; j++) yi[j] = (xi[j] - m) * r * weight[j] + bias[j];
-        mean[i] = m;
-        rstd[i] = r;
-    }
-    return 0;
-}
-
-/* dx = rstd * (dy w - mean(dy w) - n mean(dy w n)), n = (x - mean) rstd; dweight = sum(dy n), dbias = sum(dy). */
-int layer_norm_gradient(const float *x, const float *weight, const float *mean, const float *rstd, const float *dy,
-                        float *dx, float *dweight, float *dbias, int64_t rows, int64_t cols) {
-    int parts = omp_get_max_threads();
-    float *sums = calloc((size_t)parts * 2 * cols, sizeof(float));
-    if (!sums) return 1;
-#pragma omp parallel if (rows * cols > SMALL)
-    {
-        float *dw = sums + (size_t)omp_get_thread_num() * 2 * cols, *db = dw + cols;
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < rows; i++) {
-            const float *xi = x + i * cols, *gi = dy + i * cols;
-            float *oi = dx + i * cols;
-            float m = mean[i], r = rstd[i];
-            double g_sum = 0.0, gn_sum = 0.0;
-            for (int64_t start = 0; start < cols; start += CHUNK) {
-                float g_part = 0.0f, gn_part = 0.0f;
-                for (int64_t j = start; j < chunk_end(start, cols); j++) {
-                    float n = (xi[j] - m) * r, gw = gi[j] * weight[j];
-                    dw[j] += gi[j] * n;
-                    db[j] += gi[j];
-                    g_part += gw;
-                    gn_part += gw * n;
-                }
-                g_sum += g_part;
-                gn_sum += gn_part;
-            }
-            float g_mean = g_sum / cols, gn_mean = gn_sum / cols;
-            for (int64_t j = 0; j < cols; j++)
-                oi[j] = r * (gi[j] * weight[j] - g_mean - (xi[j] - m) * r * gn_mean);
-        }
-    }
-    memset(dweight, 0, cols * sizeof(float));
-    memset(dbias, 0, cols * sizeof(float));
-    for (int t = 0; t < parts; t++)
-        for (int64_t j = 0; j < cols; j++) {
-            dweight[j] += sums[(size_t)t * 2 * cols + j];
-            dbias[j] += sums[(size_t)t * 2 * cols + cols + j];
-        }
-    free(sums);
-    return 0;
+    return DONE;
 }

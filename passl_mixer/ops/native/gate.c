@@ -8,7 +8,7 @@ int split_halves(const float *restrict x, float *restrict u, float *restrict v, 
         memcpy(u + r * half, x + 2 * r * half, half * sizeof(float));
         memcpy(v + r * half, x + (2 * r + 1) * half, half * sizeof(float));
     }
-    return 0;
+    return DONE;
 }
 
 /* The way back. */
@@ -18,13 +18,13 @@ int join_halves(const float *restrict u, const float *restrict v, float *restric
         memcpy(x + 2 * r * half, u + r * half, half * sizeof(float));
         memcpy(x + (2 * r + 1) * half, v + r * half, half * sizeof(float));
     }
-    return 0;
+    return DONE;
 }
 
 int product(const float *restrict a, const float *restrict b, float *restrict y, int64_t count) {
 #pragma omp parallel for schedule(static) if (count > SMALL)
     for (int64_t i = 0; i < count; i++) y[i] = a[i] * b[i];
-    return 0;
+    return DONE;
 }
 
 /* da = dy b and db = dy a. */
@@ -35,5 +35,5 @@ int product_gradient(const float *restrict a, const float *restrict b, const flo
         da[i] = dy[i] * b[i];
         db[i] = dy[i] * a[i];
     }
-    return 0;
+    return DONE;
 }

@@ -3,29 +3,29 @@
 
 /* ---- CycleFC: channel c reads position 0, +1, -1 along one axis for c % 3 = 0, 1, 2; zero outside the map ---- */
 
-/* x, y [batch, height, width, channels]; along is 1 for the height, 2 for the width; direction -1 is the gradient. */
-int cycle_shift(const int32_t *x, int32_t *y, int64_t batch, int64_t height, int64_t width, int64_t channels,
+/* x, y [batch, height, width, chans]; along is 1 for the height, 2 for the width; direction -1 is the gradient. */
+int cycle_shift(const int32_t *x, int32_t *y, int64_t batch, int64_t height, int64_t width, int64_t chans,
                 int64_t along, int64_t direction) {
     /* bit masks instead of branches; the last row of the buffer is what lies outside */
-    int32_t *masks = calloc((size_t)4 * channels, sizeof(int32_t));
-    if (!masks) return 1;
-    int32_t *stay = masks, *next = masks + channels, *before = masks + 2 * channels, *outside = masks + 3 * channels;
-    for (int64_t c = 0; c < channels; c++) masks[(c % 3) * channels + c] = -1;
-    int64_t step = (along == 1 ? width : 1) * channels, end = along == 1 ? height : width;
-#pragma omp parallel for collapse(2) schedule(static) if (batch * height * width * channels > SMALL)
+    int32_t *masks = zeros(4 * chans, sizeof(int32_t));
+    if (!masks) return NO_MEMORY;
+    int32_t *stay = masks, *next = masks + chans, *before = masks + 2 * chans, *outside = masks + 3 * chans;
+    for (int64_t c = 0; c < chans; c++) masks[(c % 3) * chans + c] = -1;
+    int64_t step = (along == 1 ? width : 1) * chans, end = along == 1 ? height : width;
+#pragma omp parallel for collapse(2) schedule(static) if (batch * height * width * chans > SMALL)
     for (int64_t b = 0; b < batch; b++)
         for (int64_t h = 0; h < height; h++)
             for (int64_t w = 0; w < width; w++) {
-                int64_t at = ((b * height + h) * width + w) * channels, place = along == 1 ? h : w;
+                int64_t at = ((b * height + h) * width + w) * chans, place = along == 1 ? h : w;
                 const int32_t *here = x + at, *after = place + 1 < end ? here + step : outside,
                               *last = place > 0 ? here - step : outside;
                 const int32_t *plus = direction > 0 ? after : last, *minus = direction > 0 ? last : after;
                 int32_t *out = y + at;
-                for (int64_t c = 0; c < channels; c++)
+                for (int64_t c = 0; c < chans; c++)
                     out[c] = (here[c] & stay[c]) | (plus[c] & next[c]) | (minus[c] & before[c]);
             }
     free(masks);
-    return 0;
+    return DONE;
 }
 
 /* ---- branches weighted per image and channel: ViP, CycleMLP, S2-MLP v2, Wave-MLP ---- */
@@ -43,7 +43,7 @@ int branch_mean(const float *x0, const float *x1, const float *x2, float *mean, 
         }
         for (int64_t c = 0; c < chans; c++) own[c] /= places;
     }
-    return 0;
+    return DONE;
 }
 
 /* Its gradient, one for all three: dx [batch, places, chans] = dmean / places. */
@@ -52,7 +52,7 @@ int branch_mean_gradient(const float *dmean, float *dx, int64_t batch, int64_t p
     for (int64_t b = 0; b < batch; b++)
         for (int64_t p = 0; p < places; p++)
             for (int64_t c = 0; c < chans; c++) dx[(b * places + p) * chans + c] = dmean[b * chans + c] / places;
-    return 0;
+    return DONE;
 }
 
 /* y [batch, places, chans] = sum over k of a_k [batch, chans] * x_k, three branches. */
@@ -65,13 +65,13 @@ int weigh_branches(const float *x0, const float *x1, const float *x2, const floa
             for (int64_t c = 0; c < chans; c++)
                 y[at + c] = a0[w + c] * x0[at + c] + a1[w + c] * x1[at + c] + a2[w + c] * x2[at + c];
         }
-    return 0;
+    return DONE;
 }
 
 /* dx_k = a_k dy and da_k = sum over places of x_k dy. */
 int weigh_branches_gradient(const float *x0, const float *x1, const float *x2, const float *a0, const float *a1,
-                            const float *a2, const float *dy, float *dx0, float *dx1, float *dx2, float *da0, float *da1,
-                            float *da2, int64_t batch, int64_t places, int64_t chans) {
+                            const float *a2, const float *dy, float *dx0, float *dx1, float *dx2, float *da0,
+                            float *da1, float *da2, int64_t batch, int64_t places, int64_t chans) {
 #pragma omp parallel for schedule(static) if (batch * places * chans > SMALL)
     for (int64_t b = 0; b < batch; b++) {
         int64_t w = b * chans;
@@ -89,5 +89,5 @@ int weigh_branches_gradient(const float *x0, const float *x1, const float *x2, c
             }
         }
     }
-    return 0;
+    return DONE;
 }

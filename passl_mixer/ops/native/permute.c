@@ -44,9 +44,18 @@ static inline void turn(const int32_t *x, int32_t *y, int64_t rows, int64_t cols
             for (int64_t j = j0; j < cols && j < j0 + TILE; j++) y[i * y_step + j] = x[i + j * x_step];
 }
 
-/* y, dense, has the sizes `sizes`; one position on along its axis a is steps[a] elements on in x, which is dense too. */
+/* y, dense, has the sizes `sizes`; one position on along its axis a is steps[a] elements on in x, which is dense too.
+ * At most AXES axes. */
 int permute(const int32_t *x, int32_t *y, const int64_t *sizes, const int64_t *steps, int64_t axes) {
-    int64_t size[AXES], step[AXES], joined = 0;
+    int64_t size[AXES], step[AXES], joined = 0, total = 1, farthest = 0;
+    if (axes < 0 || axes > AXES) return BAD_SIZES;
+    for (int64_t a = 0; a < axes; a++) {
+        if (sizes[a] < 0 || steps[a] < 0) return BAD_SIZES;
+        total *= sizes[a];
+        farthest += (sizes[a] - 1) * steps[a];
+    }
+    if (total == 0) return DONE;
+    if (farthest >= total) return BAD_SIZES; /* outside x */
     for (int64_t a = 0; a < axes; a++) { /* neighbours in both are one axis */
         if (sizes[a] == 1) continue;
         if (joined && step[joined - 1] == steps[a] * sizes[a]) {
@@ -61,11 +70,10 @@ int permute(const int32_t *x, int32_t *y, const int64_t *sizes, const int64_t *s
         size[0] = step[0] = 1;
         joined = 1;
     }
-    int64_t last = joined - 1, dense = last, total = 1;
+    int64_t last = joined - 1, dense = last;
     Walk walk = {0};
     for (int64_t a = 0; a < last; a++)
         if (step[a] == 1) dense = a; /* of x; where it is not y's last axis too, tiles are turned */
-    for (int64_t a = 0; a <= last; a++) total *= size[a];
     int64_t below = total, y_step = 1, rows = 1, parts = 1;
     for (int64_t a = 0; a < last; a++) {
         below /= size[a];
@@ -79,7 +87,7 @@ int permute(const int32_t *x, int32_t *y, const int64_t *sizes, const int64_t *s
         }
     }
     if (dense != last) { /* the rows of a tile are a part of the walk, so that all threads have some */
-        parts = (rows + TILE - 1) / TILE;
+        parts = ceil_div(rows, TILE);
         walk.size[walk.axes] = parts;
         walk.x_step[walk.axes] = TILE;
         walk.y_step[walk.axes++] = TILE * y_step;
@@ -89,12 +97,12 @@ int permute(const int32_t *x, int32_t *y, const int64_t *sizes, const int64_t *s
     {
         Walk own = walk;
         int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
-        int64_t first = count * thread / threads, end = count * (thread + 1) / threads;
+        int64_t first = share_start(count, thread, threads), end = share_start(count, thread + 1, threads);
         go_to(&own, first);
         for (int64_t i = first; i < end; i++, go_on(&own)) {
             if (dense != last) {
-                int64_t done = own.place[own.axes - 1] * TILE, left = rows - done < TILE ? rows - done : TILE;
-                turn(x + own.x, y + own.y, left, length, step[last], y_step);
+                int64_t done = own.place[own.axes - 1] * TILE;
+                turn(x + own.x, y + own.y, min_of(rows - done, TILE), length, step[last], y_step);
             } else if (length < SHORT) {
                 for (int64_t j = 0; j < length; j++) y[own.y + j] = x[own.x + j];
             } else {
@@ -102,5 +110,5 @@ int permute(const int32_t *x, int32_t *y, const int64_t *sizes, const int64_t *s
             }
         }
     }
-    return 0;
+    return DONE;
 }

@@ -5,11 +5,18 @@ typedef struct {
     int64_t outer, height, width, chans, kernel, stride, pad, out_h, out_w;
 } Pool;
 
-static Pool pool_of(const int64_t *sizes) {
+#define LARGEST 15 /* kernel whose places, row * kernel + column, are bytes */
+
+/* The pooling of these sizes; false where there is none. A pad as large as the kernel would make empty windows. */
+static int fill_pool(Pool *pool, const int64_t *sizes) {
     Pool p = {sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], 0, 0};
-    p.out_h = (p.height + 2 * p.pad - p.kernel) / p.stride + 1;
-    p.out_w = (p.width + 2 * p.pad - p.kernel) / p.stride + 1;
-    return p;
+    if (p.outer < 0 || p.height < 1 || p.width < 1 || p.chans < 0 || p.kernel < 1 || p.kernel > LARGEST ||
+        p.stride < 1 || p.pad < 0 || p.pad >= p.kernel)
+        return 0;
+    p.out_h = output_side(p.height, p.kernel, p.stride, p.pad);
+    p.out_w = output_side(p.width, p.kernel, p.stride, p.pad);
+    *pool = p;
+    return p.out_h > 0 && p.out_w > 0;
 }
 
 /* A NaN is the largest of all. */
@@ -27,14 +34,14 @@ static void down(const float *restrict lines, int64_t first, int64_t end, int64_
         }
 }
 
-/* The largest of the columns that each output sees, and its place in the window, row by row; of equal ones the first. */
+/* The largest of the columns that each output sees, and its place in the window, row by row; of equals the first. */
 static inline void across(const Pool *p, const float *restrict best, const int32_t *restrict line, int32_t skipped,
                           int64_t chans, float *restrict y, uint8_t *restrict at) {
     for (int64_t i = 0; i < p->out_w * chans; i++) y[i] = -INFINITY, at[i] = UINT8_MAX;
     for (int64_t j = 0; j < p->kernel; j++) {
-        int64_t first = j < p->pad ? (p->pad - j + p->stride - 1) / p->stride : 0;
+        int64_t first = ceil_div(max_of(p->pad - j, 0), p->stride);
         int64_t last = p->width - 1 + p->pad - j, end = last < 0 ? 0 : last / p->stride + 1;
-        for (int64_t w = first; w < (end < p->out_w ? end : p->out_w); w++)
+        for (int64_t w = first; w < min_of(end, p->out_w); w++)
             for (int64_t c = 0; c < chans; c++) {
                 int64_t from = (w * p->stride - p->pad + j) * chans + c, to = w * chans + c;
                 uint8_t place = (line[from] + skipped) * (int32_t)p->kernel + (int32_t)j;
@@ -46,27 +53,28 @@ static inline void across(const Pool *p, const float *restrict best, const int32
 }
 
 /* y [outer, out_h, out_w, chans] and where in its window each came from, row * kernel + column, of the same shape.
- * sizes: outer, height, width, chans, kernel (at most 15), stride, pad (less than the kernel). */
+ * sizes: outer, height, width, chans, kernel (at most LARGEST), stride, pad (less than the kernel). */
 int max_pool(const float *x, float *y, uint8_t *at, const int64_t *sizes) {
-    Pool p = pool_of(sizes);
+    Pool p;
+    if (!fill_pool(&p, sizes)) return BAD_SIZES;
     int64_t size = p.width * p.chans, row = p.out_w * p.chans;
-    int failed = 0;
+    int failed = DONE;
 #pragma omp parallel if (p.outer * p.height * size > SMALL)
     {
-        float *best = malloc((size_t)size * (sizeof(float) + sizeof(int32_t)));
+        float *best = space(size, sizeof(float) + sizeof(int32_t));
         int32_t *line = (int32_t *)(best + size);
         if (!best) {
 #pragma omp atomic write
-            failed = 1;
+            failed = NO_MEMORY;
         }
 #pragma omp barrier
 #pragma omp for collapse(2) schedule(static)
         for (int64_t o = 0; o < p.outer; o++)
             for (int64_t h = 0; h < p.out_h; h++) {
                 if (failed) continue;
-                int64_t start = h * p.stride - p.pad, first = start < 0 ? 0 : start, end = start + p.kernel;
+                int64_t start = h * p.stride - p.pad, first = max_of(start, 0);
                 int64_t to = (o * p.out_h + h) * row;
-                down(x + o * p.height * size, first, end > p.height ? p.height : end, size, best, line);
+                down(x + o * p.height * size, first, min_of(start + p.kernel, p.height), size, best, line);
                 if (p.chans == 1) across(&p, best, line, first - start, 1, y + to, at + to);
                 else across(&p, best, line, first - start, p.chans, y + to, at + to);
             }
@@ -77,8 +85,9 @@ int max_pool(const float *x, float *y, uint8_t *at, const int64_t *sizes) {
 
 /* Its gradient: dx [outer, height, width, chans] from dy and the places. */
 int max_pool_gradient(const float *dy, const uint8_t *at, float *dx, const int64_t *sizes) {
-    Pool p = pool_of(sizes);
-    int64_t offsets[256];
+    Pool p;
+    if (!fill_pool(&p, sizes)) return BAD_SIZES;
+    int64_t offsets[LARGEST * LARGEST];
     for (int64_t i = 0; i < p.kernel * p.kernel; i++)
         offsets[i] = (i / p.kernel * p.width + i % p.kernel) * p.chans;
 #pragma omp parallel for schedule(static) if (p.outer * p.height * p.width * p.chans > SMALL)
@@ -92,5 +101,5 @@ int max_pool_gradient(const float *dy, const uint8_t *at, float *dx, const int64
                 for (int64_t c = 0; c < p.chans; c++) window[offsets[at[from + c]] + c] += dy[from + c];
             }
     }
-    return 0;
+    return DONE;
 }

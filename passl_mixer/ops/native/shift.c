@@ -1,18 +1,27 @@
 /* Positions of maps taken from elsewhere: S2-MLP's quarters, Hire-MLP's turned and repeated rows, AS-MLP's groups. */
 #include "common.h"
 
+/* Whether all numbers of `index` are places of an axis of this length. */
+static inline int all_inside(const int64_t *index, int64_t count, int64_t length) {
+    for (int64_t i = 0; i < count; i++)
+        if (index[i] < 0 || index[i] >= length) return 0;
+    return 1;
+}
+
 /* y [outer, count, inner] = x [outer, length, inner] at index[0..count) of the middle axis. */
 int take(const float *x, const int64_t *index, float *y, int64_t outer, int64_t length, int64_t count, int64_t inner) {
+    if (!all_inside(index, count, length)) return BAD_SIZES;
 #pragma omp parallel for collapse(2) schedule(static) if (outer * count * inner > SMALL)
     for (int64_t o = 0; o < outer; o++)
         for (int64_t i = 0; i < count; i++)
             memcpy(y + (o * count + i) * inner, x + (o * length + index[i]) * inner, (size_t)inner * sizeof(float));
-    return 0;
+    return DONE;
 }
 
 /* dx of the same from dy: what was taken twice gets the sum. */
 int take_gradient(const float *dy, const int64_t *index, float *dx, int64_t outer, int64_t length, int64_t count,
                   int64_t inner) {
+    if (!all_inside(index, count, length)) return BAD_SIZES;
 #pragma omp parallel for schedule(static) if (outer * count * inner > SMALL)
     for (int64_t o = 0; o < outer; o++) {
         memset(dx + o * length * inner, 0, (size_t)(length * inner) * sizeof(float));
@@ -22,18 +31,19 @@ int take_gradient(const float *dy, const int64_t *index, float *dx, int64_t oute
             for (int64_t k = 0; k < inner; k++) to[k] += from[k];
         }
     }
-    return 0;
+    return DONE;
 }
 
 /* The axis that quarter q moves along, where the first two move along `first`: 1 or 2, 0 for none. */
 static inline int64_t axis_of(int64_t first, int64_t q) { return !first || q < 2 ? first : 3 - first; }
 
-/* Every share of the channels of x [batch, height, width, shares * chans] moves one position, quarter by quarter: by +1,
- * -1 along the axis `first` and then along the other, where first is 1 (height), 2 (width) or 0 (none moves); rows that
- * nothing moves into keep their value. y [shares, batch, height, width, chans]. */
+/* Every share of the channels of x [batch, height, width, shares * chans] moves one position, quarter by quarter: by
+ * +1, -1 along the axis `first` and then along the other, where first is 1 (height), 2 (width) or 0 (none moves); rows
+ * that nothing moves into keep their value. y [shares, batch, height, width, chans], chans a multiple of 4. */
 int shift_quarters(const float *x, float *y, const int64_t *first, int64_t shares, int64_t batch, int64_t height,
                    int64_t width, int64_t chans) {
     int64_t quarter = chans / 4, row = shares * chans;
+    if (chans % 4 || !all_inside(first, shares, 3)) return BAD_SIZES;
 #pragma omp parallel for collapse(3) schedule(static) if (batch * height * width * row > SMALL)
     for (int64_t b = 0; b < batch; b++)
         for (int64_t h = 0; h < height; h++)
@@ -42,19 +52,20 @@ int shift_quarters(const float *x, float *y, const int64_t *first, int64_t share
                     for (int64_t q = 0; q < 4; q++) {
                         int64_t along = axis_of(first[s], q), step = q % 2 ? 1 : -1;
                         int64_t hh = h + (along == 1 ? step : 0), ww = w + (along == 2 ? step : 0);
-                        hh = hh < 0 ? 0 : hh < height ? hh : height - 1;
-                        ww = ww < 0 ? 0 : ww < width ? ww : width - 1;
+                        hh = min_of(max_of(hh, 0), height - 1);
+                        ww = min_of(max_of(ww, 0), width - 1);
                         memcpy(y + (((s * batch + b) * height + h) * width + w) * chans + q * quarter,
                                x + ((b * height + hh) * width + ww) * row + s * chans + q * quarter,
                                (size_t)quarter * sizeof(float));
                     }
-    return 0;
+    return DONE;
 }
 
 /* dx of the same from the gradients of the shares, each [batch, height, width, chans]. */
 int shift_quarters_gradient(const float *const *dy, float *dx, const int64_t *first, int64_t shares, int64_t batch,
                             int64_t height, int64_t width, int64_t chans) {
     int64_t quarter = chans / 4, row = shares * chans;
+    if (chans % 4 || !all_inside(first, shares, 3)) return BAD_SIZES;
 #pragma omp parallel for collapse(3) schedule(static) if (batch * height * width * row > SMALL)
     for (int64_t b = 0; b < batch; b++)
         for (int64_t h = 0; h < height; h++)
@@ -73,24 +84,25 @@ int shift_quarters_gradient(const float *const *dy, float *dx, const int64_t *fi
                         for (int64_t k = 0; k < quarter; k++)
                             to[k] = (read ? from[k] : 0.0f) + (kept ? dy[s][here + k] : 0.0f);
                     }
-    return 0;
+    return DONE;
 }
 
 /* y, x [batch, height, width, chans]: position p of group g of the channels is position p - offset[g] along the height
- * (along 1) or the width (along 2), or 0 outside; a group has `size` channels, the last one what is left. */
+ * (along 1) or the width (along 2), or 0 outside; a group has `size` > 0 channels, the last one what is left. */
 int move_groups(const float *x, float *y, const int64_t *offset, int64_t size, int64_t batch, int64_t height,
                 int64_t width, int64_t chans, int64_t along) {
     int64_t step = (along == 1 ? width : 1) * chans, end = along == 1 ? height : width;
+    if (size < 1) return BAD_SIZES;
 #pragma omp parallel for collapse(3) schedule(static) if (batch * height * width * chans > SMALL)
     for (int64_t b = 0; b < batch; b++)
         for (int64_t h = 0; h < height; h++)
             for (int64_t w = 0; w < width; w++) {
                 int64_t at = ((b * height + h) * width + w) * chans, place = along == 1 ? h : w;
                 for (int64_t c = 0, g = 0; c < chans; c += size, g++) {
-                    int64_t from = place - offset[g], count = c + size < chans ? size : chans - c;
+                    int64_t from = place - offset[g], count = min_of(size, chans - c);
                     if (from < 0 || from >= end) memset(y + at + c, 0, (size_t)count * sizeof(float));
                     else memcpy(y + at + c, x + at + c - offset[g] * step, (size_t)count * sizeof(float));
                 }
             }
-    return 0;
+    return DONE;
 }

@@ -11,7 +11,7 @@ int unfold_wave(const float *a, const float *cosine, const float *sine, float *w
             wave[2 * at + chans + c] = a[at + c] * sine[at + c];
         }
     }
-    return 0;
+    return DONE;
 }
 
 /* da = g1 cos + g2 sin and dphase = g2 a cos - g1 a sin, where [g1, g2] is dwave and [a cos, a sin] is wave. */
@@ -25,7 +25,7 @@ int unfold_wave_gradient(const float *cosine, const float *sine, const float *wa
         for (int64_t c = 0; c < chans; c++) da[at + c] = g1[c] * cosine[at + c] + g2[c] * sine[at + c];
         for (int64_t c = 0; c < chans; c++) dphase[at + c] = g2[c] * y1[c] - g1[c] * y2[c];
     }
-    return 0;
+    return DONE;
 }
 
 /* ---- y [batch, height, width, chans]: channel c is the sum of x's channels 2 c and 2 c + 1 over a window of `kernel`
@@ -42,8 +42,8 @@ static inline const float *beside(const float *map, int64_t b, int64_t h, int64_
 int pair_mix(const float *x, const float *weight, float *y, int64_t batch, int64_t height, int64_t width, int64_t chans,
              int64_t kernel, int64_t along) {
     int64_t both = 2 * chans, half = kernel / 2;
-    float *taps = malloc((size_t)(kernel + omp_get_max_threads()) * both * sizeof(float));
-    if (!taps) return 1;
+    float *taps = space((kernel + omp_get_max_threads()) * both, sizeof(float));
+    if (!taps) return NO_MEMORY;
     for (int64_t k = 0; k < kernel; k++)
         for (int64_t c = 0; c < both; c++) taps[k * both + c] = weight[c * kernel + k];
 #pragma omp parallel if (batch * height * width * chans > SMALL)
@@ -64,15 +64,15 @@ int pair_mix(const float *x, const float *weight, float *y, int64_t batch, int64
                 }
     }
     free(taps);
-    return 0;
+    return DONE;
 }
 
 /* dx [batch, height, width, 2 chans] from dy. */
 int pair_mix_gradient(const float *dy, const float *weight, float *dx, int64_t batch, int64_t height, int64_t width,
                       int64_t chans, int64_t kernel, int64_t along) {
     int64_t both = 2 * chans, half = kernel / 2;
-    float *taps = malloc((size_t)(kernel + omp_get_max_threads()) * both * sizeof(float)); /* [kernel, 2, chans] */
-    if (!taps) return 1;
+    float *taps = space((kernel + omp_get_max_threads()) * both, sizeof(float)); /* [kernel, 2, chans] */
+    if (!taps) return NO_MEMORY;
     for (int64_t k = 0; k < kernel; k++)
         for (int64_t c = 0; c < both; c++) taps[k * both + (c % 2) * chans + c / 2] = weight[c * kernel + k];
 #pragma omp parallel if (batch * height * width * chans > SMALL)
@@ -99,7 +99,7 @@ int pair_mix_gradient(const float *dy, const float *weight, float *dx, int64_t b
                 }
     }
     free(taps);
-    return 0;
+    return DONE;
 }
 
 /* dweight [chans, 2, kernel]. Summed by rows of the map first: sums of many numbers one by one lose digits. */
@@ -107,8 +107,8 @@ int pair_mix_weight_gradient(const float *x, const float *dy, float *dweight, in
                              int64_t width, int64_t chans, int64_t kernel, int64_t along) {
     int64_t both = 2 * chans, half = kernel / 2, one = kernel * both;
     int parts = omp_get_max_threads();
-    float *sums = calloc((size_t)parts * (2 * one + both), sizeof(float));
-    if (!sums) return 1;
+    float *sums = zeros(parts * (2 * one + both), sizeof(float));
+    if (!sums) return NO_MEMORY;
 #pragma omp parallel if (batch * height * width * chans > SMALL)
     {
         float *own = sums + (size_t)omp_get_thread_num() * one;
@@ -136,5 +136,5 @@ int pair_mix_weight_gradient(const float *x, const float *dy, float *dweight, in
             dweight[c * kernel + k] = total;
         }
     free(sums);
-    return 0;
+    return DONE;
 }

@@ -1,12 +1,8 @@
-"""What the tests of Hire-MLP and Wave-MLP share: small networks, their definitions in NumPy, sums of their layers."""
-import math
-
+"""What the tests of Hire-MLP and Wave-MLP share: their definitions in NumPy, and sums of their published layers."""
 import numpy
 import paddle
 
-HIRE = {"name": "HireMLP", "embed_dims": [8, 12], "depths": [3, 2], "mlp_ratios": [2, 1.5],
-        "region_sizes": [3, 2], "shifts": [[0, 2], [0, 1]]}
-WAVE = {"name": "WaveMLP", "embed_dims": [8, 12], "depths": [2, 3], "mlp_ratios": [2, 1.5]}
+from helpers.definitions import gelu, linear
 
 
 def randomised(layer):
@@ -19,22 +15,17 @@ def randomised(layer):
     return layer
 
 
-def dense(x, layer):
-    return x @ layer.weight.numpy() + layer.bias.numpy()
-
-
 def joined(mixer, branches):
     """Definition for one image: branches [H, W, C], weighted per channel by a softmax over the three, then ``proj``."""
     chans = branches[0].shape[-1]
-    hidden = dense(sum(branches).reshape(-1, chans).mean(0), mixer.reweight1)
-    hidden = numpy.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in hidden])
-    scores = dense(hidden, mixer.reweight2)
+    hidden = gelu(linear(mixer.reweight1, sum(branches).reshape(-1, chans).mean(0)))
+    scores = linear(mixer.reweight2, hidden)
     summed = numpy.zeros_like(branches[0])
     for channel in range(chans):
         share = numpy.exp(scores[3 * channel:3 * channel + 3])
         share /= share.sum()
         summed[..., channel] = sum(s * branch[..., channel] for s, branch in zip(share, branches))
-    return dense(summed, mixer.proj)
+    return linear(mixer.proj, summed)
 
 
 def map_size(fan_in, out, kernel=1):

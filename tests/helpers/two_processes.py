@@ -1,8 +1,13 @@
-"""A script on one process and on two that train together by gloo."""
+"""A script on one process and on two that train together by gloo; signals and what is waited for."""
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +15,42 @@ import numpy as np
 from passl_mixer import distributed
 
 
-def start(script, folder, rank, endpoints):
+def until(happened) -> None:
+    """Wait for something that happens within a minute."""
+    limit = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < limit, "not within a minute"
+        time.sleep(0.002)
+
+
+@contextlib.contextmanager
+def terminated_once(happened):
+    """Sends SIGTERM to this process when something has happened."""
+    def wait():
+        until(happened)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    yield
+    thread.join()
+
+
+def start(script: str, folder: Path, rank: int = 0, endpoints=("",)):
+    """A process of a script, which gets the folder as its argument and says no warnings."""
+    file = folder / f"worker_{zlib.crc32(script.encode())}.py"
+    file.write_text(script)
     env = {**os.environ, "PYTHONPATH": str(Path(distributed.__file__).parent.parent), "OMP_NUM_THREADS": "1",
            "GLOG_minloglevel": "2"}
     if len(endpoints) > 1:
         env.update(PADDLE_TRAINER_ID=str(rank), PADDLE_TRAINERS_NUM=str(len(endpoints)),
                    PADDLE_TRAINER_ENDPOINTS=",".join(endpoints), PADDLE_CURRENT_ENDPOINT=endpoints[rank],
                    PADDLE_MASTER=endpoints[0], PADDLE_DISTRI_BACKEND="gloo")
-    return subprocess.Popen([sys.executable, script, str(folder) + os.sep], env=env, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True)
+    command = [sys.executable, "-W", "ignore", file, str(folder) + os.sep]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def start_pair(script, folder) -> list:
+def start_pair(script: str, folder: Path) -> list:
     """Two processes of a script that train together."""
     sockets = [socket.socket() for _ in range(2)]
     for s in sockets:
@@ -46,9 +75,7 @@ def ends(processes, code: int = 0) -> list:
 
 def arrays_of_two_and_one(script: str, folder: Path) -> tuple:
     """Run a script that saves ``RANKofSIZE.npz`` into the folder it is given: those of two processes, and of one."""
-    file = folder / "worker.py"
-    file.write_text(script)
-    ends([*start_pair(file, folder), start(file, folder, 0, [""])])
+    ends([*start_pair(script, folder), start(script, folder)])
     return tuple(np.load(folder / f"{name}.npz") for name in ("0of2", "1of2", "0of1"))
 
 

@@ -1,0 +1,1 @@
+"""What several tests share. Import it as ``helpers``: ``tests`` is on the path."""

@@ -2,7 +2,7 @@
 
 Three defects of Paddle are avoided, seen on 2.6.2 and 3.3.1 or on the named one:
 - With Paddle's norms over the last axis of maps, oneDNN, which reorders the axes, gives wrong results or ends the
-  process. ``export.py`` notes such a network and it runs without oneDNN. Our networks use ``layers/map_norms.py``.
+  process. ``export.py`` notes such a network and it runs without oneDNN. Our networks use ``ops/norms.py``.
 - Paddle 3 places every possible operator on oneDNN, some with wrong results (Wave-MLP). It also fuses reshapes into
   their producers and then mistakes their shapes (ViP); these passes are always off here. ``export.py`` tries all
   operators on oneDNN, only products with bias and GELU and convolutions, and none. It takes the fastest correct one.

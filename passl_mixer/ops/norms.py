@@ -85,13 +85,16 @@ def group_norm1(x, weight, bias, epsilon: float):
 
 
 def _as_layer_norm(x, weight, bias, epsilon: float):
-    """By one LayerNorm of an image: Paddle's group_norm loses digits in the sums of large images."""
+    """By one LayerNorm of an image. The gradients of Paddle's group_norm lose digits where numbers lie close together.
+
+    Paddle 2.6 has it as a layer only.
+    """
     rows = x.flatten(1)
     return F.layer_norm(rows, rows.shape[1:], None, None, epsilon).reshape(x.shape) * weight + bias
 
 
 def _paddle_group_norm1(x, weight, bias, epsilon: float):
-    if not hasattr(F, "group_norm"):        # Paddle 2.6 has it as a layer only
+    if not hasattr(F, "group_norm"):
         return _as_layer_norm(x, weight, bias, epsilon)
     return F.group_norm(x, 1, epsilon, weight, bias, "NHWC")
 

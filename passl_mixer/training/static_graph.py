@@ -1,7 +1,7 @@
 """A backbone as one static program of Paddle: what ``train.compile`` turns on.
 
 The program is traced once for every input shape and mode. Losses agree with those of the eager network to rounding; the
-backward passes of ``backbones/ops.py`` and ``train.recompute`` belong to eager networks and do not apply. On a CPU this
+backward passes of ``ops/`` and ``train.recompute`` belong to eager networks and do not apply. On a CPU this
 is for trying only (docs/export.md has what was measured); on a GPU CINN compiles the program where Paddle has it, which
 was not run.
 """

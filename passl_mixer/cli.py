@@ -19,8 +19,7 @@ from passl_mixer.schema import ITEMS
 
 def _require_paddle() -> None:
     if importlib.util.find_spec("paddle") is None:
-        raise BadInput("Paddle is not installed; pip install -e '.[cpu]', or '.[gpu]', or the build of your "
-                       "choice")
+        raise BadInput("Paddle is not installed; pip install -e '.[cpu]', or '.[gpu]', or the build of your choice")
 
 
 def _dump(arguments, config, notes) -> int:

@@ -10,6 +10,16 @@ paddle.set_device("cpu")        # what is tested elsewhere says so: test_gpu.py
 
 
 @pytest.fixture
+def write(tmp_path):
+    """Write a file: ``write(text, name="a.yaml") -> Path``."""
+    def make(text, name="a.yaml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+    return make
+
+
+@pytest.fixture
 def tiny(tmp_path):
     """Write a small configuration and read it: ``tiny(*overrides) -> Config``; runs land in ``tmp_path / "run"``."""
     content = {

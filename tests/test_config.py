@@ -14,15 +14,6 @@ schedule: {epochs: 2}
 """
 
 
-@pytest.fixture
-def write(tmp_path):
-    def make(text, name="a.yaml"):
-        path = tmp_path / name
-        path.write_text(text)
-        return path
-    return make
-
-
 def test_defaults_types_and_attributes(write):
     config = get_config(write(MINIMAL))
     assert config.optim.lr == 1e-3

@@ -21,15 +21,6 @@ SAID = ["schedule.final_lr is called schedule.min_lr now; rename it",
         "train.accumulate is called train.accumulate_steps now; rename it"]
 
 
-@pytest.fixture
-def write(tmp_path):
-    def make(text, name="a.yaml"):
-        path = tmp_path / name
-        path.write_text(text)
-        return path
-    return make
-
-
 @pytest.mark.parametrize("where", ["file", "override", "base", "file and override", "base and file", "repeated"])
 def test_an_old_key_works_and_is_announced_once(where, write, capsys):
     file, overrides = write(MINIMAL), []

@@ -53,10 +53,7 @@ def from_windows(x_bwnc, height: int, width: int, side: int):
 
     Args:
         x_bwnc: [B, (height / side) * (width / side), side^2, C].
-        height, width: of the map, multiples of ``side``.
-        side: positions on a window's side.
-    Returns:
-        [B, height, width, C].
+        height, width, side: of the map, [B, height, width, C], and of a window, in positions.
     """
     rows, columns, channels = height // side, width // side, x_bwnc.shape[-1]
     cut = ops.permute(x_bwnc.reshape([-1, rows, columns, side, side, channels]), [0, 1, 3, 2, 4, 5])

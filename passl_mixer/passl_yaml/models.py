@@ -94,12 +94,18 @@ def _with_width(entry: dict, width: int) -> dict:
     return {**entry, "in_features": width}
 
 
-def _moco(keys: Keys, notes: list) -> Model:
+def _contrastive(keys: Keys, notes: list, name: str) -> tuple:
+    """``(backbone, head, keys of the loss)`` of a model whose ``head`` is the contrastive loss of this name."""
     backbone, width, _ = _trained(keys, notes)
-    head = neck(keys.section("neck"), width, notes)
+    head = _with_width(neck(keys.section("neck"), width, notes), width)
     loss = keys.section("head")
-    loss.choice(["ContrastiveHead"])
+    loss.choice([name])
     loss.take("return_accuracy", bool, True)
+    return backbone, head, loss
+
+
+def _moco(keys: Keys, notes: list) -> Model:
+    backbone, head, loss = _contrastive(keys, notes, "ContrastiveHead")
     keys.only("dim", (head["out"],), "the queue has the width of the neck's out_channels; write that or remove the key")
     keys.only("T", (0.07,), "PASSL itself takes the temperature from model.head; remove the key")
     method = {"name": "moco", "queue_size": keys.take("K", int, 65536), "momentum": keys.take("m", float, 0.999),
@@ -107,23 +113,18 @@ def _moco(keys: Keys, notes: list) -> Model:
     notes.append("model MoCo: PASSL's key encoder normalises by running statistics and averages those too; ours "
                  "normalises by its own batches, in bn_splits groups of permuted images, as the official code does "
                  "over GPUs")
-    return Model(backbone, _with_width(head, width), method)
+    return Model(backbone, head, method)
 
 
 def _simclr(keys: Keys, notes: list) -> Model:
-    backbone, width, _ = _trained(keys, notes)
-    head = neck(keys.section("neck"), width, notes)
-    loss = keys.section("head")
-    loss.choice(["SimCLRContrastiveHead"])
-    loss.take("return_accuracy", bool, True)
+    backbone, head, loss = _contrastive(keys, notes, "SimCLRContrastiveHead")
     loss.only("multi_rank", (False,), "negatives span all processes here already; remove the key")
     for key in ("dim", "T"):
         keys.take(key, float, 0.0)          # PASSL's code reads neither
     notes.append("model.head SimCLRContrastiveHead: PASSL's loss is the sum of two halves of NT-Xent and three times a "
                  "consistency term (CO2) that SimCLR does not have; ours is the mean over 2B rows, half that sum, "
                  "without the term, and negatives come from all processes, not from one card")
-    return Model(backbone, _with_width(head, width),
-                 {"name": "simclr", "temperature": loss.take("temperature", float, 0.5)})
+    return Model(backbone, head, {"name": "simclr", "temperature": loss.take("temperature", float, 0.5)})
 
 
 def _byol(keys: Keys, notes: list) -> Model:

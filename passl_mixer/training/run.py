@@ -16,7 +16,6 @@ from passl_mixer.layers.batch_norm import synchronise
 from passl_mixer.layers.data_format import set_data_format
 from passl_mixer.layers.recompute import set_recompute
 from passl_mixer.methods.moco import has_batch_norm
-from passl_mixer.runtime import seed_step
 from passl_mixer.training.cuda_graph import GraphedPass
 from passl_mixer.training.optim import build_optimizer, scaled_lr
 from passl_mixer.training.precision import Precision
@@ -55,7 +54,7 @@ class Run:
 
     def seed_step(self, step: int) -> None:
         """Seed Paddle's generators for a step: masks and permutations depend on (seed, step, rank) alone."""
-        seed_step(self.seed, step, self.rank)
+        runtime.seed_step(self.seed, step, self.rank)
 
     def batches(self, epoch: int, start_batch: int):
         """The batches of an epoch from ``start_batch`` on, copied to the device one ahead where that is a GPU.
@@ -130,7 +129,7 @@ def _graphed(config: Config, device: str, method) -> Optional[GraphedPass]:
         return None
     state = [*method.parameters(), *method.buffers()]
     return GraphedPass([p for _, p in method.trainable_parameters()], state,
-                       lambda step: seed_step(config.seed, step, distributed.rank()),
+                       lambda step: runtime.seed_step(config.seed, step, distributed.rank()),
                        getattr(method, "pending", []))
 
 

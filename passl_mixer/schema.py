@@ -12,7 +12,7 @@ ABOVE_0, FROM_0 = "above 0", "0 or more"
 ITEMS = ["classifier", "knn", "linear", "labels_1", "labels_10"]
 LOADERS = ["threads", "dali"]
 DECAYS = ["cosine", "linear"]
-PRECISIONS = ["fp32", "bf16", "fp16"]
+PRECISIONS = ["auto", "fp32", "bf16", "fp16"]
 
 
 class Key(NamedTuple):
@@ -55,7 +55,8 @@ _SCHEDULE = {
 _TRAIN = {
     "device": Key(str, "auto", "auto, cpu, gpu, gpu:N, or a plug-in's device",
                   "where to compute; auto: a GPU if there is one, else a plug-in's device, else the CPU"),
-    "precision": Key(str, "fp32", PRECISIONS, "autocast type on a GPU; parameters and optimiser stay float32"),
+    "precision": Key(str, "fp32", PRECISIONS, "type of products and convolutions, in training and evaluation; auto: "
+                     "bf16 where the device is quick at it; parameters, norms, losses and optimiser stay float32"),
     "accumulate_steps": Key(int, 1, ABOVE_0, "micro-batches per optimiser step; must divide `data.batch_size`"),
     "max_steps": Key(Optional[int], None, ABOVE_0, "end the run after this many optimiser steps; null: no limit"),
     "log_every_steps": Key(int, 50, ABOVE_0, "optimiser steps from one logged line to the next"),

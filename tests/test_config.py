@@ -74,7 +74,7 @@ def test_dump_reads_back_equal(write):
     (["train.accumulate=2", "train.accumulate_steps=4"],
      "'train.accumulate' is 2 and 'train.accumulate_steps' is 4, two names of one key; remove train.accumulate"),
     (["data.loader=dally"], "'data.loader' is 'dally', expected threads or dali"),
-    (["train.precision=half"], "'train.precision' is 'half', expected fp32, bf16 or fp16"),
+    (["train.precision=half"], "'train.precision' is 'half', expected auto, fp32, bf16 or fp16"),
     (["train.max_steps=0"], "'train.max_steps' is 0"),
 ])
 def test_bad_overrides(write, overrides, words):

@@ -15,6 +15,7 @@ from typing import Optional, Sequence, Union
 
 from paddle import nn
 
+from passl_mixer import ops
 from passl_mixer.errors import BadInput
 from passl_mixer.layers.basic import (
     DropPath,
@@ -48,7 +49,7 @@ class TokenMlp(nn.Layer):
 
     def forward(self, x_bsc):
         """Tokens [B, S, C] to the same shape."""
-        return self.fc2(self.fc1(x_bsc, self.act))
+        return ops.token_mlp(x_bsc, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias, self.act)
 
 
 class MixerBlock(nn.Layer):

@@ -2,6 +2,7 @@
 from typing import Callable
 
 import numpy as np
+import paddle
 
 from passl_mixer import runtime
 from passl_mixer.build import build_untrained, resolve
@@ -72,16 +73,20 @@ def compare_encoders(config: Config, pretrained, untrained, items) -> dict:
     Returns:
         ``{item: {"pretrained": accuracy, "untrained": ..., "raw_pixels": ...}}``, 0 to 1.
     """
-    encoders = {"pretrained": encoder_features(pretrained), "untrained": encoder_features(untrained),
-                "raw_pixels": raw_pixels}
+    precision = config.train.precision
+    encoders = {"pretrained": encoder_features(pretrained, precision),
+                "untrained": encoder_features(untrained, precision), "raw_pixels": raw_pixels}
     result = {who: evaluate_features(config, encode, items) for who, encode in encoders.items()}
     return {item: {who: round(result[who][item], 4) for who in encoders} for item in items}
 
 
 def classifier_accuracy(config: Config, method) -> float:
     """Top-1 accuracy, 0 to 1, of the classifier of method ``supervised`` on the test images."""
+    dtype = runtime.autocast_dtype(config.train.precision, paddle.get_device())
+
     def scores(images):
-        return method.head(method.backbone(images))
+        with runtime.autocast(dtype):
+            return method.head(method.backbone(images))
 
     was_training = method.training
     method.eval()
@@ -111,7 +116,7 @@ def evaluate_method(config: Config, method, items, *, baselines: bool = True) ->
     if probes and baselines:
         result = compare_encoders(config, method.encoder, build_untrained(config).encoder, probes)
     elif probes:
-        alone = evaluate_features(config, encoder_features(method.encoder), probes)
+        alone = evaluate_features(config, encoder_features(method.encoder, config.train.precision), probes)
         result = {item: {"pretrained": round(value, 4)} for item, value in alone.items()}
     if "classifier" in items:
         result["classifier"] = {"pretrained": round(classifier_accuracy(config, method), 4)}

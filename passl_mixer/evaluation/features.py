@@ -4,6 +4,7 @@ from typing import Callable, Optional
 import numpy as np
 import paddle
 
+from passl_mixer import runtime
 from passl_mixer.data.loader import Loader
 from passl_mixer.errors import BadInput
 from passl_mixer.images import to_images
@@ -56,13 +57,21 @@ class Subset:
         return self.dataset.image(int(self.indices[index]))
 
 
-def encoder_features(encoder) -> Callable:
-    """The encoder in evaluation mode as a function for ``extract``; every call restores its mode."""
+def encoder_features(encoder, precision: str = "fp32") -> Callable:
+    """The encoder in evaluation mode as a function for ``extract``; every call restores its mode.
+
+    Args:
+        encoder: images [B, 3, H, W] -> features [B, D].
+        precision: as ``train.precision``: "auto", "fp32", "bf16" or "fp16". Features are float32 all the same.
+    """
+    dtype = runtime.autocast_dtype(precision, paddle.get_device())
+
     def encode(images):
         was_training = encoder.training
         encoder.eval()
         try:
-            return encoder(images)
+            with runtime.autocast(dtype):
+                return encoder(images)
         finally:
             if was_training:
                 encoder.train()

@@ -85,8 +85,9 @@ def evaluate_zero_shot(config: Config, path, lines: Sequence[str], where: str) -
     load_arrays(method, arrays, str(path))
     method.eval()
     vectors = classifier(method.encode_text, build_tokenizer(config.data.dataset), prompts)
-    embedded, labels = extract(method.encode_image, dataset, build_views(config.data.eval_views),
-                               batch_size=config.evaluate.batch_size, num_workers=config.data.num_workers)
+    with runtime.autocast(runtime.autocast_dtype(config.train.precision, paddle.get_device())):
+        embedded, labels = extract(method.encode_image, dataset, build_views(config.data.eval_views),
+                                   batch_size=config.evaluate.batch_size, num_workers=config.data.num_workers)
     scores, count = embedded @ vectors, len(labels)
     hits_of = {f"top{k}": top_k_hits(scores, labels, k) for k in (1, 5) if k < len(prompts)}
     words = ", ".join(f"{key.replace('top', 'top-')} {100 * hits / count:.1f} % ({hits} of {count})"

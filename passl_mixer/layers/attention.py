@@ -4,7 +4,6 @@ Shapes: ... any axes before (images, windows), N tokens, C channels, h heads of 
 """
 import math
 
-import paddle
 from paddle import nn
 
 from passl_mixer import ops
@@ -24,10 +23,10 @@ class Attend(nn.Layer):
             v: values, of the same shape.
             bias: added to the scores, broadcast to [..., h, N, N]; None for none.
         """
-        scores = paddle.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k, transpose_y=True)
+        scores = ops.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k, True)
         if bias is not None:
             scores = scores + bias.astype(scores.dtype)  # autocast lowers the product
-        return paddle.matmul(ops.softmax(scores, -1).astype(v.dtype), v)
+        return ops.matmul(ops.softmax(scores, -1).astype(v.dtype), v)
 
 
 class SelfAttention(nn.Layer):

@@ -100,7 +100,7 @@ class Mlp(nn.Layer):
     def forward(self, x):
         """X [B, ..., C] to the same shape; maps go through both linear maps as rows, which programs are quicker at."""
         rows = ops.flatten(x, 1, 2) if x.ndim == 4 else x
-        y = self.fc2(self.fc1(rows, self.act))
+        y = ops.mlp(rows, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias, self.act)
         return y.reshape([-1, *x.shape[1:]]) if x.ndim == 4 else y
 
 

@@ -3,7 +3,7 @@
 Of every block only its input is kept between forward and backward, so that memory grows with the blocks' inputs and
 not with all that is computed inside of them, for the price of a second forward pass. Loss and gradients are the same
 bit for bit: the second pass draws the same random numbers (drop path) under the same autocast, and leaves the running
-statistics of BatchNorm alone. Autocast exists on GPUs only, where this was not run.
+statistics of BatchNorm alone. Autocast on a GPU was not run.
 
 Source: Chen et al. 2016, arXiv:1604.06174, section 4.1.
 """
@@ -11,7 +11,9 @@ import contextlib
 
 import paddle
 from paddle import nn
+from paddle.amp.auto_cast import amp_state
 
+from passl_mixer import runtime
 from passl_mixer.errors import BadInput
 from passl_mixer.ops.gradients import apply
 
@@ -96,18 +98,14 @@ def _in_place_of(block, parameters, copies):
             holder[name] = parameter
 
 
-def _autocast_now():
-    """State of the autocast now, for ``_autocast_as``."""
-    tracer = paddle.base.framework._dygraph_tracer()
-    level = {paddle.base.core.AmpLevel.O1: "O1", paddle.base.core.AmpLevel.O2: "O2"}.get(tracer._amp_level)
-    return level, tracer._amp_dtype
+def _autocast_now() -> dict:
+    """The autocast that was asked for, for ``_autocast_as``; on a CPU Paddle's tracer does not know it."""
+    state = amp_state() or {"enable": False}
+    return {key: state[key] for key in ("enable", "level", "dtype") if key in state}
 
 
-def _autocast_as(state):
-    level, dtype = state
-    if level is None:
-        return paddle.amp.auto_cast(enable=False)
-    return paddle.amp.auto_cast(enable=True, level=level, dtype=dtype)
+def _autocast_as(state: dict):
+    return runtime.autocast(state["dtype"], state["level"]) if state["enable"] else paddle.amp.auto_cast(enable=False)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from passl_mixer.ops.elementwise import (
     multiply,
     unfold_wave,
 )
+from passl_mixer.ops.mlps import MATMUL, MLP, TOKEN_MLP, matmul, mlp, token_mlp
 from passl_mixer.ops.norms import GROUP_NORM1, LAYER_NORM, group_norm1, group_norm1_of_rows, layer_norm
 from passl_mixer.ops.pooling import MAX_POOL2D, SPATIAL_MEAN, max_pool2d, spatial_mean
 from passl_mixer.ops.products import LINEAR, TOKEN_LINEAR, linear, token_linear
@@ -27,12 +28,12 @@ from passl_mixer.ops.shifts import CYCLE_SHIFT, MOVE_GROUPS, ROLL, TAKE, cycle_s
 from passl_mixer.ops.table import constant, prefers_nhwc, readable_at_once
 
 TABLE = {operator.name: operator for operator in (
-    LINEAR, TOKEN_LINEAR, ACTIVATE, SOFTMAX, LAYER_NORM, GROUP_NORM1, BATCH_NORM, CHANNEL_SUMS, CONV2D, MAX_POOL2D,
-    SPATIAL_MEAN, PERMUTE, FLATTEN, HALVES, PAD_AXIS, TAKE, ROLL, CYCLE_SHIFT, MOVE_GROUPS, SHIFT_QUARTERS,
-    BRANCH_MEAN, WEIGH_BRANCHES, AFFINE, ADD_SCALED, MULTIPLY, UNFOLD_WAVE)}
+    LINEAR, TOKEN_LINEAR, MLP, TOKEN_MLP, MATMUL, ACTIVATE, SOFTMAX, LAYER_NORM, GROUP_NORM1, BATCH_NORM, CHANNEL_SUMS,
+    CONV2D, MAX_POOL2D, SPATIAL_MEAN, PERMUTE, FLATTEN, HALVES, PAD_AXIS, TAKE, ROLL, CYCLE_SHIFT, MOVE_GROUPS,
+    SHIFT_QUARTERS, BRANCH_MEAN, WEIGH_BRANCHES, AFFINE, ADD_SCALED, MULTIPLY, UNFOLD_WAVE)}
 
 __all__ = ["TABLE", "activate", "add_scaled", "affine", "around_channels", "batch_norm", "branch_mean",
            "channel_sums", "constant", "conv2d", "cycle_shift", "flatten", "group_norm1", "group_norm1_of_rows",
-           "halves", "layer_norm", "linear", "max_pool2d", "move_groups", "multiply", "pad_axis", "permute",
-           "prefers_nhwc", "readable_at_once", "roll", "shift_quarters", "softmax", "spatial_mean", "take",
-           "token_linear", "unfold_wave", "weigh_branches"]
+           "halves", "layer_norm", "linear", "matmul", "max_pool2d", "mlp", "move_groups", "multiply", "pad_axis",
+           "permute", "prefers_nhwc", "readable_at_once", "roll", "shift_quarters", "softmax", "spatial_mean", "take",
+           "token_linear", "token_mlp", "unfold_wave", "weigh_branches"]

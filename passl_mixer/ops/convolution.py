@@ -11,7 +11,7 @@ import paddle.nn.functional as F
 from passl_mixer.errors import BadInput
 from passl_mixer.ops import native
 from passl_mixer.ops.axes import permute
-from passl_mixer.ops.convolution_kernels import FIRST, LAST, Depthwise, PairMix, conv_gradients
+from passl_mixer.ops.convolution_kernels import FIRST, LAST, Depthwise, InBfloat16, PairMix, conv_gradients
 from passl_mixer.ops.gradients import apply
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.products import linear
@@ -159,6 +159,18 @@ def _by_pair_mix(x, weight, bias, stride, padding, groups, data_format):
     return apply(PairMix, [x, weight])
 
 
+def _accepts_bf16(x, weight, bias, stride, padding, groups, data_format) -> bool:
+    call = (x, weight, bias, stride, padding, groups, data_format)
+    return groups == 1 and _fits(*call) and not _accepts_linear(*call)
+
+
+def _in_bf16(x, weight, bias, stride, padding, groups, data_format):
+    x_bhwc = x if data_format == "NHWC" else permute(x, LAST)
+    y_bhwc = apply(InBfloat16, [x_bhwc, weight, bias], stride, _pair(padding))
+    return y_bhwc if data_format == "NHWC" else permute(y_bhwc, FIRST)
+
+
 CONV2D = Operator("conv2d", 3, _conv2d, gpu=_paddle_conv2d, native=[
     Implementation(_accepts_depthwise, _by_depthwise), Implementation(_accepts_linear, _by_linear),
-    Implementation(_accepts_pair_mix, _by_pair_mix), Implementation(_accepts_products, _by_products)])
+    Implementation(_accepts_pair_mix, _by_pair_mix), Implementation(_accepts_products, _by_products)],
+    bf16=[Implementation(_accepts_bf16, _in_bf16)])

@@ -1,10 +1,11 @@
-"""Convolutions of groups by native kernels of their own, as ``gradients.apply`` takes them: depth-wise, and of pairs.
+"""Convolutions as ``gradients.apply`` takes them: depth-wise and of pairs by native kernels, and in bfloat16.
 
 Also the gradients of every convolution by differentiable operators.
 """
 import paddle
 import paddle.nn.functional as F
 
+from passl_mixer.ops.bfloat16 import narrow, narrow_gradient, no_second_derivatives
 from passl_mixer.ops.native import call, dense
 
 LAST, FIRST = [0, 2, 3, 1], [0, 3, 1, 2]        # axes of [B, H, W, C] in [B, C, H, W], and the way back
@@ -122,3 +123,46 @@ class PairMix:
             ctx.x.transpose(FIRST), ctx.weight, dy.transpose(FIRST), stride=1, padding=[height // 2, width // 2],
             groups=channels)
         return lambda: input_gradient().transpose(LAST), weight_gradient
+
+
+class InBfloat16:
+    """Of [B, H, W, I] with [O, I, kernel height, kernel width], without groups, in bfloat16."""
+
+    plain_gradients = staticmethod(no_second_derivatives)
+
+    @staticmethod
+    def forward(ctx, x_bhwc, weight, bias, stride, padding):
+        """The convolution.
+
+        Args:
+            ctx: of the call.
+            x_bhwc: [B, H, W, I].
+            weight: [O, I, kernel height, kernel width].
+            bias: [O], or None.
+            stride: positions between outputs.
+            padding: zeros along the height and along the width.
+        """
+        ctx.x, ctx.weight = narrow(x_bhwc), dense(weight)
+        sides = [(side + 2 * zeros - kernel) // stride + 1
+                 for side, zeros, kernel in zip(x_bhwc.shape[1:3], padding, weight.shape[2:])]
+        batch, height, width, channels = x_bhwc.shape
+        ctx.sizes = [batch, channels, height, width, weight.shape[0], *weight.shape[2:], stride, *padding]
+        y_bhwc = paddle.empty([batch, *sides, weight.shape[0]])
+        call("bf16_convolution", ctx.x, ctx.weight, None if bias is None else dense(bias), y_bhwc, ctx.sizes)
+        return y_bhwc
+
+    @staticmethod
+    def gradients(ctx, dy):
+        dy, dbias = narrow_gradient(dy, 0)
+
+        def of_input():
+            dx_bhwc = paddle.empty(ctx.x.shape)
+            call("bf16_convolution_input_gradient", dy, ctx.weight, dx_bhwc, ctx.sizes)
+            return dx_bhwc
+
+        def of_weight():
+            dweight = paddle.empty(ctx.weight.shape)
+            call("bf16_convolution_weight_gradient", ctx.x, dy, dweight, ctx.sizes)
+            return dweight
+
+        return of_input, of_weight, dbias

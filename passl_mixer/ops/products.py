@@ -10,6 +10,7 @@ from typing import Callable, Optional
 import paddle
 import paddle.nn.functional as F
 
+from passl_mixer.ops import bfloat16
 from passl_mixer.ops.activations import GELUS, activate, gelu_slope
 from passl_mixer.ops.gradients import apply
 from passl_mixer.ops.native import call, dense
@@ -225,13 +226,20 @@ def _accepts_linear(x, weight, bias, act) -> bool:
             and weight.shape == [x.shape[-1], *bias.shape])
 
 
+def _accepts_bf16_linear(x, weight, bias, act) -> bool:
+    return (x.ndim > 1 and 0 not in x.shape and 0 not in weight.shape and weight.shape[:1] == [x.shape[-1]]
+            and weight.ndim == 2 and (bias is None or bias.shape == weight.shape[1:]))
+
+
 def _accepts_token_linear(x_bsc, weight, bias, act) -> bool:
     return (x_bsc.ndim == 3 and 0 not in x_bsc.shape and 0 not in weight.shape
             and weight.shape == [*bias.shape, x_bsc.shape[1]])
 
 
 LINEAR = Operator("linear", 3, _linear, gpu=_linear_on_gpu, program=_linear_in_program,
+                  bf16=[Implementation(_accepts_bf16_linear, bfloat16.linear)],
                   native=[Implementation(_accepts_linear, functools.partial(_native_product, _Product))])
 TOKEN_LINEAR = Operator("token_linear", 3, _token_linear, gpu=_paddle_token_linear, program=_paddle_token_linear,
+                        bf16=[Implementation(_accepts_token_linear, bfloat16.token_linear)],
                         native=[Implementation(_accepts_token_linear,
                                                functools.partial(_native_product, _TokenProduct))])

@@ -6,6 +6,7 @@ of machine:
 | column | calls it serves |
 |---|---|
 | native | eager, on a CPU, every tensor float32, the native kernels built |
+| bf16 | the same under ``paddle.amp.auto_cast(dtype="bfloat16")``, where the processor is quick at it; then native |
 | gpu | eager on a GPU, and programs that are traced for one |
 | program | programs that are traced for any other device |
 | (reference) | everything else: other dtypes, mixed dtypes, other devices, ``PASSL_MIXER_NATIVE=0`` |
@@ -17,11 +18,13 @@ import functools
 from typing import Callable, NamedTuple, Optional, Sequence, Tuple, Union
 
 import paddle
+from paddle.amp.auto_cast import amp_state
 
 from passl_mixer.ops import native
 
-# dtype of every tensor of an eager call on a CPU -> column
+# dtype of every tensor of an eager call on a CPU -> column; under autocast to bfloat16 -> another
 CPU_COLUMNS = {paddle.float32: "native"}
+AUTOCAST_COLUMNS = {"native": "bf16"}
 
 
 class Implementation(NamedTuple):
@@ -49,14 +52,16 @@ class Operator:
         tensors: number of leading arguments that are tensors, lists of tensors or None; the others are options.
         reference: computes every call that Paddle can compute, by Paddle's operators, on any device.
         native: implementations by the native kernels, the first that accepts a call computes it.
+        bf16: implementations with products in bfloat16; take and give float32. Where none accepts a call, native does.
         gpu: function for GPUs.
         program: function, or implementation, for static programs.
     """
 
     def __init__(self, name: str, tensors: int, reference: Callable, *, native: Sequence[Implementation] = (),
-                 gpu: Optional[Callable] = None, program: Union[Callable, Implementation, None] = None):
+                 bf16: Sequence[Implementation] = (), gpu: Optional[Callable] = None,
+                 program: Union[Callable, Implementation, None] = None):
         self.name, self.tensors, self.reference = name, tensors, reference
-        self.columns = {"native": tuple(native), "gpu": _one(gpu), "program": _one(program)}
+        self.columns = {"native": tuple(native), "bf16": (*bf16, *native), "gpu": _one(gpu), "program": _one(program)}
 
     def __call__(self, *arguments):
         run = choose(self, arguments)           # a name of its own: so Paddle's tracer goes into the function
@@ -93,7 +98,18 @@ def column_of(operator: Operator, arguments: Sequence) -> Optional[str]:
                 return "gpu" if place.is_gpu_place() else None
     if place.is_gpu_place():
         return "gpu"
-    return CPU_COLUMNS.get(dtype) if place.is_cpu_place() and native.load() is not None else None
+    column = CPU_COLUMNS.get(dtype) if place.is_cpu_place() and native.load() is not None else None
+    return AUTOCAST_COLUMNS.get(column, column) if autocasts_to_bf16() and native.has_bf16() else column
+
+
+def autocasts_to_bf16() -> bool:
+    """Whether ``paddle.amp.auto_cast(dtype="bfloat16")`` is on.
+
+    On a CPU, where Paddle's own operators know no autocast, it is on for ours. Paddle notes what was asked for.
+    """
+    state = amp_state()
+    return (state is not None and state["enable"] and str(state["dtype"]).lower().endswith("bfloat16")
+            and state["level"] != "O0")
 
 
 def prefers_nhwc(x) -> bool:

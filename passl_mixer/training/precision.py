@@ -4,10 +4,11 @@ float32 and bfloat16 need no scaling; float16 gradients underflow, so the loss i
 when a gradient overflows (that step is skipped) and doubles after ``growth_interval`` good steps (Micikevicius et al.
 2018, arXiv:1710.03740, section 3.2). Not run on a GPU yet; the scaling logic is tested on the CPU.
 """
-import contextlib
 from typing import Optional
 
 import paddle
+
+from passl_mixer import runtime
 
 
 class Precision:
@@ -28,9 +29,7 @@ class Precision:
 
     def autocast(self):
         """Context manager for the forward pass and the loss."""
-        if self.dtype is None:
-            return contextlib.nullcontext()
-        return paddle.amp.auto_cast(enable=True, dtype=self.dtype, level="O1")
+        return runtime.autocast(self.dtype)
 
     @paddle.no_grad()
     def unscale(self, parameters) -> bool:

@@ -12,6 +12,7 @@ from passl_mixer.config import Config
 from passl_mixer.evaluation import evaluate
 from passl_mixer.evaluation.features import encoder_features
 from passl_mixer.log import Rate, RunLog
+from passl_mixer.ops import native
 from passl_mixer.training.interruption import Interruption, Stopped
 from passl_mixer.training.run import Run, build_run
 from passl_mixer.training.saving import restore, save, save_config, save_summary
@@ -146,7 +147,8 @@ def _run_knn(run: Run, log: RunLog, interruption, step: int, started: float, bes
 
     After a signal the evaluation stops and nothing is logged.
     """
-    epoch, encode = step // run.steps_per_epoch - 1, encoder_features(run.method.encoder)
+    epoch = step // run.steps_per_epoch - 1
+    encode = encoder_features(run.method.encoder, run.config.train.precision)
     try:
         accuracy = evaluate.evaluate_features(run.config, interruption.stopping(encode), ["knn"])["knn"]
     except Stopped:
@@ -169,8 +171,9 @@ def _announce(run: Run, log: RunLog, step: int) -> None:
             f"{run.precision.dtype or 'float32'}: {run.total_steps} steps of {config.data.batch_size} images "
             f"in {config.schedule.epochs} epochs"
             + (f", ending at step {run.last_step} (train.max_steps)" if run.last_step < run.total_steps else ""))
-    if config.train.precision != "fp32" and run.precision.dtype is None:
-        log.say(f"train.precision {config.train.precision} is not available on {run.device}: "
+    if config.train.precision in ("bf16", "fp16") and run.precision.dtype is None:
+        why = native.bf16_status() if (config.train.precision, run.device) == ("bf16", "cpu") else "no support"
+        log.say(f"train.precision {config.train.precision} is not available on {run.device} ({why}): "
                 "computing in float32")
     if config.train.cuda_graphs and run.graphed is None:
         log.say(f"train.cuda_graphs is not available on {run.device}: every step is launched kernel by kernel")

@@ -4,6 +4,7 @@ import pytest
 from passl_mixer.ops import native
 
 needs_native = pytest.mark.skipif(native.load() is None, reason=f"no native kernels: {native.status()}")
+needs_bf16 = pytest.mark.skipif(not native.has_bf16(), reason=f"no bfloat16 on this CPU: {native.bf16_status()}")
 
 
 def slow_but(fast, cases) -> list:

@@ -59,6 +59,21 @@ def token_linear(draw):
     return [x, [outputs, x[1]], [outputs]], [draw.of(ACTS)]
 
 
+def mlp(draw):
+    x, hidden, outputs = draw.shape(draw.size(2, 4)), draw.size(), draw.size()
+    return [x, [x[-1], hidden], [hidden], [hidden, outputs], [outputs]], [draw.of(ACTS)]
+
+
+def token_mlp(draw):
+    x, hidden, outputs = draw.shape(3), draw.size(), draw.size()
+    return [x, [hidden, x[1]], [hidden], [outputs, hidden], [outputs]], [draw.of(ACTS)]
+
+
+def matmul(draw):
+    a, columns, transposed = draw.shape(draw.size(3, 4)), draw.size(), draw.chance()
+    return [a, [*a[:-2], columns, a[-1]] if transposed else [*a[:-2], a[-1], columns]], [transposed]
+
+
 def activate(draw):
     return [draw.shape(draw.size(1, 4))], [draw.of(ACTS[1:])]
 
@@ -187,7 +202,8 @@ def pair(draw):
     return [x, list(x)], []
 
 
-CALLS = {"linear": linear, "token_linear": token_linear, "activate": activate, "softmax": softmax, "layer_norm": norm,
+CALLS = {"linear": linear, "token_linear": token_linear, "mlp": mlp, "token_mlp": token_mlp,
+         "matmul": matmul, "activate": activate, "softmax": softmax, "layer_norm": norm,
          "group_norm1": norm, "batch_norm": batch_norm, "channel_sums": channel_sums, "conv2d": conv2d,
          "max_pool2d": max_pool2d, "spatial_mean": spatial_mean, "permute": permute, "flatten": flatten,
          "halves": halves, "pad_axis": pad_axis, "take": take, "roll": roll, "cycle_shift": cycle_shift,

@@ -62,6 +62,11 @@ CASES = {
                _linear((40, 20, 16), 16, 48, "gelu"), _linear((2, 3, 5), 5, 3, "relu"),
                _linear((4, 5), 5, 3, None, False), _linear((2, 3, 4, 5), 5, 3, "quick_gelu", False)],
     "token_linear": [Case([(3, 5, 7), (4, 5), (4,)], (act,), **NORM) for act in (None, "gelu", "gelu_tanh", "relu")],
+    "mlp": [Case([x, (7, 9), (9,), (9, 5), (5,)], (act,), **NORM) for x, act in (
+        ((3, 5, 7), "gelu"), ((6, 7), "gelu_tanh"), ((2, 3, 4, 7), "gelu"), ((3, 5, 7), "relu"), ((3, 5, 7), None))],
+    "token_mlp": [Case([(3, 5, 7), (9, 5), (9,), (4, 9), (4,)], (act,), **NORM)
+                  for act in ("gelu", "gelu_tanh", "relu", None)],
+    "matmul": [Case([(2, 3, 4, 5), (2, 3, 6, 5)], (True,), **NORM), Case([(3, 4, 5), (3, 5, 2)], (False,), **NORM)],
     "activate": [Case([(3, 41)], (act,), **NORM) for act in ("gelu", "gelu_tanh", "relu", "quick_gelu")],
     "softmax": [Case([(2, 3, 5)], (1,)), Case([FLAT], (-1,))],
     "layer_norm": [Case([(3, 5, 7), (7,), (7,)], (1e-6,), **NORM), Case([(4, 129), (129,), (129,)], (1e-5,), **NORM)],

@@ -16,7 +16,8 @@ from passl_mixer.ops.native import build, checks, signatures
 pytestmark = needs_native
 
 KINDS = {"const float*": "float32", "float*": "float32", "const int32_t*": "bits32", "int32_t*": "bits32",
-         "const uint8_t*": "uint8", "uint8_t*": "uint8", "const int64_t*": "int64", "const float*const*": "list",
+         "const uint8_t*": "uint8", "uint8_t*": "uint8", "const uint16_t*": "bf16",
+         "uint16_t*": "bf16", "const int64_t*": "int64", "const float*const*": "list",
          "int64_t": "int", "float": "float"}
 TABLE = signatures.signatures()
 
@@ -32,12 +33,15 @@ def parameters_of(text: str) -> list:
 
 
 def prototypes() -> dict:
-    """Name -> parameters of every function of the C files that is not static, those that macros make included."""
+    """Name -> parameters of every function of the C files that is not static, those that macros make included.
+
+    What the files on oneDNN call of each other is left out.
+    """
     result = {}
     for source in build.SOURCES:
         text = re.sub(r"/\*.*?\*/", " ", source.read_text(encoding="utf-8").replace("\\\n", " "), flags=re.DOTALL)
-        result.update((name, parameters_of(text)) for name, text in re.findall(r"^int (\w+)\(([^)]*)\)\s*\{", text,
-                                                                             re.MULTILINE))
+        functions = re.findall(r"^int (?!onednn_)(\w+)\(([^)]*)\)\s*\{", text, re.MULTILINE)
+        result.update((name, parameters_of(parameters)) for name, parameters in functions)
         for macro, parameters in re.findall(r"^#define (\w+)\(NAME, \w+\)\s+int NAME\(([^)]*)\)", text, re.MULTILINE):
             for name in re.findall(rf"^{macro}\((\w+), \w+\)$", text, re.MULTILINE):
                 result[name] = parameters_of(parameters)

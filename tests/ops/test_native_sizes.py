@@ -18,8 +18,10 @@ pytestmark = needs_native
 FUNCTIONS = checks.functions(native.load()) if native.load() else {}
 TABLE = signatures.signatures()
 ROOM = 4096
-SMALL = {"kernel": 3, "units": 1, "chans": 4, "cols": 4, "along": 1, "direction": 1}       # 2 where not named
-ARRAYS = {"convolution": [2, 2, 4, 4, 2, 3, 3, 1, 1], "max_pool": [2, 4, 4, 2, 2, 2, 0], "permute": [2, 2]}
+SMALL = {"kernel": 3, "units": 1, "chans": 4, "cols": 4, "along": 1, "direction": 1,
+         **dict.fromkeys(("transposed_a", "transposed_b", "bias_of_rows"), 1)}       # 2 where not named
+ARRAYS = {"convolution": [2, 2, 4, 4, 2, 3, 3, 1, 1], "max_pool": [2, 4, 4, 2, 2, 2, 0], "permute": [2, 2],
+          **{f"bf16_convolution{of}": [2, 2, 4, 4, 2, 3, 3, 1, 1, 1] for of in ("", "_input", "_weight")}}
 needs_products = pytest.mark.skipif(not native.has_products(), reason="this Paddle brings no MKL")
 
 
@@ -59,6 +61,8 @@ def sizes_of(name: str) -> list:
 def test_a_size_of_0_is_nothing_to_do_or_refused(name):
     if name.startswith("convolution") and not native.has_products():
         pytest.skip("this Paddle brings no MKL")
+    if name.startswith("bf16_") and not native.has_bf16():
+        pytest.skip(f"no bfloat16 on this CPU: {native.bf16_status()}")
     sizes = sizes_of(name)
     arrays = {"sizes": sizes, "steps": [2, 1]} if sizes else {}
     assert code_of(name, small(name), arrays)[0] == 0

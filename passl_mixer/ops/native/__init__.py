@@ -18,7 +18,7 @@ from typing import Optional
 
 import paddle
 
-from passl_mixer.ops.native import build, checks
+from passl_mixer.ops.native import build, checks, onednn
 
 SWITCH = "PASSL_MIXER_NATIVE"
 
@@ -45,6 +45,12 @@ def has_products() -> bool:
     return load() is not None and bool(load().has_products())
 
 
+@functools.cache
+def has_bf16() -> bool:
+    """Whether products and convolutions in bfloat16 are there, by the oneDNN that Paddle brings, and quick."""
+    return load() is not None and bool(load().has_bf16_products())
+
+
 def dense(x):
     """The tensor x [...] itself, or a dense row-major copy if it is a view with strides."""
     return x if x.is_contiguous() else x.contiguous()
@@ -53,6 +59,11 @@ def dense(x):
 def status() -> str:
     """Which native kernels are used and where they are, or why there are none; for reports."""
     return _load()[1]
+
+
+def bf16_status() -> str:
+    """Which oneDNN computes in bfloat16, or why none does; for reports."""
+    return _load()[2]
 
 
 @functools.cache
@@ -65,27 +76,31 @@ def _functions() -> dict:
 
 @functools.cache
 def _load() -> tuple:
-    """``(library or None, status)``."""
+    """``(library or None, status, status of bfloat16)``."""
     if os.environ.get(SWITCH, "1") == "0":
-        return None, f"off ({SWITCH}=0)"
+        return _none(f"off ({SWITCH}=0)")
     if not sys.platform.startswith("linux"):
-        return None, f"not built on {sys.platform}"
+        return _none(f"not built on {sys.platform}")
     openmp = Path(paddle.__file__).parent / "libs" / "libiomp5.so"
     if not openmp.exists():
-        return None, "this Paddle brings no libiomp5"
+        return _none("this Paddle brings no libiomp5")
     packaged = build.packaged()
     for level, path in packaged:
         if build.runs_here(level):
             return _open(path, openmp, f"packaged, {level.name}: {path}")
     compiler = build.find_compiler()
     if compiler is None:
-        return None, ("the packaged kernels need a processor with AVX2, and there is no C compiler" if packaged
-                      else "no C compiler")
+        return _none("the packaged kernels need a processor with AVX2, and there is no C compiler" if packaged
+                     else "no C compiler")
     try:
         path = build.compiled(compiler, openmp)
     except (OSError, subprocess.SubprocessError) as error:
-        return None, f"not built: {build.first_words(error)}"
+        return _none(f"not built: {build.first_words(error)}")
     return _open(path, openmp, str(path))
+
+
+def _none(why: str) -> tuple:
+    return None, why, f"it needs the native kernels ({why})"
 
 
 def _open(path: Path, openmp: Path, status: str) -> tuple:
@@ -95,6 +110,7 @@ def _open(path: Path, openmp: Path, status: str) -> tuple:
         products = openmp.with_name("libmklml_intel.so")
         if products.exists():
             ctypes.CDLL(str(products), mode=ctypes.RTLD_GLOBAL)
-        return ctypes.CDLL(str(path)), status
+        library = ctypes.CDLL(str(path))
+        return library, status, onednn.connect(library, openmp.parent)
     except OSError as error:
-        return None, f"not loaded: {build.first_words(error)}"
+        return _none(f"not loaded: {build.first_words(error)}")

@@ -10,12 +10,13 @@ import paddle
 
 from passl_mixer.ops.native.signatures import DERIVED, QUESTIONS, signatures
 
-DTYPES = {"float32": (paddle.float32,), "uint8": (paddle.uint8,), "bits32": (paddle.float32, paddle.int32)}
+DTYPES = {"float32": (paddle.float32,), "uint8": (paddle.uint8,), "bits32": (paddle.float32, paddle.int32),
+          "bf16": (paddle.bfloat16,)}
 INTEGERS = ctypes.POINTER(ctypes.c_int64)
 ADDRESSES = ctypes.POINTER(ctypes.c_void_p)
 TYPES = {"int": ctypes.c_int64, "float": ctypes.c_float, "int64": INTEGERS, "list": ADDRESSES,
          **dict.fromkeys(DTYPES, ctypes.c_void_p)}
-NO_MEMORY, BAD_SIZES, NO_PRODUCTS = 1, 2, 3     # as in common.h
+NO_MEMORY, BAD_SIZES, NO_PRODUCTS, REFUSED = 1, 2, 3, 4     # as in common.h
 
 
 class Count:
@@ -157,9 +158,12 @@ class Function:
         if code == NO_MEMORY:
             return MemoryError(f"{self.name}: no memory for its working rows")
         if code == NO_PRODUCTS:
-            return RuntimeError(f"{self.name}: this Paddle brings no MKL; ask native.has_products() first")
+            return RuntimeError(f"{self.name}: no products: this Paddle brings no MKL, or no oneDNN that is quick in "
+                                "bfloat16; ask native.has_products() or native.has_bf16() first")
         sizes = ", ".join(f"{p.name} {list(value) if p.kind == 'int64' else value}"
                           for p, value in zip(self.parameters, arguments) if p.kind in ("int", "int64"))
+        if code == REFUSED:
+            return RuntimeError(f"{self.name}: oneDNN has no such primitive, or could not run it: {sizes}")
         return ValueError(f"{self.name}: sizes that do not fit together: {sizes}")
 
 

@@ -15,7 +15,7 @@
 
 #define SMALL 16384 /* elements under which waking the other threads costs more than it saves */
 
-enum { DONE = 0, NO_MEMORY = 1, BAD_SIZES = 2, NO_PRODUCTS = 3 }; /* checks.py has the exception of each */
+enum { DONE = 0, NO_MEMORY = 1, BAD_SIZES = 2, NO_PRODUCTS = 3, REFUSED = 4 }; /* checks.py has the exception of each */
 
 static inline int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 

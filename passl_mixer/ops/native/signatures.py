@@ -7,6 +7,7 @@ A line is a function, its name first; lines that start with a space continue it.
     bias[cols]?             the same, or None
     x:bits32[count]         a tensor of any 32-bit dtype
     at:uint8[count]         a uint8 tensor
+    a:bf16[count]           a bfloat16 tensor
     index:int64[count]      integers, a list or a ctypes array, of this length; ``[count..]``: or longer
     dy:list[shares][count]  ``shares`` float32 tensors of so many elements each; or a ctypes array of their addresses
     rows                    an integer, 0 or more
@@ -21,6 +22,16 @@ TABLE = """
 affine                  x[rows*cols] scale[cols] shift[cols]? residual[rows*cols]? y[rows*cols] rows cols
 affine_gradient         x[rows*cols] scale[cols] dy[rows*cols] dx[rows*cols]? dscale,dshift[cols]?
                         dresidual[rows*cols]? rows cols
+bf16_convolution        x:bf16[batch*chans*height*width] weight[out_chans*chans*kernel_h*kernel_w] bias[out_chans]?
+                        y[batch*out_chans*out_h*out_w] sizes:int64[10]
+bf16_convolution_input_gradient     dy:bf16[batch*out_chans*out_h*out_w] weight[out_chans*chans*kernel_h*kernel_w]
+                        dx[batch*chans*height*width] sizes:int64[10]
+bf16_convolution_weight_gradient    x:bf16[batch*chans*height*width] dy:bf16[batch*out_chans*out_h*out_w]
+                        dweight[out_chans*chans*kernel_h*kernel_w] sizes:int64[10]
+bf16_product            a:bf16[batch_a*m*k] b:bf16[batch_b*k*n] bias[biases]? y[batch*m*n] batch_a,batch_b,m,n,k=1..
+                        transposed_a,transposed_b,bias_of_rows=0..1 act=0..2
+bf16_product_narrow     a:bf16[batch_a*m*k] b:bf16[batch_b*k*n] bias[biases]? y:bf16[batch*m*n]
+                        batch_a,batch_b,m,n,k=1.. transposed_a,transposed_b,bias_of_rows=0..1 act=0..2
 batch_moments           x[outer*chans*inner] weight,mean,rstd,scale,running_mean,running_variance[chans]
                         momentum:float epsilon:float outer chans inner relu=0..3
 batch_normalise         x[outer*chans*inner] mean,scale,shift[chans] other[outer*chans*inner]? y[outer*chans*inner]
@@ -63,6 +74,12 @@ image_norm              x[images*places*chans] weight,bias[chans] y[images*place
                         images places chans epsilon:float
 image_norm_gradient     x[images*places*chans] weight[chans] mean,rstd[images] dy[images*places*chans]
                         dx[images*places*chans]? dweight,dbias[chans] images places chans
+narrow                  x[n] y:bf16[n] n
+narrow_gradient         g[rows*cols] y:bf16[rows*cols] dbias[biases] rows cols units
+narrow_gelu_erf         z,y:bf16[n] n
+narrow_gelu_tanh        z,y:bf16[n] n
+narrow_gelu_erf_gradient    z,dy,dz:bf16[rows*cols] dbias[biases] rows cols units
+narrow_gelu_tanh_gradient   z,dy,dz:bf16[rows*cols] dbias[biases] rows cols units
 permute                 x,y:bits32[elements] sizes,steps:int64[axes] axes=0..8
 max_pool                x[outer*height*width*chans] y[outer*out_h*out_w*chans] at:uint8[outer*out_h*out_w*chans]
                         sizes:int64[7]
@@ -84,7 +101,7 @@ pair_mix_gradient       dy[batch*height*width*chans] weight[2*chans*kernel] dx[2
 pair_mix_weight_gradient    x[2*batch*height*width*chans] dy[batch*height*width*chans] dweight[2*chans*kernel]
                         batch height width chans kernel along=1..2
 """
-QUESTIONS = ("has_products",)       # no parameters; the result is an answer, not a return code
+QUESTIONS = ("has_products", "has_bf16_products")     # no parameters; the result is an answer, not a return code
 PARAMETER = re.compile(r"(?P<names>[\w,]+)(?::(?P<kind>\w+))?(?:\[(?P<number>\w+)\](?=\[))?(?:\[(?P<count>[\w*.]+)\])?"
                        r"(?P<nullable>\?)?(?:=(?P<low>-?\d+)\.\.(?P<high>\d*))?")
 
@@ -104,7 +121,7 @@ class Parameter(NamedTuple):
     """One parameter of a C function; ``count`` (and ``number``, of lists) as written in the table."""
 
     name: str
-    kind: str               # "float32", "bits32", "uint8": tensors; "int64": integers; "list"; "int"; "float"
+    kind: str               # "float32", "bf16", "bits32", "uint8": tensors; "int64": integers; "list"; "int"; "float"
     count: str = ""
     number: str = ""
     nullable: bool = False
@@ -123,6 +140,18 @@ def _convolution(sizes) -> Optional[tuple]:
     return (*sizes[:7], _window(height, kernel_h, stride, pad), _window(width, kernel_w, stride, pad))
 
 
+def _wide_convolution(sizes) -> Optional[tuple]:
+    """Of sizes with a padding for the height and one for the width."""
+    height, width, _, kernel_h, kernel_w, stride, pad_h, pad_w = sizes[2:]
+    if stride < 1 or min(sizes) < 0:
+        return None
+    return (*sizes[:7], _window(height, kernel_h, stride, pad_h), _window(width, kernel_w, stride, pad_w))
+
+
+def _product(batch_a: int, batch_b: int, m: int, n: int, bias_of_rows: int) -> tuple:
+    return max(batch_a, batch_b), m if bias_of_rows else n
+
+
 def _pool(sizes) -> Optional[tuple]:
     height, width, _, kernel, stride, pad = sizes[1:]
     if stride < 1 or min(sizes) < 0:
@@ -133,10 +162,16 @@ def _pool(sizes) -> Optional[tuple]:
 _BIASES = Derived(("biases",), ("cols", "units"), lambda cols, units: (units or cols,))
 _CONVOLUTION = Derived(("batch", "chans", "height", "width", "out_chans", "kernel_h", "kernel_w", "out_h", "out_w"),
                        ("sizes",), _convolution)
+_BF16_CONVOLUTION = _CONVOLUTION._replace(function=_wide_convolution)
+_PRODUCT = Derived(("batch", "biases"), ("batch_a", "batch_b", "m", "n", "bias_of_rows"), _product)
 _POOL = Derived(("outer", "height", "width", "chans", "out_h", "out_w"), ("sizes",), _pool)
 DERIVED = {
     **dict.fromkeys(("bias_gelu_erf", "bias_gelu_tanh", "bias_gelu_erf_gradient", "bias_gelu_tanh_gradient", "bias_add",
-                     "bias_gradient"), _BIASES),
+                     "bias_gradient", "narrow_gradient", "narrow_gelu_erf_gradient", "narrow_gelu_tanh_gradient"),
+                    _BIASES),
+    **dict.fromkeys(("bf16_product", "bf16_product_narrow"), _PRODUCT),
+    **dict.fromkeys(("bf16_convolution", "bf16_convolution_input_gradient", "bf16_convolution_weight_gradient"),
+                    _BF16_CONVOLUTION),
     **dict.fromkeys(("convolution", "convolution_gradient"), _CONVOLUTION),
     **dict.fromkeys(("max_pool", "max_pool_gradient"), _POOL),
     "permute": Derived(("elements",), ("sizes",), lambda sizes: (math.prod(sizes),)),

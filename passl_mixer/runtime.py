@@ -215,7 +215,7 @@ def autocast_dtype(precision: str, device: str) -> Optional[str]:
 def autocast(dtype: Optional[str], level: str = "O1"):
     """Context manager for forward passes and losses: products in ``dtype`` (None: no autocast), the rest in float32.
 
-    On a CPU the products of this package know it; Paddle's own operators do not, and warn of that. ``level`` is Paddle's.
+    On a CPU the products of this package know it; Paddle's operators do not, and warn of that. ``level`` is Paddle's.
     """
     if dtype is None:
         return contextlib.nullcontext()

@@ -15,7 +15,7 @@ from paddle import nn
 
 from passl_mixer import ops
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import DropPath, linear_rates
+from passl_mixer.layers.basic import DropPath, linear_rates, maps_nhwc
 from passl_mixer.layers.checks import check_images, check_positive
 from passl_mixer.layers.convolution import torch_conv, torch_pointwise
 from passl_mixer.layers.group_norm import GroupNorm1
@@ -157,7 +157,7 @@ class ASMLP(nn.Layer):
 
     def _stage_outputs(self, images) -> list:
         self._check_size(images)
-        x_bhwc = self.stem_norm(ops.permute(self.stem(images), [0, 2, 3, 1]))
+        x_bhwc = self.stem_norm(maps_nhwc(self.stem, images))
         return stage_outputs(x_bhwc, self.stages, self.downsamples)
 
     def forward(self, images):

@@ -15,7 +15,7 @@ from passl_mixer.errors import BadInput
 from passl_mixer.layers.batch_norm import BatchNorm2D
 from passl_mixer.layers.checks import check_act, check_images, check_positive
 from passl_mixer.layers.convolution import torch_conv
-from passl_mixer.layers.data_format import from_nchw, to_nchw
+from passl_mixer.layers.data_format import from_nchw, layout_of, to_nchw
 from passl_mixer.layers.recompute import apply_block
 
 
@@ -93,8 +93,9 @@ class ConvMixer(nn.Layer):
             raise BadInput(f"images are {height} x {width} pixels, smaller than a patch; give images of at least "
                            f"{self.patch_size} x {self.patch_size} or a smaller patch_size")
         data_format = "NHWC" if ops.prefers_nhwc(images) else self.data_format
-        x = self.stem(from_nchw(images, self.data_format))
-        x = from_nchw(x, data_format) if data_format != self.data_format else x
+        own = layout_of(self, images)
+        x = self.stem(from_nchw(images, own), own)
+        x = from_nchw(x, data_format) if data_format != own else x
         x = self.stem_norm(x, data_format)
         for block in self.blocks:
             x = apply_block(block, x, data_format)

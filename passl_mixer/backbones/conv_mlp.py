@@ -7,7 +7,7 @@ for linear maps, Kaiming normal over fan_out for convolutions, PyTorch's uniform
 Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is its layout.
 """
 import math
-from typing import Sequence
+from typing import Optional, Sequence
 
 from paddle import nn
 
@@ -17,7 +17,7 @@ from passl_mixer.layers.basic import DropPath, LayerNorm, Mlp, linear_rates
 from passl_mixer.layers.batch_norm import BatchNorm2D
 from passl_mixer.layers.checks import check_images, check_positive, check_same_length
 from passl_mixer.layers.convolution import Conv2D
-from passl_mixer.layers.data_format import from_nchw, to_nchw
+from passl_mixer.layers.data_format import from_nchw, layout_of, to_nchw
 from passl_mixer.layers.initialisers import attr, torch_uniform
 from passl_mixer.layers.pooling import MaxPool2D
 from passl_mixer.layers.recompute import apply_block
@@ -43,16 +43,21 @@ def conv(in_chans: int, out_chans: int, kernel: int, *, stride: int = 1, bias: b
                      weight_attr=attr(init), bias_attr=bias_attr)
 
 
-def conv_bn_relu(*chans_kernel_stride) -> list:
-    """The layers of convolution, BatchNorm with ReLU for each ``(in_chans, out_chans, kernel, stride)``.
+class ConvBnRelu(nn.Sequential):
+    """Convolution, BatchNorm with ReLU for each ``(in_chans, out_chans, kernel, stride)``; maps [B, C, H, W].
 
     The Identity in place of the ReLU keeps the layers' numbers, and with them the names of the parameters.
     """
-    layers = []
-    for in_chans, out_chans, kernel, stride in chans_kernel_stride:
-        layers += [conv(in_chans, out_chans, kernel, stride=stride), BatchNorm2D(out_chans, post_act="relu"),
-                   nn.Identity()]
-    return layers
+
+    def __init__(self, *chans_kernel_stride):
+        super().__init__(*(layer for in_chans, out_chans, kernel, stride in chans_kernel_stride for layer in (
+            conv(in_chans, out_chans, kernel, stride=stride), BatchNorm2D(out_chans, post_act="relu"), nn.Identity())))
+
+    def forward(self, x, data_format: Optional[str] = None):
+        """Maps x [B, C, H, W], or channels last, to the same layout."""
+        for layer in self:
+            x = x if isinstance(layer, nn.Identity) else layer(x, data_format)
+        return x
 
 
 class ConvMlpBlock(nn.Layer):
@@ -144,11 +149,10 @@ class ConvMLP(nn.Layer):
         half, first = stem_channels // 2, embed_dims[0]
         conv_stride, pool_stride = STEMS[stem_stride]
         self.pool = MaxPool2D(3, stride=pool_stride, padding=1) if pool_stride else None
-        self.tokenizer = nn.Sequential(*conv_bn_relu(
-            (in_chans, half, 3, conv_stride), (half, half, 3, 1), (half, stem_channels, 3, 1)))
+        self.tokenizer = ConvBnRelu((in_chans, half, 3, conv_stride), (half, half, 3, 1), (half, stem_channels, 3, 1))
         # The ReLU ends the branch; nothing follows the addition.
-        self.conv_blocks = nn.LayerList([nn.Sequential(*conv_bn_relu(
-            (stem_channels, first, 1, 1), (first, first, 3, 1), (first, stem_channels, 1, 1)))
+        self.conv_blocks = nn.LayerList([ConvBnRelu(
+            (stem_channels, first, 1, 1), (first, first, 3, 1), (first, stem_channels, 1, 1))
             for _ in range(num_conv_blocks)])
         self.downsample = conv(stem_channels, first, 3, stride=2, bias=True)
         self.stages = nn.LayerList([
@@ -167,12 +171,13 @@ class ConvMLP(nn.Layer):
     def _maps(self, images) -> list:
         """``feature_maps`` as they are computed, [B, H, W, C]; x before them has the layout ``data_format``."""
         check_images(images, self.in_chans)
-        x = self.tokenizer(from_nchw(images, self.data_format))
+        data_format = layout_of(self, images)
+        x = self.tokenizer(from_nchw(images, data_format), data_format)
         if self.pool is not None:
-            x = self.pool(x)
+            x = self.pool(x, data_format)
         for block in self.conv_blocks:
-            x = x + apply_block(block, x)
-        x = self.downsample(x)
-        x_bhwc = x if self.data_format == "NHWC" else from_nchw(x, "NHWC")
+            x = x + apply_block(block, x, data_format)
+        x = self.downsample(x, data_format)
+        x_bhwc = x if data_format == "NHWC" else from_nchw(x, "NHWC")
         return stage_outputs(x_bhwc, [stage.blocks for stage in self.stages],
                              [in_nhwc(stage.downsample) for stage in self.stages[:-1]])

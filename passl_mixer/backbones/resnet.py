@@ -5,6 +5,8 @@ Deviation: ``stem: cifar`` is the 3 x 3 first convolution without max-pool of th
 work (PASSL's SimCLR). Weights are random; nothing is downloaded. Initialisation is Paddle's. Parameters are named as in
 ``paddle.vision.models`` and torchvision, but for ``stages.0`` where they say ``layer1``.
 """
+from typing import Optional
+
 import paddle
 from paddle import nn
 
@@ -13,7 +15,7 @@ from passl_mixer.errors import BadInput, nearest
 from passl_mixer.layers.batch_norm import BatchNorm2D
 from passl_mixer.layers.checks import check_images, check_positive
 from passl_mixer.layers.convolution import Conv2D
-from passl_mixer.layers.data_format import from_nchw, to_nchw
+from passl_mixer.layers.data_format import from_nchw, layout_of, to_nchw
 from passl_mixer.layers.pooling import MaxPool2D
 from passl_mixer.layers.recompute import apply_block
 
@@ -39,9 +41,12 @@ class Block(nn.Layer):
         self.downsample = None if stride == 1 and in_chans == out_chans else nn.Sequential(
             Conv2D(in_chans, out_chans, 1, stride=stride, bias_attr=False), BatchNorm2D(out_chans))
 
-    def shortcut(self, x):
-        """``x`` in the shape of the output."""
-        return x if self.downsample is None else self.downsample(x)
+    def shortcut(self, x, data_format: Optional[str]):
+        """``x`` in the shape of the output; [B, in_chans, H, W] or channels last."""
+        if self.downsample is None:
+            return x
+        conv, norm = self.downsample
+        return norm(conv(x, data_format), data_format)
 
 
 class BasicBlock(Block):
@@ -65,9 +70,10 @@ class BasicBlock(Block):
         """The norm that ends the branch."""
         return self.bn2
 
-    def forward(self, x):
+    def forward(self, x, data_format: Optional[str] = None):
         """Maps x [B, in_chans, H, W], or channels last, to [B, expansion * width, H / stride, W / stride]."""
-        return self.bn2(self.conv2(self.bn1(self.conv1(x))), residual=self.shortcut(x))
+        y = self.bn1(self.conv1(x, data_format), data_format)
+        return self.bn2(self.conv2(y, data_format), data_format, self.shortcut(x, data_format))
 
 
 class BottleneckBlock(Block):
@@ -95,10 +101,11 @@ class BottleneckBlock(Block):
         """The norm that ends the branch."""
         return self.bn3
 
-    def forward(self, x):
+    def forward(self, x, data_format: Optional[str] = None):
         """Maps x [B, in_chans, H, W], or channels last, to [B, expansion * width, H / stride, W / stride]."""
-        y = self.bn2(self.conv2(self.bn1(self.conv1(x))))
-        return self.bn3(self.conv3(y), residual=self.shortcut(x))
+        y = self.bn1(self.conv1(x, data_format), data_format)
+        y = self.bn2(self.conv2(y, data_format), data_format)
+        return self.bn3(self.conv3(y, data_format), data_format, self.shortcut(x, data_format))
 
 
 # depth: (block, number of them in each stage); table 1
@@ -161,21 +168,24 @@ class ResNet(nn.Layer):
 
     def forward(self, images):
         """Mean over the positions of the last stage, [B, num_features]."""
-        return ops.spatial_mean(self._maps(images)[-1], self.data_format)
+        maps, data_format = self._maps(images)
+        return ops.spatial_mean(maps[-1], data_format)
 
     def feature_maps(self, images) -> list:
         """Output of every stage: [B, C_i, H / stride_i, W / stride_i]."""
-        return [to_nchw(x, self.data_format) for x in self._maps(images)]
+        maps, data_format = self._maps(images)
+        return [to_nchw(x, data_format) for x in maps]
 
-    def _maps(self, images) -> list:
-        """``feature_maps`` as they are computed, in the layout ``data_format``."""
+    def _maps(self, images) -> tuple:
+        """``feature_maps`` as they are computed, and their layout."""
         check_images(images, self.in_chans)
-        x = self.bn1(self.conv1(from_nchw(images, self.data_format)))
+        data_format = layout_of(self, images)
+        x = self.bn1(self.conv1(from_nchw(images, data_format), data_format), data_format)
         if self.pool is not None:
-            x = self.pool(x)
+            x = self.pool(x, data_format)
         maps = []
         for stage in self.stages:
             for block in stage.children():
-                x = apply_block(block, x)
+                x = apply_block(block, x, data_format)
             maps.append(x)
-        return maps
+        return maps, data_format

@@ -13,7 +13,7 @@ from paddle import nn
 
 from passl_mixer import ops
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import DropPath, LayerNorm, Linear, Mlp, linear_rates
+from passl_mixer.layers.basic import DropPath, LayerNorm, Linear, Mlp, linear_rates, maps_nhwc
 from passl_mixer.layers.checks import check_act, check_images, check_positive
 from passl_mixer.layers.convolution import torch_conv
 from passl_mixer.layers.recompute import apply_block
@@ -143,7 +143,7 @@ class S2MLPv1(nn.Layer):
         """Normalised positions of the last block, [B, H / patch, W / patch, C], from [B, in_chans, H, W]."""
         check_images(images, self.in_chans)
         check_multiple(images, self.feature_strides[0])
-        x_bhwc = ops.permute(self.stem(images), [0, 2, 3, 1])
+        x_bhwc = maps_nhwc(self.stem, images)
         for block in self.blocks:
             x_bhwc = apply_block(block, x_bhwc)
         return self.norm(x_bhwc)

@@ -21,7 +21,7 @@ from passl_mixer.backbones.s2_mlp_v1 import (
     check_multiple,
     check_quarters,
 )
-from passl_mixer.layers.basic import LayerNorm, Linear, linear_rates
+from passl_mixer.layers.basic import LayerNorm, Linear, linear_rates, maps_nhwc
 from passl_mixer.layers.checks import check_act, check_images, check_positive, check_same_length
 from passl_mixer.layers.convolution import torch_conv
 from passl_mixer.layers.recompute import apply_block
@@ -124,7 +124,7 @@ class S2MLPv2(nn.Layer):
         check_multiple(images, self.feature_strides[-1])
         x_bchw, outputs = images, []
         for stem, stage in zip(self.stems, self.stages):
-            x_bhwc = ops.permute(stem(x_bchw), [0, 2, 3, 1])
+            x_bhwc = maps_nhwc(stem, x_bchw)
             for block in stage:
                 x_bhwc = apply_block(block, x_bhwc)
             outputs.append(x_bhwc)

@@ -18,7 +18,7 @@ from paddle import nn
 from passl_mixer import ops
 from passl_mixer.errors import BadInput
 from passl_mixer.layers.attention import SelfAttention, check_block
-from passl_mixer.layers.basic import DropPath, LayerNorm, Linear, Mlp, linear_rates
+from passl_mixer.layers.basic import DropPath, LayerNorm, Linear, Mlp, linear_rates, maps_nhwc
 from passl_mixer.layers.checks import check_images, check_positive, check_same_length
 from passl_mixer.layers.convolution import torch_conv
 from passl_mixer.layers.initialisers import attr
@@ -236,8 +236,7 @@ class Swin(nn.Layer):
         if -1 in images.shape[2:]:
             raise BadInput(f"images have shape {images.shape}: Swin cuts its windows when a program is exported, "
                            "so height and width must be known; export with a fixed image size")
-        patches_bchw = self.stem(pad_to_multiple(images, self.patch_size, "NCHW"))
-        x_bhwc = self.stem_norm(ops.permute(patches_bchw, [0, 2, 3, 1]))
+        x_bhwc = self.stem_norm(maps_nhwc(self.stem, pad_to_multiple(images, self.patch_size, "NCHW")))
         return stage_outputs(x_bhwc, self.stages, self.merges)
 
     def forward(self, images):

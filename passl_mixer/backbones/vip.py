@@ -17,7 +17,7 @@ from paddle import nn
 
 from passl_mixer import ops
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import LayerNorm, Linear, linear_rates
+from passl_mixer.layers.basic import LayerNorm, Linear, linear_rates, maps_nhwc
 from passl_mixer.layers.checks import check_images, check_positive, check_same_length, image_pair
 from passl_mixer.layers.convolution import torch_conv
 from passl_mixer.layers.stages import ResidualBlock, in_nhwc, stage_outputs, weigh_branches
@@ -165,7 +165,7 @@ class ViP(nn.Layer):
     def _stage_outputs(self, images) -> list:
         check_images(images, self.in_chans, self.img_size)
         downsamples = [layer if isinstance(layer, nn.Identity) else in_nhwc(layer) for layer in self.downsamples]
-        return stage_outputs(ops.permute(self.stem(images), [0, 2, 3, 1]), self.stages, downsamples)
+        return stage_outputs(maps_nhwc(self.stem, images), self.stages, downsamples)
 
     def forward(self, images):
         """Mean of the normalised positions of the last stage, [B, embed_dims[-1]]."""

@@ -21,7 +21,7 @@ from paddle import nn
 from passl_mixer import ops
 from passl_mixer.errors import BadInput, nearest
 from passl_mixer.layers.attention import SelfAttention, check_block
-from passl_mixer.layers.basic import DropPath, LayerNorm, Mlp, linear_rates, token_map
+from passl_mixer.layers.basic import DropPath, LayerNorm, Mlp, linear_rates, maps_nhwc, token_map
 from passl_mixer.layers.checks import check_images, check_positive, image_pair, patch_grid
 from passl_mixer.layers.convolution import torch_conv
 from passl_mixer.layers.initialisers import attr
@@ -103,7 +103,7 @@ class ViT(nn.Layer):
     def tokens(self, images):
         """Normalised tokens of the last block, class token first, [B, 1 + S, C], from [B, in_chans, H, W]."""
         check_images(images, self.in_chans, self.img_size)
-        patches_bsc = ops.permute(ops.flatten(self.stem(images), 2, 3), [0, 2, 1])
+        patches_bsc = ops.flatten(maps_nhwc(self.stem, images), 1, 2)
         # A row of zeros in front makes room for the class token: one sum adds it and the positions to every image.
         x_bnc = ops.pad_axis(patches_bsc, 1, 1, 0)
         added = paddle.concat([self.class_token + self.position[:, :1], self.position[:, 1:]], axis=1)

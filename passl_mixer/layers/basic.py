@@ -139,6 +139,18 @@ def linear_rates(rate: float, count: int) -> list:
     return [rate * i / max(count - 1, 1) for i in range(count)]
 
 
+def maps_nhwc(layer, images):
+    """The maps of a stem as [B, h, w, C], with as little transposed as can be.
+
+    Args:
+        layer: a layer on maps [B, C, H, W]; a convolution may get the images the other way round.
+        images: [B, C, H, W].
+    """
+    if isinstance(layer, nn.Conv2D) and ops.computes_in_bf16(images):
+        return layer(ops.permute(images, [0, 2, 3, 1]), "NHWC")
+    return ops.permute(layer(images), [0, 2, 3, 1])
+
+
 def mixed_tokens(backbone, images):
     """Tokens of a network of one resolution (Mixer, ResMLP, gMLP): its stem, blocks and final norm.
 
@@ -151,7 +163,7 @@ def mixed_tokens(backbone, images):
         BadInput: if ``images`` has another shape.
     """
     check_images(images, backbone.in_chans, backbone.img_size)
-    x_bsc = ops.permute(ops.flatten(backbone.stem(images), 2, 3), [0, 2, 1])
+    x_bsc = ops.flatten(maps_nhwc(backbone.stem, images), 1, 2)
     for block in backbone.blocks:
         x_bsc = apply_block(block, x_bsc)
     return backbone.norm(x_bsc)

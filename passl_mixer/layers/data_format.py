@@ -2,7 +2,7 @@
 
 In bfloat16 and float16 a GPU's tensor cores work on that layout, and cuDNN transposes any other. ResNet, ConvMixer and
 ConvMLP, set to it, transpose the images where they come in and their maps where they leave; weights, names and results
-stay what they are.
+stay what they are. On a CPU they choose it themselves where they compute in bfloat16.
 """
 from passl_mixer import ops
 
@@ -31,3 +31,13 @@ def from_nchw(x_bchw, data_format: str):
 def to_nchw(x, data_format: str):
     """Maps of a layout, [B, H, W, C] for "NHWC", as [B, C, H, W]."""
     return ops.permute(x, [0, 3, 1, 2]) if data_format == "NHWC" else x
+
+
+def layout_of(network, images) -> str:
+    """The layout of a network's maps: of convolutions in bfloat16 on a CPU "NHWC", else its ``data_format``.
+
+    Args:
+        network: has ``data_format``.
+        images: [B, C, H, W].
+    """
+    return "NHWC" if ops.computes_in_bf16(images) else network.data_format

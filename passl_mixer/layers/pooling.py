@@ -2,6 +2,8 @@
 
 Shapes: B images, C channels, H x W positions.
 """
+from typing import Optional
+
 from paddle import nn
 
 from passl_mixer import ops
@@ -23,6 +25,7 @@ class MaxPool2D(nn.MaxPool2D):
         self.kernel, self.stride, self.padding = kernel, stride, padding
         self.data_format = "NCHW"
 
-    def forward(self, x):
+    def forward(self, x, data_format: Optional[str] = None):
         """The largest of each window of x [B, C, H, W] or [B, H, W, C]; of the same layout."""
-        return ops.max_pool2d(x, self.kernel, stride=self.stride, padding=self.padding, data_format=self.data_format)
+        return ops.max_pool2d(x, self.kernel, stride=self.stride, padding=self.padding,
+                              data_format=data_format or self.data_format)

@@ -9,7 +9,7 @@ from paddle import nn
 
 from passl_mixer import ops
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import DropPath, LayerNorm, Mlp
+from passl_mixer.layers.basic import DropPath, LayerNorm, Mlp, maps_nhwc
 from passl_mixer.layers.checks import check_images, check_positive, check_same_length
 from passl_mixer.layers.convolution import Conv2D
 from passl_mixer.layers.recompute import apply_block
@@ -75,7 +75,7 @@ def conv_stage_outputs(backbone, images) -> list:
         BadInput: if ``images`` has another shape.
     """
     check_images(images, backbone.in_chans)
-    x_bhwc = ops.permute(backbone.stem(images), [0, 2, 3, 1])
+    x_bhwc = maps_nhwc(backbone.stem, images)
     return stage_outputs(x_bhwc, backbone.stages, [in_nhwc(layer) for layer in backbone.downsamples])
 
 

@@ -25,7 +25,7 @@ from passl_mixer.ops.pooling import MAX_POOL2D, SPATIAL_MEAN, max_pool2d, spatia
 from passl_mixer.ops.products import LINEAR, TOKEN_LINEAR, linear, token_linear
 from passl_mixer.ops.quarters import SHIFT_QUARTERS, shift_quarters
 from passl_mixer.ops.shifts import CYCLE_SHIFT, MOVE_GROUPS, ROLL, TAKE, cycle_shift, move_groups, roll, take
-from passl_mixer.ops.table import constant, prefers_nhwc, readable_at_once
+from passl_mixer.ops.table import computes_in_bf16, constant, prefers_nhwc, readable_at_once
 
 TABLE = {operator.name: operator for operator in (
     LINEAR, TOKEN_LINEAR, MLP, TOKEN_MLP, MATMUL, ACTIVATE, SOFTMAX, LAYER_NORM, GROUP_NORM1, BATCH_NORM, CHANNEL_SUMS,
@@ -33,7 +33,8 @@ TABLE = {operator.name: operator for operator in (
     SHIFT_QUARTERS, BRANCH_MEAN, WEIGH_BRANCHES, AFFINE, ADD_SCALED, MULTIPLY, UNFOLD_WAVE)}
 
 __all__ = ["TABLE", "activate", "add_scaled", "affine", "around_channels", "batch_norm", "branch_mean",
-           "channel_sums", "constant", "conv2d", "cycle_shift", "flatten", "group_norm1", "group_norm1_of_rows",
+           "channel_sums", "computes_in_bf16", "constant", "conv2d", "cycle_shift", "flatten", "group_norm1",
+           "group_norm1_of_rows",
            "halves", "layer_norm", "linear", "matmul", "max_pool2d", "mlp", "move_groups", "multiply", "pad_axis",
            "permute", "prefers_nhwc", "readable_at_once", "roll", "shift_quarters", "softmax", "spatial_mean", "take",
            "token_linear", "token_mlp", "unfold_wave", "weigh_branches"]

@@ -117,6 +117,11 @@ def prefers_nhwc(x) -> bool:
     return paddle.in_dynamic_mode() and x.place.is_cpu_place() and x.dtype in CPU_COLUMNS and native.load() is not None
 
 
+def computes_in_bf16(x) -> bool:
+    """Whether products and convolutions of x [...] would run in bfloat16 on a CPU, where maps are best [B, H, W, C]."""
+    return paddle.in_dynamic_mode() and prefers_nhwc(x) and autocasts_to_bf16() and native.has_bf16()
+
+
 def readable_at_once(x) -> bool:
     """Whether the host reads the numbers of x [...] without waiting for a device."""
     return x.place.is_cpu_place()

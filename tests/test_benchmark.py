@@ -17,7 +17,7 @@ from passl_mixer.errors import BadInput
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 benchmark = importlib.import_module("benchmark")
-from bench import against, learning, page, pictures, suites, targets, turns, variants  # noqa: E402
+from bench import four_ways, learning, page, pictures, suites, targets, turns, variants  # noqa: E402
 
 without_gpu = pytest.mark.skipif(benchmark.gpus() > 0, reason="this machine has a GPU")
 PEER_PYTHON = os.environ.get("PASSL_MIXER_PEER_PYTHON")
@@ -123,7 +123,7 @@ def test_a_simclr_step_leaves_its_loader_as_far_ahead_as_it_was(tmp_path):
     model = {"backbone": {"name": "MlpMixer", "img_size": 32, "patch_size": 16, "embed_dim": 8, "num_blocks": 1},
              "head": {"name": "mlp", "out": 4}, "method": {"name": "simclr"}}
     training = learning.OnLoader({"model": model, "batch": 4, "workers": 1, "views": {"name": "simclr", "img_size": 32},
-                                  "pictures": str(tmp_path / "pictures.npy")})
+                                  "pictures": str(tmp_path / "pictures.npy"), "precision": "fp32"}, "cpu")
     for done in (1, 2):
         parts = training.step()["parts"]
         assert training.dataset.asked == (done + learning.PREFETCH_BATCHES) * 4
@@ -182,7 +182,7 @@ def test_a_missing_peer_is_said_and_the_rest_goes_on(capsys):
 
 def test_peers_must_be_the_same_network():
     with pytest.raises(BadInput, match="expected the same network"):
-        against._same_network([{"parameters": 3}, {"parameters": 4}])
+        four_ways.same_network([{"parameters": 3}, {"parameters": 4}])
 
 
 def test_targets_judge_by_the_median(capsys):
@@ -213,8 +213,8 @@ def test_page(tmp_path):
     assert benchmark.main(["--page", str(results), str(out)]) == 0
     text = out.read_text()
     lines = text.splitlines()
-    timm = "timm on PyTorch, eager"
-    assert f"| Mixer-B/16 inference, batch 8, 224 px | {timm} | >= 1.3 | 1.5 (1.5 - 1.5), 5 repeats | yes |" in lines
+    timm = "timm on PyTorch, fastest of four ways"
+    assert f"| Mixer-B/16 inference, batch 8 | {timm} | >= 1.1 | 1.5 (1.5 - 1.5), 5 repeats | yes |" in lines
     assert f"| Mixer-B/16 training step, batch 8 | {timm} | >= 1.2 | 1 (1 - 1), 5 repeats | **no** |" in lines
     assert "| CycleMLP-B1 forward | every CycleFC a plain 1x1 linear | >= 0.85 | not run | - |" in lines
     assert "9 (9 - 9)" not in text          # the last record of a case counts
@@ -234,3 +234,8 @@ def test_timm_takes_turns(capsys):
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [r["suite"] for r in records] == ["timm", "timm", "lightly"]
     assert all(r["ours"]["parameters"] == r["peer"]["parameters"] for r in records)
+    assert [set(r["ways"]) == set(four_ways.WAYS) for r in records] == [True, True, False]
+    assert len(records[2]["ways"]) == 2 * len(four_ways.WAYS)       # with one worker and with two
+    for record in records:
+        assert record["ways"][record["fastest"]]["ratio"] == record["ratio"]
+        assert record["ratio"]["median"] == min(way["ratio"]["median"] for way in record["ways"].values())

@@ -3,6 +3,7 @@
 python tools/benchmark.py [SUITE ...]                                    (tuning, where none is named)
 python tools/benchmark.py backbones --backbones cycle_mlp_b1 --repeats 9
 python tools/benchmark.py --against timm --against passl:/path/to/PASSL --peer-python /path/to/python
+python tools/benchmark.py race --data /path/to/cifar10 --peer-python /path/to/python
 python tools/benchmark.py --targets --peer-python /path/to/python --against passl:/path/to/PASSL --json results.json
 python tools/benchmark.py --page results.json docs/performance.md
 
@@ -24,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from bench import against, page, suites, systems, targets
+from bench import against, four_ways, page, race, suites, systems, targets
 from bench.turns import ROOT, ChildFailed
 
 from passl_mixer.errors import BadInput, nearest
@@ -32,11 +33,12 @@ from passl_mixer.errors import BadInput, nearest
 SUITES = {"backbones": suites.backbones, "methods": suites.methods, "after_step": suites.after_step,
           "views": suites.views, "export": systems.export, "scaling": systems.scaling, "growth": systems.growth,
           "recompute": systems.recompute, "variants": systems.variants, "tuning": systems.tuning,
-          "ways": systems.ways}
+          "ways": systems.ways, "race": race.races}
 # The backbones of a suite where none are named; the others take suites.BACKBONES.
 ITS_BACKBONES = {"methods": ("mlp_mixer_nano@32",), "tuning": ("mlp_mixer_b16", "mlp_mixer_nano@32"),
                  "ways": ("mlp_mixer_s16", "mlp_mixer_nano@32"),
                  **dict.fromkeys(("after_step", "scaling", "growth", "recompute"), ("mlp_mixer_b16",))}
+REPEATS = 5
 ON_GPU = ("backbones", "growth", "recompute", "variants", "ways")      # those that wait for the device; not run on one
 
 
@@ -72,14 +74,27 @@ def parse_arguments(arguments) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=suites.METHODS, default=list(suites.METHODS))
     parser.add_argument("--recipes", nargs="+", choices=suites.RECIPES, default=list(suites.RECIPES))
     parser.add_argument("--batch", type=int, help="instead of each suite's own")
-    parser.add_argument("--repeats", type=int, default=5, help="measured rounds, after the warm-up")
+    parser.add_argument("--repeats", type=int,
+                        help=f"measured rounds, after the warm-up: {REPEATS}, {suites.RACES} of a race, if not given")
     parser.add_argument("--min-seconds", type=float, default=0.5,
                         help="a step is repeated until one measurement takes about this long")
     parser.add_argument("--threads", type=int, help="of both sides; the physical cores where not given")
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"),
                         help="of our side; on a gpu, bf16, and the share of peak is model FLOP utilisation (not run)")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "auto"),
+                        help="of our side, in bf16 by paddle.amp.auto_cast around the forward pass; auto is bf16 where "
+                             "the processor multiplies it. Where not given: auto against PyTorch, otherwise fp32")
     parser.add_argument("--peak-tflops", type=float,
                         help="the device's peak, for the share in suite backbones; else a matrix product is measured")
+    parser.add_argument("--config", metavar="FILE", help="of a race, in place of the quickstart and CIFAR-10's")
+    parser.add_argument("--data", metavar="FOLDER", help="with CIFAR-10's binary files, for its race")
+    parser.add_argument("--to", nargs="+", type=float, default=(), metavar="ACCURACY",
+                        help="where a race ends, 0 to 1, in place of its own")
+    parser.add_argument("--way", choices=(*four_ways.WAYS, "trial"),
+                        help="of PyTorch in a race; trial: the one with the shortest step. Where not given, all four "
+                             "run once, and the one that arrived first runs again")
+    parser.add_argument("--epochs", type=int, help="of a race, in place of the configuration's")
+    parser.add_argument("--every-epochs", type=int, help="between evaluations of a race, likewise")
     parser.add_argument("--json", type=Path, metavar="FILE", help="append the records to a file, one line each")
     parser.add_argument("--page", nargs=2, type=Path, metavar=("RESULTS", "PAGE"),
                         help="write the page from such a file")
@@ -95,9 +110,10 @@ def gpus() -> int:
 
 def settings_of(options: argparse.Namespace) -> suites.Settings:
     """Settings from the command line; ``BadInput`` for what cannot be."""
-    for name, value in (("repeats", options.repeats), ("batch", options.batch), ("threads", options.threads)):
+    for name in ("repeats", "batch", "threads", "epochs", "every_epochs"):
+        value = getattr(options, name)
         if value is not None and value < 1:
-            raise BadInput(f"--{name} is {value}, expected 1 or more")
+            raise BadInput(f"--{name.replace('_', '-')} is {value}, expected 1 or more")
     for name in options.suites:
         if name not in SUITES:
             raise BadInput(f"unknown suite {name!r}{nearest(name, SUITES)}")
@@ -106,11 +122,15 @@ def settings_of(options: argparse.Namespace) -> suites.Settings:
     if options.device == "gpu" and not gpus():
         raise BadInput("--device gpu was given, but this Paddle sees 0 GPUs; install paddlepaddle-gpu or leave it out")
     _, checkouts = against.parse(options.against)
+    racing = suites.RaceSettings(
+        config=options.config, data=options.data, thresholds=tuple(options.to), way=options.way, epochs=options.epochs,
+        every_epochs=options.every_epochs, repeats=options.repeats or suites.RACES)
     return suites.Settings(
-        repeats=options.repeats, threads=against.threads_for(options.threads), device=options.device,
+        repeats=options.repeats or REPEATS, threads=against.threads_for(options.threads), device=options.device,
         backbones=tuple(options.backbones or suites.BACKBONES), methods=options.methods, recipes=options.recipes,
         batch=options.batch, min_seconds=options.min_seconds, peak_tflops=options.peak_tflops,
-        peer_python=options.peer_python, checkouts=checkouts)
+        peer_python=options.peer_python, precision=options.precision, checkouts=checkouts,
+        race=racing)
 
 
 def measurements(options: argparse.Namespace, settings: suites.Settings):
@@ -128,7 +148,7 @@ def measurements(options: argparse.Namespace, settings: suites.Settings):
 
 def verdict(record: dict) -> str:
     """A target's record in words."""
-    words = {True: "reached", False: "not reached", None: "too few repeats to say"}[record["reached"]]
+    words = {True: "reached", False: "not reached", None: "cannot be said"}[record["reached"]]
     return f"{record['target']}: {page.ratio(record)}, target {record['goal']}: {words}"
 
 

@@ -1,14 +1,28 @@
 """Ours against peers: a process of the peer's environment takes turns with one of ours. Yields records, as suites do.
 
 Peers are timm, torchvision and lightly on PyTorch, two networks written for PyTorch here (``tools/peers``), and PASSL
-and PaddleViT from a checkout. Networks must have equally many parameters, or the comparison is refused.
+and PaddleViT from a checkout. Networks must have equally many parameters, or the comparison is refused. PyTorch runs a
+network in four ways (``four_ways.py``); ours is in the precision of ``--precision``, ``auto`` where none is given.
 """
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import Sequence
 
-from bench import pictures
-from bench.suites import JPEGS_A_STEP, Settings, batch_for, case_name, jpegs, networks, ours, sized, views_child
+from bench import four_ways, pictures
+from bench.suites import (
+    JPEGS_A_STEP,
+    WORDS,
+    Settings,
+    batch_for,
+    case_name,
+    jpegs,
+    networks,
+    ours,
+    precision_of,
+    sized,
+    views_child,
+)
 from bench.turns import PEERS, Child, record, take_turns
 from passl_mixer.errors import BadInput, nearest
 from passl_mixer.runtime import available_cores
@@ -18,12 +32,15 @@ TIMM = {"mlp_mixer_s32": "mixer_s32_224", "mlp_mixer_s16": "mixer_s16_224", "mlp
         "resmlp_s12": "resmlp_12_224", "resmlp_s24": "resmlp_24_224", "resmlp_s36": "resmlp_36_224",
         "resmlp_b24": "resmlp_big_24_224", "gmlp_ti16": "gmlp_ti16_224", "gmlp_s16": "gmlp_s16_224",
         "gmlp_b16": "gmlp_b16_224", "conv_mixer_1536_20": "convmixer_1536_20", "conv_mixer_768_32": "convmixer_768_32",
-        "conv_mixer_1024_20": "convmixer_1024_20_ks9_p14"}
+        "conv_mixer_1024_20": "convmixer_1024_20_ks9_p14", "vit_ti_16": "vit_tiny_patch16_224",
+        "vit_s_16": "vit_small_patch16_224", "vit_b_16": "vit_base_patch16_224",
+        "swin_t": "swin_tiny_patch4_window7_224", "resnet18": "resnet18", "resnet50": "resnet50"}
+CONVOLUTIONAL = ("conv_mixer", "conv_mlp", "cycle_mlp", "resnet")       # PyTorch tries both memory layouts for these
 NANO = {"img_size": 32, "patch_size": 4, "num_blocks": 4, "embed_dim": 128}
 B16 = {"img_size": 224, "patch_size": 16, "num_blocks": 12, "embed_dim": 768}
 CYCLE_B1 = {"layers": [2, 2, 4, 2], "embed_dims": [64, 128, 320, 512], "patch_size": 7, "transitions": [True] * 4,
             "mlp_ratios": [4] * 4}
-SIMCLR_BATCH, WORKERS, TEMPERATURE, HIDDEN, OUT, STRENGTH, PICTURES = 256, 1, 0.5, 512, 128, 0.5, 2048
+SIMCLR_BATCH, WORKERS, TEMPERATURE, HIDDEN, OUT, STRENGTH, PICTURES = 256, (1, 2), 0.5, 512, 128, 0.5, 2048
 
 
 def _python(settings: Settings) -> str:
@@ -33,45 +50,38 @@ def _python(settings: Settings) -> str:
     return settings.peer_python
 
 
-def _same_network(row: Sequence[dict]) -> None:
-    counts = [answer["parameters"] for answer in row]
-    if counts[0] != counts[1]:
-        raise BadInput(f"ours has {counts[0]} parameters and the peer's network {counts[1]}; expected the same network")
-
-
-def _compare(settings: Settings, suite: str, peer: str, backbone: dict, size: int, script: str, setup: dict,
-             steps: Sequence[str], python: dict):
-    """Records of ``steps`` ("infer", "train") of a backbone in a process of ours and in one of a peer's script."""
-    batch = batch_for(settings, size)
-    entry = {"backbone": backbone, "batch": batch, "size": size, "steps": list(steps)}
-    setup = {"batch": batch, "size": size, "threads": settings.threads, "min_seconds": settings.min_seconds, **setup}
-    with networks(settings, {"a": entry}) as mine, Child(PEERS / script, setup, **python) as other:
-        for step in steps:
-            rows = take_turns([lambda s=step: mine.step(f"a.{s}"), lambda s=step: other.step(s)], settings.repeats)
-            _same_network(rows[-1])
-            what = "inference" if step == "infer" else "training step"
-            yield record(suite, case_name(backbone["name"], what, batch, size), rows, peer=peer)
+def _compare(settings: Settings, suite: str, peer: str, backbone: dict, size: int, network: dict, steps: Sequence[str]):
+    """Records of ``steps`` ("infer", "train") of a backbone of ours and of a network on PyTorch, in all its ways."""
+    batch, python = batch_for(settings, size), _python(settings)
+    for step in steps:
+        entry = {"backbone": backbone, "batch": batch, "size": size, "steps": [step],
+                 "precision": precision_of(settings, "auto")}
+        setup = {"network": network, "steps": [step], "ways": list(four_ways.WAYS), "batch": batch, "size": size,
+                 "convolutional": backbone["name"].startswith(CONVOLUTIONAL), "threads": settings.threads,
+                 "min_seconds": settings.min_seconds}
+        with networks(settings, {"a": entry}) as mine, Child(PEERS / "torch_step.py", setup, python=python) as other:
+            yield four_ways.compare(suite, case_name(backbone["name"], WORDS[step], batch, size),
+                                    lambda s=step, m=mine: m.step(f"a.{s}"), four_ways.sides(other, step),
+                                    settings.repeats, peer=peer)
 
 
 def timm(settings: Settings, steps: Sequence[str] = ("infer", "train")):
-    """timm's networks on PyTorch, eager: the named backbones it has (and a Mixer of the nano's sizes)."""
-    python, known = {"python": _python(settings)}, [n for n in settings.backbones if sized(n)[0]["name"] in
-                                                    (*TIMM, "mlp_mixer_nano")]
+    """timm's networks on PyTorch: the named backbones it has (and a Mixer of the nano's sizes)."""
+    known = [n for n in settings.backbones if sized(n)[0]["name"] in (*TIMM, "mlp_mixer_nano")]
     if not known:
         raise BadInput(f"timm has none of {', '.join(settings.backbones)}{nearest(settings.backbones[0], TIMM)}")
     for name in known:
         backbone, size = sized(name)
         timms = TIMM.get(backbone["name"])
         network = {"timm": timms} if timms else {"mixer": {**NANO, "num_classes": 1000}}
-        yield from _compare(settings, "timm", "timm on PyTorch, eager", backbone, size, "torch_step.py",
-                            {"network": network}, steps, python)
+        yield from _compare(settings, "timm", "timm on PyTorch", backbone, size, network, steps)
 
 
 def torch_cycle(settings: Settings, names: Sequence[str] = ("cycle_mlp_b1", "conv_mlp_s")):
     """CycleMLP-B1 and ConvMLP-S written for PyTorch in ``tools/peers/torch_networks.py``: training steps."""
     for name in names:
-        yield from _compare(settings, "torch_cycle", "the same on PyTorch, eager", {"name": name}, 224, "torch_step.py",
-                            {"network": {"own": name}}, ("train",), {"python": _python(settings)})
+        yield from _compare(settings, "torch_cycle", "the same on PyTorch", {"name": name}, 224, {"own": name},
+                            ("train",))
 
 
 def _checkout(settings: Settings, name: str) -> str:
@@ -80,38 +90,55 @@ def _checkout(settings: Settings, name: str) -> str:
     return settings.checkouts[name]
 
 
+def _untuned(settings: Settings, suite: str, peer: str, name: str, setup: dict):
+    """The record of a training step of a backbone and of a network on Paddle as it comes."""
+    batch = batch_for(settings, 224)
+    entry = {"backbone": {"name": name}, "batch": batch, "size": 224, "steps": ["train"],
+             "precision": precision_of(settings, "fp32")}
+    setup = {"batch": batch, "size": 224, "min_seconds": settings.min_seconds, **setup}
+    with networks(settings, {"a": entry}) as mine, Child(PEERS / "paddle_checkout.py", setup) as other:
+        rows = take_turns([lambda: mine.step("a.train"), lambda: other.step("train")], settings.repeats)
+    four_ways.same_network(rows[-1])
+    yield record(suite, case_name(name, "training step", batch, 224), rows, peer=peer)
+
+
 def passl(settings: Settings):
     """PASSL's MlpMixer at B/16, on Paddle as it comes: a training step."""
-    yield from _compare(settings, "passl", "PASSL's MlpMixer, Paddle untuned", {"name": "mlp_mixer_b16"}, 224,
-                        "paddle_checkout.py", {"passl": _checkout(settings, "passl"), "options": B16}, ("train",), {})
+    yield from _untuned(settings, "passl", "PASSL's MlpMixer, Paddle untuned", "mlp_mixer_b16",
+                        {"passl": _checkout(settings, "passl"), "options": B16})
 
 
 def paddlevit(settings: Settings):
     """PaddleViT's CycleMLP-B1 (deformable convolutions), on Paddle as it comes: a training step."""
-    setup = {"paddlevit": _checkout(settings, "paddlevit"), "options": CYCLE_B1}
-    yield from _compare(settings, "paddlevit", "PaddleViT's CycleMLP, Paddle untuned", {"name": "cycle_mlp_b1"}, 224,
-                        "paddle_checkout.py", setup, ("train",), {})
+    yield from _untuned(settings, "paddlevit", "PaddleViT's CycleMLP, Paddle untuned", "cycle_mlp_b1",
+                        {"paddlevit": _checkout(settings, "paddlevit"), "options": CYCLE_B1})
 
 
 def lightly(settings: Settings):
-    """A SimCLR step of a Mixer of the nano's sizes at 32 px, views included: timm, torchvision, lightly's NT-Xent."""
+    """A SimCLR step of a Mixer of the nano's sizes at 32 px, views included: timm, torchvision, lightly's NT-Xent.
+
+    Ours makes views on one thread beside the step; PyTorch is measured with one worker process and with two.
+    """
     batch = settings.batch or SIMCLR_BATCH
     size = NANO["img_size"]
-    with tempfile.TemporaryDirectory(prefix="passl_mixer_pictures_") as folder:
+    with tempfile.TemporaryDirectory(prefix="passl_mixer_pictures_") as folder, contextlib.ExitStack() as stack:
         file = Path(folder) / "pictures.npy"
         pictures.write_small(file, min(PICTURES, 4 * batch), size)
-        common = {"pictures": str(file), "batch": batch, "workers": WORKERS, "min_seconds": 2 * settings.min_seconds}
+        common = {"pictures": str(file), "batch": batch, "min_seconds": 2 * settings.min_seconds}
         model = {"backbone": {"name": "mlp_mixer_nano"}, "method": {"name": "simclr", "temperature": TEMPERATURE},
                  "head": {"name": "mlp", "layers": 2, "hidden": HIDDEN, "out": OUT, "norm": "bn"}}
         views = {"name": "simclr", "style": "torchvision", "img_size": size, "jitter_strength": STRENGTH, "blur_p": 0.0}
         other = {"mixer": NANO, "hidden": HIDDEN, "out": OUT, "temperature": TEMPERATURE, "jitter_strength": STRENGTH,
-                 "size": size, "threads": settings.threads}
-        with ours(settings, {"kind": "simclr", "model": model, "views": views, **common}) as mine, \
-                Child(PEERS / "torch_simclr.py", {**other, **common}, python=_python(settings)) as peer:
-            rows = take_turns([mine.step, peer.step], settings.repeats)
-    _same_network(rows[-1])
-    yield record("lightly", case_name("mlp_mixer_nano", "simclr step with views", batch, size), rows,
-                 peer="timm, torchvision v2 and NT-Xent on PyTorch")
+                 "size": size, "threads": settings.threads, "ways": list(four_ways.WAYS)}
+        mine = stack.enter_context(ours(settings, {"kind": "simclr", "model": model, "views": views, "workers": 1,
+                                                   "precision": precision_of(settings, "auto"), **common}))
+        peers = {}
+        for workers in WORKERS:
+            child = Child(PEERS / "torch_simclr.py", {**other, **common, "workers": workers}, python=_python(settings))
+            peers.update(four_ways.sides(stack.enter_context(child), "step", suffix=f", {workers} worker(s)"))
+        yield four_ways.compare("lightly", case_name("mlp_mixer_nano", "simclr step with views", batch, size),
+                                mine.step, peers, settings.repeats,
+                                peer="timm, torchvision v2 and NT-Xent on PyTorch")
 
 
 def torchvision(settings: Settings, recipes: Sequence[str] = ("simclr", "moco_v2", "byol")):

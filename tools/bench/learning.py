@@ -11,8 +11,10 @@ from passl_mixer import build_method
 from passl_mixer.data import Loader, build_dataset, build_views
 from passl_mixer.data.loader import PREFETCH_BATCHES
 from passl_mixer.images import to_images
+from passl_mixer.runtime import autocast_dtype
 from passl_mixer.surgery.macs import count_parameters
 from passl_mixer.training.optim import build_optimizer
+from passl_mixer.training.precision import Precision
 
 ROUNDS = 400            # batches in the epoch of a loader: more than a measurement asks for
 
@@ -34,11 +36,14 @@ def method_steps(setup: dict) -> tuple:
         optimizer.clear_grad()
 
     facts = {"images": batch, "parameters": count_parameters(method.backbone)}
-    return {"step": lambda: _step(method, optimizer, views, Clock()), "bare": bare}, {"step": facts, "bare": facts}
+    plain = Precision(None)
+    return ({"step": lambda: _step(method, optimizer, views, Clock(), plain), "bare": bare},
+            {"step": facts, "bare": facts})
 
 
-def _step(method, optimizer, views, clock: Clock) -> dict:
-    loss = method(views)["loss"]
+def _step(method, optimizer, views, clock: Clock, precision: Precision) -> dict:
+    with precision.autocast():
+        loss = method(views)["loss"]
     clock.mark("forward")
     loss.backward()
     clock.mark("backward")
@@ -79,10 +84,12 @@ class OnLoader:
 
     Args:
         setup: ``model`` (a configuration's section), ``views`` (entry of a recipe), ``pictures`` (file of ``Counted``),
-            ``batch``, ``workers``.
+            ``batch``, ``workers``, ``precision`` ("fp32" or "bf16").
+        device: as ``select_device`` returned it.
     """
 
-    def __init__(self, setup: dict):
+    def __init__(self, setup: dict, device: str):
+        self.precision = Precision(autocast_dtype(setup["precision"], device))
         self.method, self.batch = build_method(setup["model"]), setup["batch"]
         self.optimizer = build_optimizer({"name": "adamw"}, self.method.trainable_parameters())
         self.dataset, self.views = Counted(setup["pictures"], self.batch * ROUNDS), build_views(setup["views"])
@@ -97,7 +104,7 @@ class OnLoader:
         pair, _ = next(self.batches)
         images = [to_images(view, self.views.mean, self.views.std) for view in pair]
         clock.mark("data")
-        _step(self.method, self.optimizer, images, clock)
+        _step(self.method, self.optimizer, images, clock, self.precision)
         self.done += 1
         while self.dataset.asked < (self.done + self.ahead) * self.batch:
             time.sleep(0.0005)
@@ -105,11 +112,12 @@ class OnLoader:
         return {"parts": clock.parts}
 
 
-def simclr_steps(setup: dict) -> tuple:
-    """``(steps, facts)``: "step", one of ``OnLoader``."""
-    training = OnLoader(setup)
+def simclr_steps(setup: dict, device: str) -> tuple:
+    """``(steps, facts)``: "step", one of ``OnLoader``, whose arguments these are."""
+    training = OnLoader(setup, device)
     trained = count_parameters(training.method.backbone) + count_parameters(training.method.head)
-    return {"step": training.step}, {"step": {"images": training.batch, "parameters": trained}}
+    return {"step": training.step}, {"step": {"images": training.batch, "parameters": trained,
+                                              "precision": training.precision.dtype or "float32"}}
 
 
 def views_steps(setup: dict) -> tuple:

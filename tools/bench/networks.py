@@ -2,7 +2,8 @@
 
 A network is an object of the set-up: ``backbone`` (an entry of the registry), ``batch``, ``size`` (pixels), and
 optionally ``variant`` (see ``variants.py``), ``recompute`` (boolean), ``data`` (whether a training step begins with
-uint8 pictures). The head is linear, 1000 classes; training is supervised, with AdamW.
+uint8 pictures), ``precision`` ("fp32" or "bf16", of forward passes; left out: bf16 on GPUs only). The head is linear,
+1000 classes; training is supervised, with AdamW.
 """
 import time
 
@@ -12,7 +13,7 @@ from paddle import nn
 from peers.protocol import Clock
 
 from bench.variants import replace_cycle_fc
-from passl_mixer import build_backbone, build_head, build_method, distributed
+from passl_mixer import build_backbone, build_head, build_method, distributed, ops
 from passl_mixer.backbones.cycle_mlp import CycleFC
 from passl_mixer.images import to_images
 from passl_mixer.layers.basic import TokenLinear
@@ -33,7 +34,7 @@ class Network:
 
     Args:
         entry: the set-up's object.
-        device: as ``select_device`` returned it; on a GPU, training and inference are in bfloat16 under autocast.
+        device: as ``select_device`` returned it.
     """
 
     def __init__(self, entry: dict, device: str):
@@ -47,7 +48,9 @@ class Network:
         replace_cycle_fc(self.backbone, entry.get("variant"))
         set_recompute(self.backbone, entry.get("recompute", False))
         self.method = build_method("supervised", self.backbone, self.head)
-        self.precision = Precision(autocast_dtype("bf16" if device != "cpu" else "fp32", device))
+        asked = entry.get("precision", "bf16" if device != "cpu" else "fp32")
+        self.precision = Precision(autocast_dtype(asked, device))
+        self.facts["precision"] = self.precision.dtype or "float32"
         draw = np.random.default_rng(0)
         self.pictures = draw.integers(0, 256, [batch, size, size, 3], dtype=np.uint8)
         self.images = to_images(self.pictures, *NORMALISATION)
@@ -144,7 +147,7 @@ class Network:
     def peak(self):
         """The machine's matrix products, as a step: the best of several of a square and of the network's largest."""
         shapes = [(SQUARE, SQUARE, SQUARE), self.largest_product()]
-        dtype = "float32" if self.device == "cpu" else "bfloat16"
+        product, dtype = product_of(self.precision, self.device)
         pairs = [(paddle.randn([m, k]).astype(dtype), paddle.randn([k, n]).astype(dtype)) for m, k, n in shapes]
 
         def step() -> dict:
@@ -152,11 +155,32 @@ class Network:
             for a, b in pairs * TRIES:
                 self.wait()
                 started = time.perf_counter()
-                paddle.matmul(a, b)
+                product(a, b)
                 self.wait()
                 rates.append(2 * a.shape[0] * a.shape[1] * b.shape[1] / (time.perf_counter() - started))
             return {"seconds": 1.0, "flop": max(rates)}
         return step
+
+
+def product_of(precision: Precision, device: str) -> tuple:
+    """``(product of two matrices, dtype of the matrices)`` that the peak is measured with.
+
+    On a CPU the product in bfloat16 is that of the operator table under autocast, from float32 matrices.
+
+    Args:
+        precision: of the networks beside it.
+        device: as ``select_device`` returned it.
+    """
+    if device != "cpu":
+        return paddle.matmul, precision.dtype or "float32"
+    if precision.dtype is None:
+        return paddle.matmul, "float32"
+
+    @paddle.no_grad()
+    def product(a, b):
+        with precision.autocast():
+            return ops.linear(a, b)
+    return product, "float32"
 
 
 def network_steps(setup: dict, device: str) -> tuple:

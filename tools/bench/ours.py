@@ -28,8 +28,8 @@ def main() -> None:
     distributed.init()
     paddle.seed(0)
     kinds = {"networks": lambda: networks.network_steps(setup, device), "method": lambda: learning.method_steps(setup),
-             "simclr": lambda: learning.simclr_steps(setup), "views": lambda: learning.views_steps(setup),
-             "runs": lambda: runs.run_steps(setup, device)}
+             "simclr": lambda: learning.simclr_steps(setup, device), "views": lambda: learning.views_steps(setup),
+             "runs": lambda: runs.run_steps(setup, device), "labels": lambda: runs.labels_steps(setup)}
     steps, facts = kinds[setup["kind"]]()
     channel.serve(steps, facts)
 

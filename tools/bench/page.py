@@ -20,13 +20,24 @@ Warm-up lasts until page faults are over: four steps at most, one where a step t
 of the other side over ours. A training step is forward pass, cross entropy, backward pass and AdamW on 1000 classes. A
 share of peak is arithmetic (two operations per multiply-accumulate of `passl_mixer/surgery/macs.py`, a training step
 three times its forward pass) over the best of several matrix products, a square one and the network's own largest,
-measured in the same process beside every step. Memory is the largest resident set of the process.
+measured in the same process and precision beside every step. Memory is the largest resident set of the process.
+
+PyTorch is measured at its best: eager, compiled (`torch.compile` for fixed shapes, with constant weights for
+inference), under bfloat16 autocast, and both, all in one process, with fused AdamW. Networks with convolutions run in
+the memory layout that was faster in a trial. Compiling is not timed. All ways take turns with ours. The fastest is the
+one with the least median.
+
+A *race* is the time to an accuracy. It begins with the command, so imports and compiling count, with the cache of
+compiled programs filled before. PyTorch's recipe has timm's network, torchvision's views and lightly's loss, with the
+same values. Both sides are evaluated by kNN after the same epochs, which counts; the accuracy with one label per class
+is computed when the clock has stopped.
 """
 TITLES = {"backbones": "Backbones", "methods": "Methods", "views": "Views", "export": "Exported models",
           "scaling": "Processes and batch", "recompute": "Recomputation", "variants": "CycleFC and its replacements",
           "tuning": "CPU set-up on against off", "ways": "Settings of a run", "timm": "Against timm",
           "lightly": "Against a SimCLR step on PyTorch", "torchvision": "Against torchvision",
           "torch_cycle": "CycleMLP and ConvMLP against PyTorch",
+          "race": "Time to accuracy",
           "passl": "Against PASSL", "paddlevit": "Against PaddleViT"}
 COLUMNS = ("seconds", "images_per_second", "gflops", "peak_mib")
 REACHED = {True: "yes", False: "**no**", None: "-"}
@@ -67,7 +78,7 @@ def ratio(record: dict) -> str:
 
 def targets_table(records: dict) -> str:
     """The first table: every target, measured or not run."""
-    lines = ["## Targets, two CPU cores, float32", "", "| what | against | target | measured | reached |",
+    lines = ["## Targets, two CPU cores", "", "| what | against | target | measured | reached |",
              "|---|---|---|---|---|"]
     for target in TARGETS.values():
         record = next((r for r in records.values() if target.fits(r)), None)
@@ -104,6 +115,47 @@ def suite_table(suite: str, records: list) -> str:
     return "\n".join(lines) + "\n"
 
 
+def ways_table(records: list) -> str:
+    """PyTorch's ways: our ratio to each, a row a case; the fastest is in bold. Empty where no record has any."""
+    measured = [record for record in records if record["suite"] != "race" and "ways" in record]
+    if not measured:
+        return ""
+    names = list(dict.fromkeys(way for record in measured for way in record["ways"]))
+    lines = ["## PyTorch in all its ways", "",
+             "Our speed over that of PyTorch in each way, in the same run; above 1 ours is faster. Bold is the fastest "
+             "way, which counts in the targets.", "",
+             f"| case | peer | ours in | {' | '.join(names)} |", "|---" * (3 + len(names)) + "|"]
+    for record in measured:
+        cells = []
+        for way in names:
+            words = ratio(record["ways"].get(way, {}))
+            cells.append(f"**{words}**" if way == record["fastest"] else words)
+        lines.append(f"| {record['case']} | {record['peer']['name']} | {record['ours'].get('precision', '-')} | "
+                     f"{' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def race_table(records: list) -> str:
+    """Races: seconds to each accuracy, a row a threshold, and a line a run with its curve."""
+    lines = [f"## {TITLES['race']}", "",
+             "| race | ours: s | PyTorch: s | ratio | PyTorch's way | every way, s | runs |", "|---" * 7 + "|"]
+    curves = []
+    for record in records:
+        mine, peer = record["ours"], record["peer"]
+        ways = ", ".join(f"{way} {arrival(seconds)}" for way, seconds in record["ways"].items())
+        lines.append(f"| {record['case']} | {arrival(mine['seconds'])} | {arrival(peer['seconds'])} | "
+                     f"{record.get('missed') or ratio(record)} | {record['fastest']} | {ways} | {record['repeats']} |")
+        for who, side in (("ours", mine), (f"PyTorch, {record['fastest']}", peer)):
+            curve = ", ".join(f"{point['seconds']:.0f} s {point['accuracy']:.3f}" for point in side["curves"][0])
+            curves.append(f"- {record['case'].rpartition(' ')[0]}, {who}, first run: {curve}")
+    return "\n".join([*lines, "", *dict.fromkeys(curves)]) + "\n"
+
+
+def arrival(seconds) -> str:
+    """Seconds to an accuracy."""
+    return "not reached" if seconds is None else number(seconds)
+
+
 def machines(records: dict) -> str:
     """A line for every machine and environment that the records name."""
     found = []
@@ -129,7 +181,9 @@ def page(records: dict, notes: str) -> str:
     suites = {}
     for record in records.values():
         suites.setdefault(record["suite"], []).append(record)
+    ways, races = ways_table(list(records.values())), suites.pop("race", [])
     sections = [HEAD, targets_table(records), *([notes.strip() + "\n"] if notes.strip() else []),
+                *([ways] if ways else []), *([race_table(races)] if races else []),
                 *(suite_table(suite, suites[suite]) for suite in (*TITLES, *sorted(set(suites) - set(TITLES)))
                   if suite in suites), RULES.lstrip("\n"), machines(records)]
     return "\n".join(sections)

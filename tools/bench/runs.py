@@ -1,10 +1,14 @@
-"""Training steps of whole runs, as ``passl-mixer train`` makes them, in a process of ours."""
+"""Whole runs, as ``passl-mixer train`` makes them, in a process of ours: their steps, and accuracies of checkpoints."""
 import tempfile
 from pathlib import Path
 
 import yaml
 
+from passl_mixer.build import build_untrained, resolve
+from passl_mixer.checkpoint import load_encoder
 from passl_mixer.config import get_config
+from passl_mixer.evaluation.evaluate import evaluate_features
+from passl_mixer.evaluation.features import encoder_features
 from passl_mixer.images import as_tensor
 from passl_mixer.surgery.macs import count_parameters
 from passl_mixer.training.run import build_run
@@ -46,3 +50,22 @@ def _step_of(setup: dict, device: str, overrides) -> tuple:
         done += 1
 
     return step, {"images": batch, "parameters": count_parameters(run.method.backbone)}
+
+
+def labels_steps(setup: dict) -> tuple:
+    """``(steps, facts)``: "step" answers with the accuracies of checkpoints with one label per class.
+
+    Args:
+        setup: ``config`` (file of the run), ``checkpoints``: key to file.
+    """
+    config = resolve(get_config(setup["config"]))
+    method = build_untrained(config)
+
+    def step() -> dict:
+        found = {}
+        for key, file in setup["checkpoints"].items():
+            load_encoder(Path(file), method.encoder)
+            found[key] = evaluate_features(config, encoder_features(method.encoder), ["labels_1"])["labels_1"]
+        return {"accuracies": found}
+
+    return {"step": step}, {}

@@ -7,12 +7,32 @@ from typing import Optional, Sequence
 
 from bench import pictures
 from bench.turns import OURS, Child, record, take_turns
+from passl_mixer.errors import BadInput
 from passl_mixer.runtime import available_cores
 
 BACKBONES = ("mlp_mixer_b16", "conv_mlp_s", "cycle_mlp_b1", "mlp_mixer_nano@32")
 METHODS = ("simclr", "moco", "byol", "simsiam", "moco_v3")
 RECIPES = ("simclr", "moco_v1", "moco_v2", "byol", "moco_v3", "inception", "center_crop")
 JPEGS, JPEGS_A_STEP = 64, 16
+RACES = 3               # runs of each side of a race
+
+
+@dataclass(frozen=True)
+class RaceSettings:
+    """What the command line decides for races.
+
+    ``config``: a file in place of the shipped ones. ``data``: folder of CIFAR-10. ``thresholds``: accuracies in place
+    of each race's own. ``way``: of PyTorch, or "trial"; None: all. ``epochs``, ``every_epochs``: in place of the
+    configuration's. ``repeats``: runs of each side.
+    """
+
+    config: Optional[str] = None
+    data: Optional[str] = None
+    thresholds: Sequence[float] = ()
+    way: Optional[str] = None
+    epochs: Optional[int] = None
+    every_epochs: Optional[int] = None
+    repeats: int = RACES
 
 
 @dataclass(frozen=True)
@@ -20,8 +40,8 @@ class Settings:
     """What the command line decides.
 
     ``backbones``: names, ``@pixels`` where not 224. ``batch``: in place of each suite's own. ``threads``: of both
-    sides. ``min_seconds``: a step is repeated until one measurement takes about this long. ``checkouts``: peer to
-    folder.
+    sides. ``min_seconds``: a step is repeated until one measurement takes about this long. ``precision``:
+    fp32, bf16 or auto; see ``precision_of``. ``checkouts``: peer to folder.
     """
 
     repeats: int = 5
@@ -34,7 +54,9 @@ class Settings:
     min_seconds: float = 0.5
     peak_tflops: Optional[float] = None
     peer_python: Optional[str] = None
+    precision: Optional[str] = None
     checkouts: dict = field(default_factory=dict)
+    race: RaceSettings = RaceSettings()
 
 
 def sized(name: str) -> tuple:
@@ -49,6 +71,23 @@ def batch_for(settings: Settings, size: int) -> int:
     return settings.batch or (8 if size > 64 else 256)
 
 
+def has_bf16() -> bool:
+    """Whether this processor multiplies bfloat16."""
+    cpu = Path("/proc/cpuinfo")
+    return cpu.exists() and "avx512_bf16" in cpu.read_text(encoding="utf-8").split()
+
+
+def precision_of(settings: Settings, default: str) -> str:
+    """The precision of our side, "fp32" or "bf16"; "auto" is bf16 on GPUs and where the processor multiplies it.
+
+    Args:
+        settings: theirs counts where it is given.
+        default: fp32, bf16 or auto, where it is not.
+    """
+    asked = settings.precision or ("bf16" if settings.device != "cpu" else default)
+    return asked if asked != "auto" else "bf16" if settings.device != "cpu" or has_bf16() else "fp32"
+
+
 def case_name(backbone: str, what: str, batch: int, size: int) -> str:
     """How a case is called in records."""
     return f"{backbone}, {what}, batch {batch}, {size} px"
@@ -60,7 +99,7 @@ def ours(settings: Settings, setup: dict, *, threads: int = 0, **environment: st
     # as many as there are cores is what the set-up chooses by itself, as for any user
     chosen = {} if threads == available_cores() else {"OMP_NUM_THREADS": str(threads)}
     common = {"device": settings.device, "min_seconds": settings.min_seconds}
-    return Child(OURS, {**common, **setup}, environment={**chosen, **environment})
+    return Child(OURS, {**common, **setup}, changes={**chosen, **environment})
 
 
 def networks(settings: Settings, entries: dict) -> Child:
@@ -78,19 +117,34 @@ def share_of_peak(ours_: dict, peak: dict) -> float:
     return ours_["flop"] / ours_["seconds"] / (peak["flop"] / peak["seconds"])
 
 
-def backbones(settings: Settings):
+WORDS = {"infer": "inference", "train": "training step"}
+
+
+def backbones(settings: Settings, steps: Sequence[str] = ("infer", "train")):
     """Inference and training step: images/s, parts, memory, share of the matrix-product peak of the same process."""
+    precision = precision_of(settings, "fp32")
+    peer = "matrix products" if precision == "fp32" else f"matrix products in {precision}"
     for name in settings.backbones:
         backbone, size = sized(name)
         batch = batch_for(settings, size)
-        for step, what in (("infer", "inference"), ("train", "training step")):
-            entry = {"backbone": backbone, "batch": batch, "size": size, "data": True, "steps": [step, "peak"]}
+        for step in steps:
+            entry = {"backbone": backbone, "batch": batch, "size": size, "data": True, "precision": precision,
+                     "steps": [step, "peak"]}
             with networks(settings, {"a": entry}) as child:
                 rows = in_one_process(settings, child, [f"a.{step}", "a.peak"])
+            _in_precision(rows[-1][0], precision)
             if settings.peak_tflops:
                 rows = [(row[0], {"seconds": 1.0, "flop": settings.peak_tflops * 1e12}) for row in rows]
-            yield record("backbones", case_name(backbone["name"], what, batch, size), rows, peer="matrix products",
+            what = WORDS[step] if precision == "fp32" else f"{WORDS[step]} in {precision}"
+            yield record("backbones", case_name(backbone["name"], what, batch, size), rows, peer=peer,
                          metric="share of peak", value=share_of_peak)
+
+
+def _in_precision(answer: dict, precision: str) -> None:
+    """Refuse a record in another precision than its name says."""
+    if precision == "bf16" and answer["precision"] != "bfloat16":
+        raise BadInput(f"bf16 was asked for, and this Paddle computed in {answer['precision']}; expected a processor "
+                       "and a version with bfloat16, or --precision fp32")
 
 
 def method_model(method: str, backbone: dict, size: int) -> dict:

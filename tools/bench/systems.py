@@ -4,10 +4,9 @@ Every suite takes the settings and yields records (``turns.record``).
 """
 import contextlib
 import socket
-from pathlib import Path
 from typing import Optional
 
-from bench.suites import Settings, batch_for, case_name, in_one_process, method_model, networks, ours, sized
+from bench.suites import Settings, batch_for, case_name, has_bf16, in_one_process, method_model, networks, ours, sized
 from bench.turns import OURS, Child, record, take_turns, together
 
 
@@ -21,12 +20,6 @@ def export(settings: Settings):
             with networks(settings, {"a": entry}) as child:
                 rows = in_one_process(settings, child, [f"a.{step}", "a.infer"])
             yield record("export", case_name(backbone["name"], words, batch, size), rows, peer="eager forward")
-
-
-def has_bf16() -> bool:
-    """Whether this processor multiplies bfloat16."""
-    cpu = Path("/proc/cpuinfo")
-    return cpu.exists() and "avx512_bf16" in cpu.read_text(encoding="utf-8").split()
 
 
 def _group(settings: Settings, entry: dict, count: int) -> list:
@@ -138,6 +131,6 @@ def tuning(settings: Settings):
         entry = {"backbone": backbone, "batch": batch, "size": size, "steps": ["train"]}
         setup = {"kind": "networks", "networks": {"a": entry}, "min_seconds": settings.min_seconds}
         # neither side is told a number of threads: choosing it is a part of the set-up
-        with Child(OURS, setup) as on, Child(OURS, setup, environment={"PASSL_MIXER_TUNE": "0"}) as off:
+        with Child(OURS, setup) as on, Child(OURS, setup, changes={"PASSL_MIXER_TUNE": "0"}) as off:
             rows = take_turns([lambda c=on: c.step("a.train"), lambda c=off: c.step("a.train")], settings.repeats)
         yield record("tuning", case_name(backbone["name"], "training step", batch, size), rows, peer="set-up off")

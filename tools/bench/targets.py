@@ -1,8 +1,8 @@
-"""What is to be reached on two cores, in float32, and which record of which measurement says whether it is."""
+"""What is to be reached on two cores, and which record of which measurement says whether it is."""
 from dataclasses import dataclass, replace
 from typing import Callable, Optional
 
-from bench import against, suites, systems
+from bench import against, race, suites, systems
 from bench.suites import Settings
 
 LEAST_REPEATS = 5       # fewer are no measurement
@@ -23,15 +23,21 @@ class Target:
     suite: str
     case: str
     metric: str = "speed"
+    least_repeats: int = LEAST_REPEATS
 
     def fits(self, record: dict) -> bool:
         """Whether a record is this target's."""
         return (record["suite"], record["case"], record.get("metric")) == (self.suite, self.case, self.metric)
 
     def reached(self, record: dict) -> Optional[bool]:
-        """Whether the median of a record is on the right side; None if its repeats are too few to say."""
-        if record["repeats"] < LEAST_REPEATS:
+        """Whether the median of a record is on the right side; None if that cannot be said.
+
+        It cannot where the repeats are too few, or where the other side of a race did not arrive.
+        """
+        if record["repeats"] < self.least_repeats:
             return None
+        if "ratio" not in record:
+            return False if None in record["ours"].get("runs", ()) else None
         median = record["ratio"]["median"]
         return median >= self.value if self.sense == ">=" else median <= self.value
 
@@ -40,18 +46,34 @@ class Target:
         return f"{self.sense} {self.value:g}"
 
 
-def _for(run: Callable, *backbones: str) -> Callable:
-    return lambda settings: run(replace(settings, backbones=backbones))
+def _for(run: Callable, *backbones: str, **options) -> Callable:
+    """A measurement of some backbones; ``options`` are the run's own."""
+    return lambda settings: run(replace(settings, backbones=backbones), **options)
 
 
+def _in(precision: str, run: Callable) -> Callable:
+    """A measurement in a precision, whatever the command line says."""
+    return lambda settings: run(replace(settings, precision=precision))
+
+
+# One network of every family (every class of backbones/), and of them those that timm has.
+FAMILIES = ("mlp_mixer_b16", "conv_mlp_s", "cycle_mlp_b1", "conv_mixer_768_32", "resmlp_s12", "gmlp_s16", "vip_s7",
+            "s2_mlp_v1_deep", "s2_mlp_v2_small", "hire_mlp_tiny", "wave_mlp_t", "as_mlp_t", "vit_s_16", "swin_t",
+            "resnet50")
+TIMM_FAMILIES = ("resmlp_s12", "gmlp_s16", "conv_mixer_768_32", "vit_s_16", "swin_t", "resnet50")
 # Measurements, in the order they are made; one may serve several targets.
 RUNS = {
     "timm": _for(against.timm, "mlp_mixer_b16"),
-    "peak": _for(suites.backbones, "mlp_mixer_b16"),
     "lightly": against.lightly,
+    "timm_families": _for(against.timm, *TIMM_FAMILIES, steps=("train",)),
+    "torch_cycle": against.torch_cycle,
+    "peak": _in("fp32", _for(suites.backbones, "mlp_mixer_b16")),
+    "peak_families": _in("fp32", _for(suites.backbones, *FAMILIES[1:], steps=("train",))),
+    "peak_bf16": _in("bf16", _for(suites.backbones, "mlp_mixer_b16")),
+    "race_quickstart": race.quickstart,
+    "race_cifar10": race.cifar10,
     "passl": against.passl,
     "deformable": lambda settings: systems.variants(settings, only="deformable"),
-    "torch_cycle": against.torch_cycle,
     "plain": lambda settings: systems.variants(settings, only="plain"),
     "views": lambda settings: against.torchvision(settings, ("simclr", "moco_v2")),
     "after_step": _for(suites.after_step, "mlp_mixer_b16"),
@@ -62,28 +84,60 @@ RUNS = {
 }
 _B16, _JPEG = "mlp_mixer_b16, {}, batch {}, 224 px", "{}, 500x375 JPEG to 224 px, one thread"
 _PIL = "torchvision v2 on PIL, same filter"
-_PEAK = "measured peak, same process"
+_PEAK, _PEAK_BF16 = "measured peak, same process", "measured bf16 peak, same process"
+_FASTEST = "PyTorch, fastest of four ways"
+_STEP = "{}, training step, batch 8, 224 px"
+
+
+def _against_torch(name: str, words: str, value: float, run: str, suite: str) -> Target:
+    """The row of a family's training step."""
+    return Target(f"{words} training step, batch 8", _FASTEST, ">=", value, run, suite, _STEP.format(name))
+
+
+def _share(name: str) -> Target:
+    """The row of a family's share of the float32 peak."""
+    mixer = name == "mlp_mixer_b16"
+    return Target(f"share of the float32 peak, {name} training step", _PEAK, ">=", 0.8 if mixer else 0.6,
+                  "peak" if mixer else "peak_families", "backbones", _STEP.format(name), "share of peak")
+
+
+def _race(name: str, words: str, case: str) -> Target:
+    """The row of a race."""
+    return Target(words, _FASTEST, ">=", 1.5, f"race_{name}", "race", case, "time to accuracy", suites.RACES)
+
+
 TARGETS = {
-    "mixer_inference": Target("Mixer-B/16 inference, batch 8, 224 px", "timm on PyTorch, eager", ">=", 1.3, "timm",
-                              "timm", _B16.format("inference", 8)),
-    "mixer_training": Target("Mixer-B/16 training step, batch 8", "timm on PyTorch, eager", ">=", 1.2, "timm",
-                             "timm", _B16.format("training step", 8)),
-    "simclr": Target("Mixer-nano SimCLR step, batch 256, 32 px, views included", "timm and lightly's loss on PyTorch",
-                     ">=", 1.2, "lightly", "lightly", "mlp_mixer_nano, simclr step with views, batch 256, 32 px"),
+    "mixer_training": Target("Mixer-B/16 training step, batch 8", "timm on " + _FASTEST, ">=", 1.2, "timm", "timm",
+                             _B16.format("training step", 8)),
+    "mixer_inference": Target("Mixer-B/16 inference, batch 8", "timm on " + _FASTEST, ">=", 1.1, "timm", "timm",
+                              _B16.format("inference", 8)),
+    "simclr": Target("Mixer-nano SimCLR step with views, batch 256, 32 px", "timm and lightly's loss on " + _FASTEST,
+                     ">=", 1.5, "lightly", "lightly", "mlp_mixer_nano, simclr step with views, batch 256, 32 px"),
+    "resmlp_torch": _against_torch("resmlp_s12", "ResMLP-S12", 1.0, "timm_families", "timm"),
+    "gmlp_torch": _against_torch("gmlp_s16", "gMLP-S/16", 1.0, "timm_families", "timm"),
+    "conv_mixer_torch": _against_torch("conv_mixer_768_32", "ConvMixer-768/32", 1.0, "timm_families", "timm"),
+    "vit_torch": _against_torch("vit_s_16", "ViT-S/16", 1.0, "timm_families", "timm"),
+    "swin_torch": _against_torch("swin_t", "Swin-T", 1.0, "timm_families", "timm"),
+    "resnet_torch": _against_torch("resnet50", "ResNet-50", 1.0, "timm_families", "timm"),
+    "cycle_torch": _against_torch("cycle_mlp_b1", "CycleMLP-B1", 1.2, "torch_cycle", "torch_cycle"),
+    "conv_torch": _against_torch("conv_mlp_s", "ConvMLP-S", 1.2, "torch_cycle", "torch_cycle"),
+    **{f"peak_{name}": _share(name) for name in FAMILIES},
+    "peak_forward": Target("share of the float32 peak, Mixer-B/16 forward", _PEAK, ">=", 0.75, "peak", "backbones",
+                           _B16.format("inference", 8), "share of peak"),
+    "peak_bf16_training": Target("share of the bf16 peak, Mixer-B/16 training step", _PEAK_BF16, ">=", 0.6, "peak_bf16",
+                                 "backbones", _B16.format("training step in bf16", 8), "share of peak"),
+    "peak_bf16_forward": Target("share of the bf16 peak, Mixer-B/16 forward", _PEAK_BF16, ">=", 0.7, "peak_bf16",
+                                "backbones", _B16.format("inference in bf16", 8), "share of peak"),
+    "race_quickstart": _race("quickstart", "race: quickstart to 50 % with one label per class",
+                             "quickstart, labels_1 0.5"),
+    "race_cifar10_45": _race("cifar10", "race: CIFAR-10 to kNN 0.45", "cifar10, knn 0.45"),
+    "race_cifar10_55": _race("cifar10", "race: CIFAR-10 to kNN 0.55", "cifar10, knn 0.55"),
     "passl": Target("Mixer-B/16 training step", "PASSL's MlpMixer, Paddle untuned", ">=", 3.0, "passl", "passl",
                     _B16.format("training step", 8)),
     "deformable": Target("CycleMLP-B1 training step, batch 8, 224 px", "the same net with deform_conv2d", ">=", 4.0,
                          "deformable", "variants", "cycle_mlp_b1, training step, batch 8, 224 px"),
-    "cycle_torch": Target("CycleMLP-B1 training step, batch 8", "the same on PyTorch", ">=", 1.1, "torch_cycle",
-                          "torch_cycle", "cycle_mlp_b1, training step, batch 8, 224 px"),
-    "conv_torch": Target("ConvMLP-S training step, batch 8", "the same on PyTorch", ">=", 1.1, "torch_cycle",
-                         "torch_cycle", "conv_mlp_s, training step, batch 8, 224 px"),
     "plain": Target("CycleMLP-B1 forward", "every CycleFC a plain 1x1 linear", ">=", 0.85, "plain", "variants",
                     "cycle_mlp_b1, inference, batch 8, 224 px"),
-    "peak_forward": Target("share of the matrix-product peak, Mixer-B/16 forward", _PEAK, ">=", 0.75, "peak",
-                           "backbones", _B16.format("inference", 8), "share of peak"),
-    "peak_training": Target("share of the matrix-product peak, Mixer-B/16 training step", _PEAK, ">=", 0.6, "peak",
-                            "backbones", _B16.format("training step", 8), "share of peak"),
     "views_simclr": Target("simclr views at 224 px from 500x375 JPEG, per core", _PIL, ">=", 3.0,
                            "views", "torchvision", _JPEG.format("simclr")),
     "views_moco_v2": Target("moco_v2 views at 224 px from 500x375 JPEG, per core", _PIL, ">=", 3.0,

@@ -27,6 +27,12 @@ class ChildFailed(RuntimeError):
     """A measured process ended; the message holds the end of what it printed."""
 
 
+def environment(changes: Optional[dict] = None) -> dict:
+    """The variables of a measured process: ours without thread counts and tuning, and ``changes``."""
+    clean = {key: value for key, value in os.environ.items() if key not in STRIPPED}
+    return {**clean, "GLOG_minloglevel": "2", **(changes or {})}
+
+
 class Child:
     """A process that measures a step when asked; see ``tools/peers/protocol.py``.
 
@@ -34,15 +40,14 @@ class Child:
         script: file it runs.
         setup: its set-up, JSON.
         python: its interpreter.
-        environment: variables beside the ones of this process (thread counts and tuning do not reach it from there).
+        changes: variables beside those of ``environment``.
     """
 
-    def __init__(self, script: Path, setup: dict, *, python: str = sys.executable, environment: Optional[dict] = None):
-        clean = {key: value for key, value in os.environ.items() if key not in STRIPPED}
+    def __init__(self, script: Path, setup: dict, *, python: str = sys.executable, changes: Optional[dict] = None):
         self.script, self._errors = script, tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [python, "-W", "ignore", str(script)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self._errors, env={**clean, "GLOG_minloglevel": "2", **(environment or {})})
+            stderr=self._errors, env=environment(changes))
         self.send(json.dumps(setup))
 
     def send(self, line: str) -> None:
@@ -68,9 +73,7 @@ class Child:
 
     def _failure(self) -> ChildFailed:
         self.process.wait()
-        self._errors.seek(0)
-        last = self._errors.read().decode(errors="replace").strip().splitlines()[-15:]
-        return ChildFailed(f"{self.script.name} ended with code {self.process.returncode}:\n" + "\n".join(last))
+        return failure(self.script.name, self.process.returncode, self._errors)
 
     def close(self) -> None:
         """End the process, which ends at the end of its input."""
@@ -91,6 +94,19 @@ class Child:
 
     def __exit__(self, *error):
         self.close()
+
+
+def failure(name: str, code: int, errors) -> ChildFailed:
+    """What to raise when a process ended.
+
+    Args:
+        name: of its script.
+        code: it ended with.
+        errors: the file that its standard error went to.
+    """
+    errors.seek(0)
+    last = errors.read().decode(errors="replace").strip().splitlines()[-15:]
+    return ChildFailed(f"{name} ended with code {code}:\n" + "\n".join(last))
 
 
 def together(children: Sequence[Child], name: str) -> dict:

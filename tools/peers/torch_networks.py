@@ -51,7 +51,7 @@ def timm_mixer(options: dict) -> nn.Module:
 
 
 def build(network: dict) -> nn.Module:
-    """The network that a set-up names: ``{"timm": name}``, ``{"mixer": options}`` or ``{"own": name}``."""
+    """The network that a set-up names: ``{"timm": name, "options": {}}``, ``{"mixer": options}``, ``{"own": name}``."""
     if "own" in network:
         name = network["own"]
         return CycleMlp(*CYCLE[name]) if name in CYCLE else ConvMlp(*CONV[name])
@@ -60,7 +60,7 @@ def build(network: dict) -> nn.Module:
     import_torchvision()
     import timm
 
-    return timm.create_model(network["timm"], pretrained=False)
+    return timm.create_model(network["timm"], pretrained=False, **network.get("options", {}))
 
 
 def mlp(width: int, hidden: int) -> nn.Module:

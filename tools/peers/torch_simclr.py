@@ -1,13 +1,17 @@
-"""Times a SimCLR step of a timm Mixer on PyTorch, eager, on the CPU, views by torchvision included.
+"""Times a SimCLR step of a timm Mixer on PyTorch, on the CPU, views by torchvision included.
 
 A peer for ``tools/benchmark.py``; it imports nothing of this project's package. The set-up:
 
     {"mixer": {options of timm's MlpMixer}, "hidden": 512, "out": 128, "temperature": 0.5, "pictures": "file.npy",
-     "batch": 256, "size": 32, "jitter_strength": 0.5, "workers": 1, "threads": 2, "min_seconds": 1.0}
+     "batch": 256, "size": 32, "jitter_strength": 0.5, "workers": 1, "ways": [of ``torch_ways``],
+     "threads": 2, "min_seconds": 1.0}
+
+A step is called "step.WAY"; all ways train one network, from one ``DataLoader``, and are compiled before the first is
+measured.
 
 ``pictures``: uint8 [N, S, S, 3]. Views: SimCLR's for CIFAR-10 (arXiv:2002.05709, appendix B.9), on PIL images, by
 ``workers`` processes of a ``DataLoader``. The loss is lightly's ``NTXentLoss`` where lightly is installed, otherwise
-the same loss written here; AdamW. A step ends when the workers are as far ahead as they were when it began.
+the same loss written here; fused AdamW. A step ends when the workers are as far ahead as they were when it began.
 """
 import importlib.util
 import time
@@ -17,6 +21,7 @@ import protocol
 import torch
 import torch.nn.functional as F
 import torch_networks
+import torch_ways
 from torch import nn
 
 ROUNDS, PREFETCH = 400, 2       # batches in an epoch; batches a worker is ahead (DataLoader's default)
@@ -66,48 +71,68 @@ class TwoViews(torch.utils.data.Dataset):
         return self.view(picture), self.view(picture)
 
 
+class Training:
+    """A Mixer with its projector, its optimiser and a stream of batches.
+
+    Args:
+        setup: of this file.
+        loss_of: two [B, D] -> scalar.
+    """
+
+    def __init__(self, setup: dict, loss_of):
+        backbone, hidden = torch_networks.timm_mixer({**setup["mixer"], "num_classes": 0}), setup["hidden"]
+        head = nn.Sequential(nn.Linear(backbone.num_features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
+                             nn.Linear(hidden, setup["out"]))
+        self.network, self.batch, self.loss_of = nn.Sequential(backbone, head), setup["batch"], loss_of
+        self.optimizer = torch_ways.adamw(self.network.parameters(), lr=1e-3)
+        self.dataset = TwoViews(setup["pictures"], self.batch * ROUNDS, setup["size"], setup["jitter_strength"])
+        self.batches = iter(torch.utils.data.DataLoader(self.dataset, batch_size=self.batch, shuffle=True,
+                                                        drop_last=True, num_workers=setup["workers"]))
+        self.done, self.ahead = 0, PREFETCH * setup["workers"]
+
+    def _loss(self, first, second):
+        z1, z2 = self.network(torch.cat([first, second])).chunk(2)
+        return self.loss_of(z1, z2)
+
+    def step(self, way: str):
+        """One optimiser step in a way, as a function of no arguments; its parts."""
+        run = torch_ways.program(self._loss, way)
+
+        def train() -> dict:
+            clock = protocol.Clock()
+            views = next(self.batches)
+            clock.mark("data")
+            with torch_ways.autocast(way):
+                loss = run(*views)
+            clock.mark("forward")
+            loss.backward()
+            clock.mark("backward")
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            clock.mark("optimiser")
+            if not torch.isfinite(loss).item():
+                raise ArithmeticError(f"the loss is {loss.item()} ({way})")
+            self.done += 1
+            while int(self.dataset.asked.sum()) < (self.done + self.ahead) * self.batch:
+                time.sleep(0.0005)
+            clock.mark("data")
+            return {"parts": clock.parts}
+        return train
+
+
 def main() -> None:
-    """Read the set-up, then measure a step a line."""
+    """Read the set-up, compile, then measure a step a line."""
     channel = protocol.Channel()
     setup = channel.setup
-    torch.set_num_threads(setup["threads"])
-    torch.manual_seed(0)
-    backbone = torch_networks.timm_mixer({**setup["mixer"], "num_classes": 0})
-    width, hidden = backbone.num_features, setup["hidden"]
-    head = nn.Sequential(nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(),
-                         nn.Linear(hidden, setup["out"]))
-    network, batch = nn.Sequential(backbone, head), setup["batch"]
+    torch_ways.set_up(setup["threads"])
     loss_of, loss_name = loss_function(setup["temperature"])
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    dataset = TwoViews(setup["pictures"], batch * ROUNDS, setup["size"], setup["jitter_strength"])
-    batches = iter(torch.utils.data.DataLoader(dataset, batch_size=batch, shuffle=True, drop_last=True,
-                                               num_workers=setup["workers"]))
-    done = 0
-
-    def train() -> dict:
-        nonlocal done
-        clock = protocol.Clock()
-        views = next(batches)
-        clock.mark("data")
-        z1, z2 = network(torch.cat(views)).chunk(2)
-        loss = loss_of(z1, z2)
-        clock.mark("forward")
-        loss.backward()
-        clock.mark("backward")
-        optimizer.step()
-        optimizer.zero_grad()
-        clock.mark("optimiser")
-        if not torch.isfinite(loss).item():
-            raise ArithmeticError(f"the loss is {loss.item()}")
-        done += 1
-        while int(dataset.asked.sum()) < (done + PREFETCH * setup["workers"]) * batch:
-            time.sleep(0.0005)
-        clock.mark("data")
-        return {"parts": clock.parts}
-
-    facts = {"images": batch, "parameters": sum(p.numel() for p in network.parameters()), "loss": loss_name,
-             "versions": torch_networks.versions()}
-    channel.serve({"step": train}, {"step": facts})
+    training = Training(setup, loss_of)
+    steps = {f"step.{way}": training.step(way) for way in setup["ways"]}
+    for step in steps.values():
+        step()                      # compiles
+    facts = {"images": setup["batch"], "parameters": sum(p.numel() for p in training.network.parameters()),
+             "loss": loss_name, "versions": torch_networks.versions()}
+    channel.serve(steps, dict.fromkeys(steps, facts))
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ import paddle
 import paddle.nn.functional as F
 
 from passl_mixer.errors import BadInput
+from passl_mixer.evaluation.neighbours import nearest
 
-
-def _normalise(features: np.ndarray) -> np.ndarray:
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+_VOTE_ROWS = 1024        # queries whose votes are counted at a time
 
 
 def knn_accuracy(bank, bank_labels, queries, labels, *, k: int, temperature: float, query_block: int = 1024,
-                 bank_block: int = 65536) -> float:
+                 bank_block: int = 4096) -> float:
     """Accuracy of the weighted k-nearest-neighbour classifier under cosine similarity.
 
     Args:
@@ -25,7 +24,7 @@ def knn_accuracy(bank, bank_labels, queries, labels, *, k: int, temperature: flo
         labels: of the queries, int64 [M].
         k: neighbours; at most N.
         temperature: votes weigh exp(similarity / temperature); > 0.
-        query_block, bank_block: rows compared at a time; memory is their product, for any N and M.
+        query_block, bank_block: rows compared at a time, as in ``nearest``.
     Returns:
         Fraction of queries classified correctly, 0 to 1.
     Raises:
@@ -35,33 +34,17 @@ def knn_accuracy(bank, bank_labels, queries, labels, *, k: int, temperature: flo
         raise BadInput(f"evaluate.knn.temperature is {temperature}, expected a number above 0")
     if k > len(bank):
         raise BadInput(f"evaluate.knn.k is {k} but the bank holds {len(bank)} images; expected k <= bank images")
-    classes = int(max(bank_labels.max(), labels.max())) + 1
+    similarities, rows = nearest(queries, bank, k, query_rows=query_block, bank_rows=bank_block)
+    votes = np.exp((similarities - similarities[:, :1]) / temperature)
+    voters, classes = bank_labels[rows], int(max(bank_labels.max(), labels.max())) + 1
     correct = 0
-    with paddle.no_grad():
-        for start in range(0, len(queries), query_block):
-            block = F.normalize(paddle.to_tensor(queries[start:start + query_block]), axis=1)
-            similarity, voters = _nearest_neighbours(block, bank, bank_labels, k, bank_block)
-            votes = paddle.exp((similarity - similarity.max(axis=1, keepdim=True)) / temperature)
-            scores = (F.one_hot(voters, classes) * votes.unsqueeze(-1)).sum(axis=1)
-            correct += int((scores.argmax(axis=1).numpy() == labels[start:start + query_block]).sum())
+    for start in range(0, len(queries), _VOTE_ROWS):
+        part = slice(start, start + _VOTE_ROWS)
+        places = voters[part] + classes * np.arange(len(voters[part]))[:, None]
+        scores = np.bincount(places.ravel(), votes[part].ravel(), classes * len(places)).reshape(-1, classes)
+        known = ~np.isnan(scores).any(axis=1)           # features that are NaN are classified wrongly
+        correct += int((known & (scores.argmax(axis=1) == labels[part])).sum())
     return correct / len(queries)
-
-
-def _nearest_neighbours(block, bank, bank_labels, k, bank_block):
-    """Similarities and labels [b, k] of the k nearest features of the bank, merged block by block."""
-    best, best_labels = None, None
-    for start in range(0, len(bank), bank_block):
-        part = F.normalize(paddle.to_tensor(bank[start:start + bank_block]), axis=1)
-        similarity = paddle.matmul(block, part, transpose_y=True)
-        part_labels = paddle.to_tensor(bank_labels[start:start + bank_block]).astype("int64")
-        top, index = paddle.topk(similarity, min(k, part.shape[0]), axis=1)
-        labels = paddle.gather(part_labels, index.flatten()).reshape(index.shape)
-        if best is None:
-            best, best_labels = top, labels
-            continue
-        best, keep = paddle.topk(paddle.concat([best, top], axis=1), k, axis=1)
-        best_labels = paddle.take_along_axis(paddle.concat([best_labels, labels], axis=1), keep, axis=1)
-    return best, best_labels
 
 
 def linear_probe(train, train_labels, test, test_labels, *, epochs: int, lr: float, batch_size: int,
@@ -116,6 +99,10 @@ def linear_probe(train, train_labels, test, test_labels, *, epochs: int, lr: flo
 def _with_ones(x: np.ndarray) -> np.ndarray:
     """Features with a column of ones for the bias, [N, D + 1]."""
     return np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1).astype(np.float32)
+
+
+def _normalise(features: np.ndarray) -> np.ndarray:
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
 def few_label_accuracy(train, train_labels, test, test_labels, *, labels_per_class: int, draws: int, l2: float,

@@ -8,7 +8,7 @@ NO_COLUMN = 2**31 - 1       # of a place that no column has taken yet; every col
 
 
 def nothing_kept(rows: int, k: int) -> tuple:
-    """What ``keep_largest`` begins with: ``(values float32 [rows, k], columns int32 [rows, k])``, no column yet."""
+    """The beginning of ``keep_largest``: ``(values float32 [rows, k], columns int32 [rows, k])`` of no column yet."""
     return paddle.full([rows, k], float("nan"), "float32"), paddle.full([rows, k], NO_COLUMN, "int32")
 
 

@@ -64,9 +64,11 @@ def parse_arguments(arguments) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=", ".join(SUITES))
     parser.add_argument("--against", action="append", default=[], metavar="PEER",
-                        help="timm, torch_cycle, lightly, torchvision, passl:FOLDER or paddlevit:FOLDER; repeatable")
+                        help="timm, torch_cycle, lightly, torchvision, albumentations, views_peers, faiss, "
+                             "passl:FOLDER or paddlevit:FOLDER; repeatable")
     parser.add_argument("--peer-python", metavar="PATH",
-                        help="interpreter of an environment with torch, timm, torchvision (and lightly)")
+                        help="interpreter of an environment with torch, timm, torchvision, albumentations, faiss-cpu "
+                             "(and lightly)")
     parser.add_argument("--targets", action="store_true", help="measure everything that has a target, in order")
     parser.add_argument("--target", choices=targets.TARGETS, metavar="NAME",
                         help=f"measure what one target needs: {', '.join(targets.TARGETS)}")

@@ -8,14 +8,13 @@ import paddle
 import paddle.nn.functional as F
 
 from passl_mixer.errors import BadInput
+from passl_mixer.evaluation.neighbours import nearest
 
-
-def _normalise(features: np.ndarray) -> np.ndarray:
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+_VOTE_ROWS = 1024        # queries whose votes are counted at a time
 
 
 def knn_accuracy(bank, bank_labels, queries, labels, *, k: int, temperature: float, query_block: int = 1024,
-                 bank_block: int = 65536) -> float:
+                 bank_block: int = 4096) -> float:
     """Accuracy of the weighted k-nearest-neighbour classifier under cosine similarity.
 
     Args:
@@ -25,7 +24,7 @@ def knn_accuracy(bank, bank_labels, queries, labels, *, k: int, temperature: flo
         labels: of the queries, int64 [M].
         k: neighbours; at most N.
         temperature: votes weigh exp(similarity / temperature); > 0.
-        query_block, bank_block: rows compared at a time; memory is their product, for any N and M.
+        query_block, bank_block: rows compared at a time, as in ``nearest``.
     Returns:
         Fraction of queries classified correctly, 0 to 1.
     Raises:
@@ -35,33 +34,17 @@ def knn_accuracy(bank, bank_labels, queries, labels, *, k: int, temperature: flo
         raise BadInput(f"evaluate.knn.temperature is {temperature}, expected a number above 0")
     if k > len(bank):
         raise BadInput(f"evaluate.knn.k is {k} but the bank holds {len(bank)} images; expected k <= bank images")
-    classes = int(max(bank_labels.max(), labels.max())) + 1
+    similarities, rows = nearest(queries, bank, k, query_rows=query_block, bank_rows=bank_block)
+    votes = np.exp((similarities - similarities[:, :1]) / temperature)
+    voters, classes = bank_labels[rows], int(max(bank_labels.max(), labels.max())) + 1
     correct = 0
-    with paddle.no_grad():
-        for start in range(0, len(queries), query_block):
-            block = F.normalize(paddle.to_tensor(queries[start:start + query_block]), axis=1)
-            similarity, voters = _nearest_neighbours(block, bank, bank_labels, k, bank_block)
-            votes = paddle.exp((similarity - similarity.max(axis=1, keepdim=True)) / temperature)
-            scores = (F.one_hot(voters, classes) * votes.unsqueeze(-1)).sum(axis=1)
-            correct += int((scores.argmax(axis=1).numpy() == labels[start:start + query_block]).sum())
+    for start in range(0, len(queries), _VOTE_ROWS):
+        part = slice(start, start + _VOTE_ROWS)
+        places = voters[part] + classes * np.arange(len(voters[part]))[:, None]
+        scores = np.bincount(places.ravel(), votes[part].ravel(), classes * len(places)).reshape(-1, classes)
+        known = ~np.isnan(scores).any(axis=1)           # features that are NaN are classified wrongly
+        correct += int((known & (scores.argmax(axis=1) == labels[part])).sum())
     return correct / len(queries)
-
-
-def _nearest_neighbours(block, bank, bank_labels, k, bank_block):
-    """Similarities and labels [b, k] of the k nearest features of the bank, merged block by block."""
-    best, best_labels = None, None
-    for start in range(0, len(bank), bank_block):
-        part = F.normalize(paddle.to_tensor(bank[start:start + bank_block]), axis=1)
-        similarity = paddle.matmul(block, part, transpose_y=True)
-        part_labels = paddle.to_tensor(bank_labels[start:start + bank_block]).astype("int64")
-        top, index = paddle.topk(similarity, min(k, part.shape[0]), axis=1)
-        labels = paddle.gather(part_labels, index.flatten()).reshape(index.shape)
-        if best is None:
-            best, best_labels = top, labels
-            continue
-        best, keep = paddle.topk(paddle.concat([best, top], axis=1), k, axis=1)
-        best_labels = paddle.take_along_axis(paddle.concat([best_labels, labels], axis=1), keep, axis=1)
-    return best, best_labels
 
 
 def linear_probe(train, train_labels, test, test_labels, *, epochs: int, lr: float, batch_size: int,
@@ -85,37 +68,48 @@ def linear_probe(train, train_labels, test, test_labels, *, epochs: int, lr: flo
         Fraction of test features classified correctly, 0 to 1.
     """
     mean, deviation = train.mean(axis=0), train.std(axis=0) + 1e-6
-    train, test = (train - mean) / deviation, (test - mean) / deviation
-    # rows are scaled to unit length on average, so that one learning rate fits any feature width
-    scale = np.float32(1.0 / np.sqrt(train.shape[1]))
+    train, test = (_standardised(features, mean, deviation) for features in (train, test))
     classes = int(max(train_labels.max(), test_labels.max())) + 1
     batch_size = min(batch_size, len(train))
     steps = epochs * (len(train) // batch_size)
     peak = lr * batch_size / 256
-    w = paddle.zeros([train.shape[1] + 1, classes])
+    w = paddle.zeros([train.shape[1], classes])
     velocity = paddle.zeros_like(w)
     rng = np.random.default_rng(seed)
     targets = np.eye(classes, dtype=np.float32)
+    batch = np.empty([batch_size, train.shape[1]], np.float32)
     step = 0
     with paddle.no_grad():
         for _ in range(epochs):
             order = rng.permutation(len(train))
             for start in range(0, len(train) - batch_size + 1, batch_size):
                 rows = order[start:start + batch_size]
-                x = paddle.to_tensor(_with_ones(train[rows] * scale))
+                x = paddle.to_tensor(np.take(train, rows, axis=0, out=batch, mode="clip"))
                 error = F.softmax(x @ w, axis=1) - paddle.to_tensor(targets[train_labels[rows]])
                 gradient = paddle.matmul(x, error, transpose_x=True) / batch_size + weight_decay * w
                 velocity = 0.9 * velocity + gradient
                 w = w - 0.5 * peak * (1 + np.cos(np.pi * step / steps)) * velocity
                 step += 1
         w = w.numpy()
-    predicted = (_with_ones(test * scale) @ w).argmax(axis=1)
+    predicted = (test @ w).argmax(axis=1)
     return float((predicted == test_labels).mean())
 
 
-def _with_ones(x: np.ndarray) -> np.ndarray:
-    """Features with a column of ones for the bias, [N, D + 1]."""
-    return np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1).astype(np.float32)
+def _standardised(features, mean, deviation) -> np.ndarray:
+    """Features in units of the deviation over the root of their width, and a column of ones for the bias, [N, D + 1].
+
+    Rows have length 1 on average, so that one learning rate fits any width.
+    """
+    made = np.ones([len(features), features.shape[1] + 1], np.float32)
+    columns = made[:, :-1]
+    np.subtract(features, mean, out=columns)
+    columns /= deviation
+    columns *= np.float32(1.0 / np.sqrt(features.shape[1]))
+    return made
+
+
+def _normalise(features: np.ndarray) -> np.ndarray:
+    return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
 
 
 def few_label_accuracy(train, train_labels, test, test_labels, *, labels_per_class: int, draws: int, l2: float,
@@ -146,29 +140,35 @@ def few_label_accuracy(train, train_labels, test, test_labels, *, labels_per_cla
         raise BadInput(f"{labels_per_class} labels per class are more than the {smallest} images of a class; "
                        "remove it from evaluate.at_end")
     mean = train.mean(axis=0)
-    train, test = _normalise(train - mean), _normalise(test - mean)
     rng = np.random.default_rng(seed)
     chosen = np.stack([np.concatenate([rng.choice(m, labels_per_class, replace=False) for m in members])
                        for _ in range(draws)])                                          # [T, n]
-    x = train[chosen]                                                                   # [T, n, D]
+    x = _normalise(train[chosen] - mean)                                                # [T, n, D]
     y = np.tile(np.repeat(np.eye(len(classes), dtype=np.float32), labels_per_class, axis=0), (draws, 1, 1))
     w = _logistic_regression(x, y, l2, iterations)
-    truth = np.searchsorted(classes, test_labels)
-    return float(np.mean([(test @ w[t]).argmax(axis=1) == truth for t in range(draws)]))
+    scores = _normalise(test - mean) @ w.transpose(1, 0, 2).reshape(w.shape[1], -1)     # [M, T * C]
+    predicted = scores.reshape(len(test), draws, -1).argmax(axis=2)
+    return float(np.mean(predicted == np.searchsorted(classes, test_labels)[:, None]))
 
 
 def _logistic_regression(x: np.ndarray, y: np.ndarray, l2: float, iterations: int) -> np.ndarray:
-    """Weights [T, D, C] of least mean cross entropy + l2 ||W||^2 / 2; unit rows x [T, n, D], one-hot y [T, n, C]."""
+    """Weights [T, D, C] of least mean cross entropy + l2 ||W||^2 / 2; unit rows x [T, n, D], one-hot y [T, n, C].
+
+    From 0 on, the weights are sums of the rows. Where there are fewer rows than features, the shares of the rows are
+    iterated, [T, n, C]: the same steps, with products of n x n instead of n x D.
+    """
+    by_shares = x.shape[1] < x.shape[2]
+    inputs = x @ np.swapaxes(x, 1, 2) if by_shares else x
     step = 1.0 / (0.5 + l2)                   # the softmax Hessian is at most 1/2 for rows of unit length
     root = np.sqrt(l2 * step)
     momentum = (1 - root) / (1 + root)
-    w = lookahead = np.zeros((x.shape[0], x.shape[2], y.shape[2]), np.float32)
+    w = lookahead = np.zeros((x.shape[0], inputs.shape[2], y.shape[2]), np.float32)
     for _ in range(iterations):
-        logits = x @ lookahead
+        logits = inputs @ lookahead
         p = np.exp(logits - logits.max(axis=2, keepdims=True))
         p /= p.sum(axis=2, keepdims=True)
-        gradient = np.swapaxes(x, 1, 2) @ (p - y) / x.shape[1] + l2 * lookahead
+        gradient = (p - y if by_shares else np.swapaxes(x, 1, 2) @ (p - y)) / x.shape[1] + l2 * lookahead
         following = lookahead - step * gradient
         lookahead = following + momentum * (following - w)
         w = following
-    return w
+    return np.swapaxes(x, 1, 2) @ w if by_shares else w

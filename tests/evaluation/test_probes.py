@@ -85,10 +85,11 @@ def test_linear_probe_takes_the_rate_as_it_is_given():
             probe_in_numpy(train, labels, test, truth, epochs=3, lr=lr, batch_size=64), abs=1.1 / len(truth))
 
 
-def test_few_labels_agrees_with_a_separate_solver():
+@pytest.mark.parametrize("width", [6, 30])          # fewer features than the 8 labelled images, and more
+def test_few_labels_agrees_with_a_separate_solver(width):
     """The same draws, centred and scaled, solved one by one by plain gradient descent to convergence."""
-    train, labels = blobs(80)
-    test, truth = blobs(120, seed=1)
+    train, labels = blobs(80, width=width, spread=0.7 if width == 6 else 3)
+    test, truth = blobs(120, width=width, spread=0.7 if width == 6 else 3, seed=1)
     found = few_label_accuracy(train, labels, test, truth, labels_per_class=2, draws=3, l2=0.05, seed=5, iterations=400)
     mean = train.mean(axis=0)
     unit = lambda x: (x - mean) / np.linalg.norm(x - mean, axis=1, keepdims=True)  # noqa: E731
@@ -96,7 +97,7 @@ def test_few_labels_agrees_with_a_separate_solver():
     members = [np.flatnonzero(labels == c) for c in range(4)]
     for _ in range(3):
         rows = np.concatenate([rng.choice(m, 2, replace=False) for m in members])
-        x, y, w = unit(train)[rows].astype("float64"), np.eye(4)[labels[rows]], np.zeros((6, 4))
+        x, y, w = unit(train)[rows].astype("float64"), np.eye(4)[labels[rows]], np.zeros((width, 4))
         for _ in range(3000):
             p = np.exp(x @ w)
             p /= p.sum(axis=1, keepdims=True)

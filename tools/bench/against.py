@@ -5,6 +5,7 @@ and PaddleViT from a checkout. Networks must have equally many parameters, or th
 network in four ways (``four_ways.py``); ours is in the precision of ``--precision``, ``auto`` where none is given.
 """
 import contextlib
+import statistics
 import tempfile
 from pathlib import Path
 from typing import Sequence
@@ -46,7 +47,8 @@ SIMCLR_BATCH, WORKERS, TEMPERATURE, HIDDEN, OUT, STRENGTH, PICTURES = 256, (1, 2
 def _python(settings: Settings) -> str:
     if not settings.peer_python:
         raise BadInput("this peer needs PyTorch, and no interpreter that has it was given; expected "
-                       "--peer-python /path/to/python of an environment with torch, timm and torchvision")
+                       "--peer-python /path/to/python of an environment with torch, timm, torchvision, "
+                       "albumentations and faiss-cpu")
     return settings.peer_python
 
 
@@ -141,20 +143,76 @@ def lightly(settings: Settings):
                                 peer="timm, torchvision v2 and NT-Xent on PyTorch")
 
 
-def torchvision(settings: Settings, recipes: Sequence[str] = ("simclr", "moco_v2", "byol")):
-    """torchvision v2 transforms on PIL images, one thread: two views at 224 px of 500x375 JPEG files."""
+# what takes turns with our views: its name, script and set-up
+VIEWS_PEERS = {"pil": ("torchvision v2 on PIL", "torchvision_views.py", {"on": "pil"}),
+               "tensor": ("torchvision v2 on tensors", "torchvision_views.py", {"on": "tensor"}),
+               "albumentations": ("albumentations", "albumentations_views.py", {})}
+
+
+def _views(settings: Settings, suite: str, recipes: Sequence[str], peers: Sequence[str]):
+    """Two views at 224 px of 500x375 JPEG files, one thread: a record a peer, and one against the fastest."""
     with jpegs() as (folder, files):
         for recipe in recipes:
             setup = {"recipe": recipe, "files": files, "size": 224, "images": JPEGS_A_STEP}
             style = {"style": "torchvision"} if recipe in ("simclr", "byol") else {}
-            with views_child(settings, folder, {"name": recipe, **style}) as mine, \
-                    Child(PEERS / "torchvision_views.py", setup, python=_python(settings)) as peer:
-                rows = take_turns([mine.step, lambda p=peer: {"images": JPEGS_A_STEP, **p.step()}], settings.repeats)
-            yield record("torchvision", f"{recipe}, 500x375 JPEG to 224 px, one thread", rows,
-                         peer="torchvision v2 on PIL")
+            with contextlib.ExitStack() as stack:
+                sides = [stack.enter_context(views_child(settings, folder, {"name": recipe, **style}))]
+                for peer in peers:
+                    _, script, more = VIEWS_PEERS[peer]
+                    sides.append(stack.enter_context(Child(PEERS / script, {**setup, **more},
+                                                           python=_python(settings))))
+                rows = take_turns([side.step for side in sides], settings.repeats)
+            case = f"{recipe}, 500x375 JPEG to 224 px, one thread"
+            for at, peer in enumerate(peers, 1):
+                yield record(suite, case, rows, peer=VIEWS_PEERS[peer][0], peer_at=at,
+                             metric=f"speed against {VIEWS_PEERS[peer][0]}" if len(peers) > 1 else "speed")
+            if len(peers) > 1:
+                at = min(range(1, len(sides)), key=lambda i: statistics.median(row[i]["seconds"] for row in rows))
+                yield record(suite, case, rows, peer=VIEWS_PEERS[peers[at - 1]][0], peer_at=at,
+                             metric="speed against the fastest")
 
 
-AGAINST = {"timm": timm, "torch_cycle": torch_cycle, "lightly": lightly, "torchvision": torchvision, "passl": passl,
+def torchvision(settings: Settings, recipes: Sequence[str] = ("simclr", "moco_v2", "byol")):
+    """Views against torchvision v2 transforms on PIL images."""
+    yield from _views(settings, "torchvision", recipes, ("pil",))
+
+
+def albumentations(settings: Settings, recipes: Sequence[str] = ("simclr", "moco_v2", "byol")):
+    """Views against albumentations on arrays of OpenCV."""
+    yield from _views(settings, "albumentations", recipes, ("albumentations",))
+
+
+def views_peers(settings: Settings, recipes: Sequence[str] = ("simclr", "moco_v2")):
+    """Views against torchvision v2 on PIL images and on tensors, and albumentations; all take turns."""
+    yield from _views(settings, "views_peers", recipes, ("pil", "tensor", "albumentations"))
+
+
+BANKS = ((50_000, 384, 10_000), (1_000_000, 768, 1_000))        # features of the bank, their width, queries
+
+
+def faiss(settings: Settings, banks: Sequence[tuple] = BANKS, k: int = 20):
+    """Exact search for the k nearest features against faiss' ``IndexFlatIP``; the large bank takes 3 GB a side."""
+    for bank, width, queries in banks:
+        setup = {"bank": bank, "width": width, "queries": queries, "k": k}
+        with ours(settings, {"kind": "search", "device": "cpu", **setup}) as mine, \
+                Child(PEERS / "faiss_search.py", {**setup, "threads": settings.threads},
+                      python=_python(settings)) as peer:
+            rows = take_turns([mine.step, peer.step], settings.repeats)
+        _same_neighbours(*rows[-1])
+        yield record("search", f"{k} nearest of {bank:,} features of {width} for {queries:,} queries", rows,
+                     peer="faiss IndexFlatIP")
+
+
+def _same_neighbours(mine: dict, other: dict) -> None:
+    """Both sides found the same rows; a few of equal similarity, to rounding, may be in another order."""
+    for fact, share in (("similarities", 1e-5), ("rows", 1e-4)):
+        if abs(mine[fact] - other[fact]) > share * abs(other[fact]):
+            raise BadInput(f"the sum of {fact} is {mine[fact]} with ours and {other[fact]} with the peer; expected the "
+                           "same neighbours")
+
+
+AGAINST = {"timm": timm, "torch_cycle": torch_cycle, "lightly": lightly, "torchvision": torchvision,
+           "albumentations": albumentations, "views_peers": views_peers, "faiss": faiss, "passl": passl,
            "paddlevit": paddlevit}
 NEEDS_CHECKOUT = ("passl", "paddlevit")
 

@@ -21,7 +21,7 @@ def main() -> None:
     # isort: split
     import paddle
 
-    from bench import learning, networks, runs
+    from bench import learning, networks, runs, searching
     from passl_mixer import distributed, runtime
 
     device = runtime.select_device(setup.get("device", "cpu"))
@@ -29,7 +29,8 @@ def main() -> None:
     paddle.seed(0)
     kinds = {"networks": lambda: networks.network_steps(setup, device), "method": lambda: learning.method_steps(setup),
              "simclr": lambda: learning.simclr_steps(setup, device), "views": lambda: learning.views_steps(setup),
-             "runs": lambda: runs.run_steps(setup, device), "labels": lambda: runs.labels_steps(setup)}
+             "runs": lambda: runs.run_steps(setup, device), "labels": lambda: runs.labels_steps(setup),
+             "search": lambda: searching.search_steps(setup)}
     steps, facts = kinds[setup["kind"]]()
     channel.serve(steps, facts)
 

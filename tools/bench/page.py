@@ -36,6 +36,8 @@ TITLES = {"backbones": "Backbones", "methods": "Methods", "views": "Views", "exp
           "scaling": "Processes and batch", "recompute": "Recomputation", "variants": "CycleFC and its replacements",
           "tuning": "CPU set-up on against off", "ways": "Settings of a run", "timm": "Against timm",
           "lightly": "Against a SimCLR step on PyTorch", "torchvision": "Against torchvision",
+          "albumentations": "Against albumentations", "search": "Search against faiss",
+          "views_peers": "Views against torchvision and albumentations",
           "torch_cycle": "CycleMLP and ConvMLP against PyTorch",
           "race": "Time to accuracy",
           "passl": "Against PASSL", "paddlevit": "Against PaddleViT"}

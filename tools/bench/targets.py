@@ -75,7 +75,8 @@ RUNS = {
     "passl": against.passl,
     "deformable": lambda settings: systems.variants(settings, only="deformable"),
     "plain": lambda settings: systems.variants(settings, only="plain"),
-    "views": lambda settings: against.torchvision(settings, ("simclr", "moco_v2")),
+    "views": against.views_peers,
+    "search": against.faiss,
     "after_step": _for(suites.after_step, "mlp_mixer_b16"),
     "export": _for(systems.export, "mlp_mixer_b16", "conv_mlp_s", "cycle_mlp_b1"),
     "recompute": _for(systems.recompute, "mlp_mixer_b16"),
@@ -83,7 +84,9 @@ RUNS = {
     "scaling": _for(systems.scaling, "mlp_mixer_b16"),
 }
 _B16, _JPEG = "mlp_mixer_b16, {}, batch {}, 224 px", "{}, 500x375 JPEG to 224 px, one thread"
-_PIL = "torchvision v2 on PIL, same filter"
+_PIL = "torchvision v2 on PIL"
+_VIEWS = "the fastest of torchvision v2 on PIL and on tensors, and albumentations"
+_SEARCH = "20 nearest of {} features of {} for {} queries"
 _PEAK, _PEAK_BF16 = "measured peak, same process", "measured bf16 peak, same process"
 _FASTEST = "PyTorch, fastest of four ways"
 _STEP = "{}, training step, batch 8, 224 px"
@@ -138,10 +141,16 @@ TARGETS = {
                          "deformable", "variants", "cycle_mlp_b1, training step, batch 8, 224 px"),
     "plain": Target("CycleMLP-B1 forward", "every CycleFC a plain 1x1 linear", ">=", 0.85, "plain", "variants",
                     "cycle_mlp_b1, inference, batch 8, 224 px"),
-    "views_simclr": Target("simclr views at 224 px from 500x375 JPEG, per core", _PIL, ">=", 3.0,
-                           "views", "torchvision", _JPEG.format("simclr")),
-    "views_moco_v2": Target("moco_v2 views at 224 px from 500x375 JPEG, per core", _PIL, ">=", 3.0,
-                            "views", "torchvision", _JPEG.format("moco_v2")),
+    **{f"views_{recipe}": Target(f"{recipe} views at 224 px from 500x375 JPEG, per core", _PIL + ", same filter", ">=",
+                                 3.0, "views", "views_peers", _JPEG.format(recipe), "speed against " + _PIL)
+       for recipe in ("simclr", "moco_v2")},
+    **{f"views_{recipe}_fastest": Target(f"{recipe} views, as above", _VIEWS, ">=", 2.0, "views", "views_peers",
+                                         _JPEG.format(recipe), "speed against the fastest")
+       for recipe in ("simclr", "moco_v2")},
+    "search": Target("exact search, 50,000 x 384 features, 10,000 queries, k = 20", "faiss IndexFlatIP", ">=", 0.8,
+                     "search", "search", _SEARCH.format("50,000", 384, "10,000")),
+    "search_large": Target("exact search, 1,000,000 x 768 features, 1,000 queries, k = 20", "faiss IndexFlatIP", ">=",
+                           0.8, "search", "search", _SEARCH.format("1,000,000", 768, "1,000")),
     "after_step": Target("EMA and queue (after_step), B/16, batch 32", "the whole MoCo step", "<=", 0.03, "after_step",
                          "methods", _B16.format("moco step", 32), "share of after_step"),
     "export": Target("exported inference model, Mixer-B/16, batch 8", "our own eager forward", ">=", 1.2, "export",

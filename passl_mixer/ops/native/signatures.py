@@ -92,6 +92,7 @@ shift_quarters_gradient dy:list[shares][batch*height*width*chans] dx[shares*batc
                         first:int64[shares] shares batch height width chans
 move_groups             x,y[batch*height*width*chans] offset:int64[groups..] size=1.. batch height width chans
                         along=1..2
+keep_largest            x[rows*cols] values[rows*k] index:bits32[rows*k] rows cols k=1.. first
 unfold_wave             a,cosine,sine[rows*chans] wave[2*rows*chans] rows chans
 unfold_wave_gradient    cosine,sine[rows*chans] wave,dwave[2*rows*chans] da,dphase[rows*chans] rows chans
 pair_mix                x[2*batch*height*width*chans] weight[2*chans*kernel] y[batch*height*width*chans]

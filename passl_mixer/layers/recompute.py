@@ -56,7 +56,13 @@ class _Recompute:
     def forward(ctx, x, *parameters_and_block):
         *ctx.parameters, ctx.block, ctx.options = parameters_and_block
         ctx.x, ctx.random, ctx.autocast = x, paddle.get_rng_state(), _autocast_now()
-        return ctx.block(x, *ctx.options)
+        if not ctx.autocast["enable"]:
+            return ctx.block(x, *ctx.options)
+        # recorded, and let go at once: in bfloat16 a pass without gradients rounds less often than one with them
+        x = x.detach()
+        x.stop_gradient = not ctx.needs_grad[0]
+        with paddle.enable_grad():
+            return ctx.block(x, *ctx.options).detach()
 
     @staticmethod
     def gradients(ctx, dy):

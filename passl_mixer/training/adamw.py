@@ -1,15 +1,19 @@
-"""AdamW over all parameters in a few calls, by Paddle's multi-tensor kernel. Made by ``optim.build_optimizer``.
+"""AdamW by a native kernel, or over all parameters in a few calls by Paddle's multi-tensor kernel.
 
-``paddle.optimizer.AdamW`` loops over the parameters in Python and launches a kernel for each. The multi-tensor kernel
-takes lists; on the CPU its results are the same bit for bit. Its state has the names that ``paddle.optimizer.AdamW``
-uses, so each reads the other's checkpoints.
+``paddle.optimizer.AdamW`` loops over the parameters in Python and launches a kernel for each, which on a CPU runs on one
+core; the native kernel runs on all of them. On a GPU the multi-tensor kernel takes lists. On a CPU the results of the
+three are the same bit for bit. The state has the names that ``paddle.optimizer.AdamW`` uses, so each reads the other's
+checkpoints. Made by ``optim.build_optimizer``.
 """
 import functools
 import inspect
+import math
 from typing import Mapping, Optional
 
 import numpy as np
 import paddle
+
+from passl_mixer.ops import native
 
 CHUNK = 1 << 16                                 # numbers that one block of threads of a GPU updates
 SLOTS = ("moment1_0", "moment2_0", "beta1_pow_acc_0", "beta2_pow_acc_0")        # as paddle.optimizer.AdamW says
@@ -35,6 +39,8 @@ class FusedAdamW:
 
     @paddle.no_grad()
     def step(self) -> None:
+        if self._native_step():
+            return
         groups: dict = {}
         for p, decayed in self.parameters:
             if p.grad is not None:
@@ -46,6 +52,21 @@ class FusedAdamW:
             update(parameters, [p.grad for p in parameters], *map(list, slots), lr=self.lr,
                    decay=float(self.options["weight_decay"]) if decayed else 0.0, options=self.options)
             self.ages.update((p.name, (loaded, steps + 1)) for p in parameters)
+
+    def _native_step(self) -> bool:
+        """The step by the native kernel, which uses every core of a CPU; False where it is not for these parameters."""
+        if native.load() is None or not all(p.place.is_cpu_place() for p, _ in self.parameters):
+            return False
+        options = [float(self.options[key]) for key in ("beta1", "beta2", "eps")]
+        for p, decayed in self.parameters:
+            if p.grad is None:
+                continue
+            if p.name not in self.slots:
+                self.slots[p.name], self.ages[p.name] = self._new_slots(p), (None, 0)
+            decay = float(self.options["weight_decay"]) if decayed else 0.0
+            native.call("adamw", p, native.dense(p.grad), *self.slots[p.name], math.prod(p.shape), float(self.lr),
+                        decay, *options)
+        return True
 
     def _new_slots(self, p) -> list:
         powers = [paddle.to_tensor(np.full([1], self.options[beta], "float32"), place=paddle.CPUPlace())

@@ -19,6 +19,8 @@ import re
 from typing import Callable, NamedTuple, Optional
 
 TABLE = """
+adamw                   p,g,moment1,moment2[n] power1,power2[1] n lr:float decay:float beta1:float beta2:float
+                        epsilon:float
 affine                  x[rows*cols] scale[cols] shift[cols]? residual[rows*cols]? y[rows*cols] rows cols
 affine_gradient         x[rows*cols] scale[cols] dy[rows*cols] dx[rows*cols]? dscale,dshift[cols]?
                         dresidual[rows*cols]? rows cols

@@ -5,7 +5,7 @@ first builder asked for, after the set-up and after cheap checks of the user's i
 """
 import importlib
 
-from passl_mixer import runtime
+from passl_mixer import autocast, runtime
 from passl_mixer.config import get_config
 from passl_mixer.version import __version__
 
@@ -13,6 +13,7 @@ __all__ = ["Pyramid", "build_backbone", "build_head", "build_method", "get_confi
            "to_conv", "__version__"]
 
 runtime.tune_cpu()
+autocast.expect_autocast_on_cpus()
 
 _BUILDERS = {"build_backbone": "backbones", "list_backbones": "backbones",
              "build_head": "heads", "build_method": "methods",

@@ -21,6 +21,7 @@ from helpers.methods import overrides
 from helpers.runs import batches_of
 
 from passl_mixer import runtime
+from passl_mixer.autocast import autocast_dtype
 from passl_mixer.data import Loader, build_dataset, build_views
 from passl_mixer.data.dali import DaliLoader
 from passl_mixer.errors import BadInput
@@ -143,7 +144,7 @@ def test_devices_of_a_plugin_are_chosen_by_name_and_by_auto():
         assert runtime.select_device(name) == name
         assert paddle.get_device() == f"{DEVICE}:0"
     assert runtime.select_device("auto") == DEVICE
-    assert runtime.autocast_dtype("bf16", DEVICE) is None
+    assert autocast_dtype("bf16", DEVICE) is None
     with pytest.raises(BadInput, match=f"sees 1 {DEVICE} device"):
         runtime.select_device(f"{DEVICE}:1")
     with pytest.raises(BadInput, match=f"expected auto, cpu, gpu or gpu:N, {DEVICE} or {DEVICE}:N"):

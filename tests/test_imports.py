@@ -12,6 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Imports inside functions: file -> what it imports there and why it waits.
 LATE = {
+    "autocast.py": "as runtime.py",
     "cli.py": "a mistake in the command line or the data is said before Paddle loads",
     "data/dali.py": "NVIDIA DALI, which only a GPU machine has, is loaded when it is asked for",
     "integrations/passl.py": "importing it loads no host; register() does",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from passl_mixer import runtime
+from passl_mixer.autocast import autocast_dtype
 from passl_mixer.errors import BadInput
 from passl_mixer.ops import native
 
@@ -99,16 +100,16 @@ def test_affinity_bounds_the_cores():
 
 def test_device_and_precision_names():
     assert runtime.select_device("cpu") == "cpu"
-    assert runtime.autocast_dtype("fp32", "cpu") is runtime.autocast_dtype("fp16", "cpu") is None
+    assert autocast_dtype("fp32", "cpu") is autocast_dtype("fp16", "cpu") is None
     expected = "bfloat16" if native.has_bf16() else None
-    assert runtime.autocast_dtype("bf16", "cpu") == runtime.autocast_dtype("auto", "cpu") == expected
+    assert autocast_dtype("bf16", "cpu") == autocast_dtype("auto", "cpu") == expected
     for unknown in ("cuda", "npu", "gpu:first", "cpu:0"):
         with pytest.raises(BadInput, match="expected auto, cpu, gpu or gpu:N"):
             runtime.select_device(unknown)
     with pytest.raises(BadInput, match=r"sees \d+ GPU\(s\).* use -o train.device=cpu"):
         runtime.select_device("gpu:99")
     with pytest.raises(BadInput, match="expected auto, fp32, bf16 or fp16"):
-        runtime.autocast_dtype("half", "cpu")
+        autocast_dtype("half", "cpu")
 
 
 def test_seed_step_depends_on_all_three():

@@ -5,6 +5,7 @@ import numpy as np
 import paddle
 
 from passl_mixer import runtime
+from passl_mixer.autocast import autocast, autocast_dtype
 from passl_mixer.build import build_untrained, resolve
 from passl_mixer.checkpoint import load_arrays, load_encoder, read_checkpoint
 from passl_mixer.config import Config
@@ -82,10 +83,10 @@ def compare_encoders(config: Config, pretrained, untrained, items) -> dict:
 
 def classifier_accuracy(config: Config, method) -> float:
     """Top-1 accuracy, 0 to 1, of the classifier of method ``supervised`` on the test images."""
-    dtype = runtime.autocast_dtype(config.train.precision, paddle.get_device())
+    dtype = autocast_dtype(config.train.precision, paddle.get_device())
 
     def scores(images):
-        with runtime.autocast(dtype):
+        with autocast(dtype):
             return method.head(method.backbone(images))
 
     was_training = method.training

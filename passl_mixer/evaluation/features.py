@@ -4,7 +4,7 @@ from typing import Callable, Optional
 import numpy as np
 import paddle
 
-from passl_mixer import runtime
+from passl_mixer.autocast import autocast, autocast_dtype
 from passl_mixer.data.loader import Loader
 from passl_mixer.errors import BadInput
 from passl_mixer.images import to_images
@@ -64,13 +64,13 @@ def encoder_features(encoder, precision: str = "fp32") -> Callable:
         encoder: images [B, 3, H, W] -> features [B, D].
         precision: as ``train.precision``: "auto", "fp32", "bf16" or "fp16". Features are float32 all the same.
     """
-    dtype = runtime.autocast_dtype(precision, paddle.get_device())
+    dtype = autocast_dtype(precision, paddle.get_device())
 
     def encode(images):
         was_training = encoder.training
         encoder.eval()
         try:
-            with runtime.autocast(dtype):
+            with autocast(dtype):
                 return encoder(images)
         finally:
             if was_training:

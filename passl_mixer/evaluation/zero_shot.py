@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 
 from passl_mixer import runtime
+from passl_mixer.autocast import autocast, autocast_dtype
 from passl_mixer.build import build_model, resolve
 from passl_mixer.checkpoint import load_arrays, read_checkpoint
 from passl_mixer.config import Config
@@ -85,7 +86,7 @@ def evaluate_zero_shot(config: Config, path, lines: Sequence[str], where: str) -
     load_arrays(method, arrays, str(path))
     method.eval()
     vectors = classifier(method.encode_text, build_tokenizer(config.data.dataset), prompts)
-    with runtime.autocast(runtime.autocast_dtype(config.train.precision, paddle.get_device())):
+    with autocast(autocast_dtype(config.train.precision, paddle.get_device())):
         embedded, labels = extract(method.encode_image, dataset, build_views(config.data.eval_views),
                                    batch_size=config.evaluate.batch_size, num_workers=config.data.num_workers)
     scores, count = embedded @ vectors, len(labels)

@@ -13,7 +13,7 @@ import paddle
 from paddle import nn
 from paddle.amp.auto_cast import amp_state
 
-from passl_mixer import runtime
+from passl_mixer.autocast import autocast
 from passl_mixer.errors import BadInput
 from passl_mixer.ops.gradients import apply
 
@@ -111,7 +111,7 @@ def _autocast_now() -> dict:
 
 
 def _autocast_as(state: dict):
-    return runtime.autocast(state["dtype"], state["level"]) if state["enable"] else paddle.amp.auto_cast(enable=False)
+    return autocast(state["dtype"], state["level"]) if state["enable"] else paddle.amp.auto_cast(enable=False)
 
 
 @contextlib.contextmanager

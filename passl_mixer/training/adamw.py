@@ -1,7 +1,7 @@
 """AdamW by a native kernel, or over all parameters in a few calls by Paddle's multi-tensor kernel.
 
-``paddle.optimizer.AdamW`` loops over the parameters in Python and launches a kernel for each, which on a CPU runs on one
-core; the native kernel runs on all of them. On a GPU the multi-tensor kernel takes lists. On a CPU the results of the
+``paddle.optimizer.AdamW`` loops over the parameters in Python and launches a kernel for each, on a CPU on one core; the
+native kernel runs on all of them. On a GPU the multi-tensor kernel takes lists. On a CPU the results of the
 three are the same bit for bit. The state has the names that ``paddle.optimizer.AdamW`` uses, so each reads the other's
 checkpoints. Made by ``optim.build_optimizer``.
 """

@@ -8,14 +8,14 @@ from typing import Optional
 
 import paddle
 
-from passl_mixer import runtime
+from passl_mixer.autocast import autocast
 
 
 class Precision:
     """Autocast and loss scale of a run.
 
     Args:
-        dtype: ``bfloat16``, ``float16`` or None (float32), from ``runtime.autocast_dtype``.
+        dtype: ``bfloat16``, ``float16`` or None (float32), from ``autocast_dtype``.
         initial_scale: first loss scale, used with float16 only; > 0.
         growth_interval: good steps before the scale doubles; > 0.
     """
@@ -29,7 +29,7 @@ class Precision:
 
     def autocast(self):
         """Context manager for the forward pass and the loss."""
-        return runtime.autocast(self.dtype)
+        return autocast(self.dtype)
 
     @paddle.no_grad()
     def unscale(self, parameters) -> bool:

@@ -6,6 +6,7 @@ from typing import Optional
 import paddle
 
 from passl_mixer import checkpoint, distributed, runtime
+from passl_mixer.autocast import autocast_dtype
 from passl_mixer.build import TEXT_SIZES, build_model, require_captions, resolve
 from passl_mixer.config import Config
 from passl_mixer.data import build_dataset, build_views, check_dataset
@@ -103,7 +104,7 @@ def build_run(config: Config, resume: Optional[bool] = None) -> Run:
     return Run(config=config, device=device, method=method,
                optimizer=build_optimizer({k: v for k, v in optim.items() if k not in ("lr", "base_batch_size")},
                                          method.trainable_parameters()),
-               precision=Precision(runtime.autocast_dtype(config.train.precision, device)),
+               precision=Precision(autocast_dtype(config.train.precision, device)),
                loader=loader, views=views, steps_per_epoch=steps, total_steps=total,
                last_step=min(total, config.train.max_steps or total),
                skip_eval_reason=skip_eval_reason, previous=previous, prefetcher=make_prefetcher(device),

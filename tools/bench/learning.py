@@ -8,10 +8,10 @@ import paddle
 from peers.protocol import Clock
 
 from passl_mixer import build_method
+from passl_mixer.autocast import autocast_dtype
 from passl_mixer.data import Loader, build_dataset, build_views
 from passl_mixer.data.loader import PREFETCH_BATCHES
 from passl_mixer.images import to_images
-from passl_mixer.runtime import autocast_dtype
 from passl_mixer.surgery.macs import count_parameters
 from passl_mixer.training.optim import build_optimizer
 from passl_mixer.training.precision import Precision

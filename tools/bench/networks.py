@@ -14,11 +14,11 @@ from peers.protocol import Clock
 
 from bench.variants import replace_cycle_fc
 from passl_mixer import build_backbone, build_head, build_method, distributed, ops
+from passl_mixer.autocast import autocast_dtype
 from passl_mixer.backbones.cycle_mlp import CycleFC
 from passl_mixer.images import to_images
 from passl_mixer.layers.basic import TokenLinear
 from passl_mixer.layers.recompute import set_recompute
-from passl_mixer.runtime import autocast_dtype
 from passl_mixer.surgery.macs import count_macs, count_parameters
 from passl_mixer.training.optim import build_optimizer
 from passl_mixer.training.precision import Precision

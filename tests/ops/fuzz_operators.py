@@ -187,13 +187,18 @@ def pair(draw):
     return [x, list(x)], []
 
 
+def wave_mix(draw):
+    x, side = _map(draw), draw.of((1, 2, 3, 7))
+    return [x, list(x), [x[3], 2, *([side, 1] if draw.chance() else [1, side])]], []
+
+
 CALLS = {"linear": linear, "token_linear": token_linear, "activate": activate, "softmax": softmax, "layer_norm": norm,
          "group_norm1": norm, "batch_norm": batch_norm, "channel_sums": channel_sums, "conv2d": conv2d,
          "max_pool2d": max_pool2d, "spatial_mean": spatial_mean, "permute": permute, "flatten": flatten,
          "halves": halves, "pad_axis": pad_axis, "take": take, "roll": roll, "cycle_shift": cycle_shift,
          "move_groups": move_groups, "shift_quarters": shift_quarters, "branch_mean": branch_mean,
          "weigh_branches": weigh_branches, "affine": affine, "add_scaled": add_scaled, "multiply": pair,
-         "unfold_wave": pair}
+         "unfold_wave": pair, "wave_mix": wave_mix}
 
 
 def flat(values) -> list:

@@ -96,6 +96,9 @@ CASES = {
     "add_scaled": [Case([MAP, MAP, (6,)]), Case([FLAT, FLAT, (7,)])],
     "multiply": [Case([shape, shape], tolerance=1e-6) for shape in (MAP, FLAT)],
     "unfold_wave": [Case([MAP, MAP]), Case([(1, 7), (1, 7)])],
+    "wave_mix": [Case([shape, shape, (shape[3], 2, *kernel)], tolerance=1e-5) for shape, kernel in (
+        (MAP, (7, 1)), (MAP, (1, 7)), ((3, 9, 11, 5), (3, 1)), ((1, 1, 8, 17), (1, 5)), ((2, 56, 13, 33), (7, 1)),
+        ((2, 7, 40, 48), (1, 7)), ((2, 3, 4, 6), (1, 1)))],
 }
 
 

@@ -120,6 +120,8 @@ CASES = {
     "unfold_wave": (ops.unfold_wave, _unfolded, [MAP, MAP]),
     "pair_mix": (lambda x, w: ops.conv2d(x, w, padding=[0, 1], groups=3, data_format="NHWC"),
                  lambda x, w: _convolution(x, w, padding=[0, 1], groups=3), [MAP, (3, 2, 1, 3)]),
+    "wave_mix": (ops.wave_mix, lambda a, p, w: _convolution(_unfolded(a, p), w, padding=[1, 0], groups=6),
+                 [MAP, MAP, (6, 2, 3, 1)]),
     "permute": (lambda x: ops.permute(x, [2, 0, 3, 1]), lambda x: x.transpose([2, 0, 3, 1]), [MAP]),
     "take": (lambda x: ops.take(x, [1, 3, 3, 0, 1], 1),
              lambda x: x.index_select(paddle.to_tensor([1, 3, 3, 0, 1]), 1), [MAP]),

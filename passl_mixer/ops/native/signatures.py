@@ -77,6 +77,11 @@ move_groups             x,y[batch*height*width*chans] offset:int64[groups..] siz
                         along=1..2
 unfold_wave             a,cosine,sine[rows*chans] wave[2*rows*chans] rows chans
 unfold_wave_gradient    cosine,sine[rows*chans] wave,dwave[2*rows*chans] da,dphase[rows*chans] rows chans
+wave_mix                a,phase[batch*height*width*chans] weight[2*chans*kernel] y[batch*height*width*chans]
+                        batch height width chans kernel=1.. along=1..2
+wave_mix_gradient       a,phase[batch*height*width*chans] weight[2*chans*kernel]
+                        dy,da,dphase[batch*height*width*chans] dweight[2*chans*kernel]
+                        batch height width chans kernel=1.. along=1..2
 pair_mix                x[2*batch*height*width*chans] weight[2*chans*kernel] y[batch*height*width*chans]
                         batch height width chans kernel along=1..2
 pair_mix_gradient       dy[batch*height*width*chans] weight[2*chans*kernel] dx[2*batch*height*width*chans]

@@ -24,10 +24,8 @@ class Attend(nn.Layer):
             v: values, of the same shape.
             bias: added to the scores, broadcast to [..., h, N, N]; None for none.
         """
-        scores = paddle.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k, transpose_y=True)
-        if bias is not None:
-            scores = scores + bias.astype(scores.dtype)  # autocast lowers the product
-        return paddle.matmul(ops.softmax(scores, -1).astype(v.dtype), v)
+        scores = paddle.matmul(q, k, transpose_y=True)
+        return paddle.matmul(ops.scaled_softmax(scores, bias, 1.0 / math.sqrt(q.shape[-1])).astype(v.dtype), v)
 
 
 class SelfAttention(nn.Layer):

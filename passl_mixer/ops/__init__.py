@@ -4,7 +4,7 @@
 implementations. ``table.py`` says which of them a call takes; ``native/`` holds the native kernels, ``gradients.py``
 how an operator of our own takes part in Paddle's automatic differentiation.
 """
-from passl_mixer.ops.activations import ACTIVATE, SOFTMAX, activate, softmax
+from passl_mixer.ops.activations import ACTIVATE, SCALED_SOFTMAX, SOFTMAX, activate, scaled_softmax, softmax
 from passl_mixer.ops.axes import FLATTEN, HALVES, PAD_AXIS, PERMUTE, flatten, halves, pad_axis, permute
 from passl_mixer.ops.batch_norms import BATCH_NORM, CHANNEL_SUMS, around_channels, batch_norm, channel_sums
 from passl_mixer.ops.branches import BRANCH_MEAN, WEIGH_BRANCHES, branch_mean, weigh_branches
@@ -26,14 +26,16 @@ from passl_mixer.ops.quarters import SHIFT_QUARTERS, shift_quarters
 from passl_mixer.ops.shifts import CYCLE_SHIFT, MOVE_GROUPS, ROLL, TAKE, cycle_shift, move_groups, roll, take
 from passl_mixer.ops.table import constant, prefers_nhwc, readable_at_once
 from passl_mixer.ops.waves import WAVE_MIX, wave_mix
+from passl_mixer.ops.windows import JOIN_WINDOWS, SPLIT_WINDOWS, join_windows, split_windows
 
 TABLE = {operator.name: operator for operator in (
     LINEAR, TOKEN_LINEAR, ACTIVATE, SOFTMAX, LAYER_NORM, GROUP_NORM1, BATCH_NORM, CHANNEL_SUMS, CONV2D, MAX_POOL2D,
     SPATIAL_MEAN, PERMUTE, FLATTEN, HALVES, PAD_AXIS, TAKE, ROLL, CYCLE_SHIFT, MOVE_GROUPS, SHIFT_QUARTERS,
-    BRANCH_MEAN, WEIGH_BRANCHES, AFFINE, ADD_SCALED, MULTIPLY, UNFOLD_WAVE, WAVE_MIX)}
+    BRANCH_MEAN, WEIGH_BRANCHES, AFFINE, ADD_SCALED, MULTIPLY, UNFOLD_WAVE, WAVE_MIX, SCALED_SOFTMAX,
+    SPLIT_WINDOWS, JOIN_WINDOWS)}
 
 __all__ = ["TABLE", "activate", "add_scaled", "affine", "around_channels", "batch_norm", "branch_mean",
            "channel_sums", "constant", "conv2d", "cycle_shift", "flatten", "group_norm1", "group_norm1_of_rows",
-           "halves", "layer_norm", "linear", "max_pool2d", "move_groups", "multiply", "pad_axis", "permute",
-           "prefers_nhwc", "readable_at_once", "roll", "shift_quarters", "softmax", "spatial_mean", "take",
-           "token_linear", "unfold_wave", "wave_mix", "weigh_branches"]
+           "halves", "join_windows", "layer_norm", "linear", "max_pool2d", "move_groups", "multiply", "pad_axis",
+           "permute", "prefers_nhwc", "readable_at_once", "roll", "scaled_softmax", "shift_quarters", "softmax",
+           "spatial_mean", "split_windows", "take", "token_linear", "unfold_wave", "wave_mix", "weigh_branches"]

@@ -64,6 +64,13 @@ CASES = {
     "token_linear": [Case([(3, 5, 7), (4, 5), (4,)], (act,), **NORM) for act in (None, "gelu", "gelu_tanh", "relu")],
     "activate": [Case([(3, 41)], (act,), **NORM) for act in ("gelu", "gelu_tanh", "relu", "quick_gelu")],
     "softmax": [Case([(2, 3, 5)], (1,)), Case([FLAT], (-1,))],
+    "scaled_softmax": [Case([x, bias], (scale,), tolerance=1e-5) for x, bias, scale in (
+        ((2, 3, 5, 5), (3, 5, 5), 0.3), ((2, 4, 3, 49, 49), (4, 3, 49, 49), 0.2), ((70, 2, 3, 16), (2, 3, 16), 1.0),
+        ((2, 6, 17), None, 0.5), ((3, 40), (40,), 0.1), ((2, 3, 5, 5), (3, 1, 5), 0.3))],
+    "split_windows": [Case([x], options, tolerance=0) for x, options in (
+        ((2, 4, 6, 24), (3, 2, 2, [0, 0])), ((1, 6, 3, 8), (2, 1, 3, [1, 2])), ((2, 14, 28, 16), (1, 4, 7, [3, 0])))],
+    "join_windows": [Case([x], options, tolerance=0) for x, options in (
+        ((2, 6, 3, 4, 5), (4, 6, 2, [1, 0])), ((2, 8, 1, 49, 4), (14, 28, 7, [3, 3])))],
     "layer_norm": [Case([(3, 5, 7), (7,), (7,)], (1e-6,), **NORM), Case([(4, 129), (129,), (129,)], (1e-5,), **NORM)],
     "group_norm1": [Case([shape, shape[-1:], shape[-1:]], (1e-5,), **NORM) for shape in (MAP, (3, 20, 7))],
     "batch_norm": [*BATCH_NORMS, _batch_norm((6, 5), True, "NCHW"), _batch_norm((6, 5), False, "NHWC")],

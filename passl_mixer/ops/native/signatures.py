@@ -63,6 +63,12 @@ image_norm              x[images*places*chans] weight,bias[chans] y[images*place
                         images places chans epsilon:float
 image_norm_gradient     x[images*places*chans] weight[chans] mean,rstd[images] dy[images*places*chans]
                         dx[images*places*chans]? dweight,dbias[chans] images places chans
+split_windows           x[parts*batch*height*width*heads*depth] y:list[parts][batch*height*width*heads*depth]
+                        parts batch height width heads depth side_h=1.. side_w=1.. up left
+join_windows            y:list[parts][batch*height*width*heads*depth] x[parts*batch*height*width*heads*depth]
+                        parts batch height width heads depth side_h=1.. side_w=1.. up left
+scaled_softmax          x[outer*rows*cols] bias[rows*cols]? y[outer*rows*cols] outer rows cols scale:float
+scaled_softmax_gradient y,dy,dx[outer*rows*cols] dbias[rows*cols]? outer rows cols scale:float
 permute                 x,y:bits32[elements] sizes,steps:int64[axes] axes=0..8
 max_pool                x[outer*height*width*chans] y[outer*out_h*out_w*chans] at:uint8[outer*out_h*out_w*chans]
                         sizes:int64[7]

@@ -23,6 +23,7 @@ from passl_mixer.ops.norms import GROUP_NORM1, LAYER_NORM, group_norm1, group_no
 from passl_mixer.ops.pooling import MAX_POOL2D, SPATIAL_MEAN, max_pool2d, spatial_mean
 from passl_mixer.ops.products import LINEAR, TOKEN_LINEAR, linear, token_linear
 from passl_mixer.ops.quarters import SHIFT_QUARTERS, shift_quarters
+from passl_mixer.ops.regions import FROM_REGIONS, TO_REGIONS, from_regions, to_regions
 from passl_mixer.ops.shifts import CYCLE_SHIFT, MOVE_GROUPS, ROLL, TAKE, cycle_shift, move_groups, roll, take
 from passl_mixer.ops.table import constant, prefers_nhwc, readable_at_once
 from passl_mixer.ops.waves import WAVE_MIX, wave_mix
@@ -32,10 +33,11 @@ TABLE = {operator.name: operator for operator in (
     LINEAR, TOKEN_LINEAR, ACTIVATE, SOFTMAX, LAYER_NORM, GROUP_NORM1, BATCH_NORM, CHANNEL_SUMS, CONV2D, MAX_POOL2D,
     SPATIAL_MEAN, PERMUTE, FLATTEN, HALVES, PAD_AXIS, TAKE, ROLL, CYCLE_SHIFT, MOVE_GROUPS, SHIFT_QUARTERS,
     BRANCH_MEAN, WEIGH_BRANCHES, AFFINE, ADD_SCALED, MULTIPLY, UNFOLD_WAVE, WAVE_MIX, SCALED_SOFTMAX,
-    SPLIT_WINDOWS, JOIN_WINDOWS)}
+    SPLIT_WINDOWS, JOIN_WINDOWS, TO_REGIONS, FROM_REGIONS)}
 
 __all__ = ["TABLE", "activate", "add_scaled", "affine", "around_channels", "batch_norm", "branch_mean",
-           "channel_sums", "constant", "conv2d", "cycle_shift", "flatten", "group_norm1", "group_norm1_of_rows",
-           "halves", "join_windows", "layer_norm", "linear", "max_pool2d", "move_groups", "multiply", "pad_axis",
-           "permute", "prefers_nhwc", "readable_at_once", "roll", "scaled_softmax", "shift_quarters", "softmax",
-           "spatial_mean", "split_windows", "take", "token_linear", "unfold_wave", "wave_mix", "weigh_branches"]
+           "channel_sums", "constant", "conv2d", "cycle_shift", "flatten", "from_regions", "group_norm1",
+           "group_norm1_of_rows", "halves", "join_windows", "layer_norm", "linear", "max_pool2d", "move_groups",
+           "multiply", "pad_axis", "permute", "prefers_nhwc", "readable_at_once", "roll", "scaled_softmax",
+           "shift_quarters", "softmax", "spatial_mean", "split_windows", "take", "to_regions", "token_linear",
+           "unfold_wave", "wave_mix", "weigh_branches"]

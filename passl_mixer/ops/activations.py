@@ -11,6 +11,7 @@ import paddle
 import paddle.nn.functional as F
 
 from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.table import Implementation, Operator
 from passl_mixer.ops.twice import differentiable_twice
@@ -62,13 +63,13 @@ class _Gelu:
     @staticmethod
     def forward(ctx, x, act):
         ctx.x, ctx.act = x, act
-        y = paddle.empty(x.shape)
+        y = empty(x.shape)
         call(f"gelu_{GELUS[act]}_forward", dense(x), y, math.prod(x.shape))
         return y
 
     @staticmethod
     def gradients(ctx, dy):
-        dx = paddle.empty(dy.shape)
+        dx = empty(dy.shape)
         call(f"gelu_{GELUS[ctx.act]}_gradient", dense(ctx.x), dense(dy), dx, math.prod(dy.shape))
         return [dx]
 
@@ -94,7 +95,9 @@ def _softmax(x, axis: int):
     return differentiable_twice(functools.partial(F.softmax, axis=axis), [x], gradients)
 
 
-SOFTMAX = Operator("softmax", 1, _softmax, gpu=F.softmax, program=F.softmax)
+SOFTMAX = Operator("softmax", 1, _softmax, gpu=F.softmax, program=F.softmax, native=[Implementation(
+    lambda x, axis: x.ndim > 0 and 0 not in x.shape and axis in (-1, x.ndim - 1),
+    lambda x, axis: apply(_ScaledSoftmax, [x, None], 1.0))])
 
 
 def scaled_softmax(x, bias, scale: float):
@@ -119,7 +122,7 @@ def _scaled_softmax(x, bias, scale: float):
 class _ScaledSoftmax:
     @staticmethod
     def forward(ctx, x, bias, scale):
-        ctx.x, ctx.bias, ctx.scale, y = x, bias, scale, paddle.empty(x.shape)
+        ctx.x, ctx.bias, ctx.scale, y = x, bias, scale, empty(x.shape)
         rows, ctx.bias_shape = _score_rows(x, bias), None if bias is None else bias.shape
         call("scaled_softmax", dense(x), None if bias is None else dense(bias), y, *rows, scale)
         ctx.rows, ctx.y = rows, y.detach()
@@ -127,7 +130,7 @@ class _ScaledSoftmax:
 
     @staticmethod
     def gradients(ctx, dy):
-        dx, dbias = paddle.empty(dy.shape), paddle.empty(ctx.bias_shape) if ctx.needs_grad[1] else None
+        dx, dbias = empty(dy.shape), empty(ctx.bias_shape) if ctx.needs_grad[1] else None
         call("scaled_softmax_gradient", ctx.y, dense(dy), dx, dbias, *ctx.rows, ctx.scale)
         return dx, dbias
 

@@ -9,6 +9,7 @@ from passl_mixer.ops.convolution import conv2d
 from passl_mixer.ops.convolution_kernels import PairMix
 from passl_mixer.ops.elementwise import unfold_wave
 from passl_mixer.ops.gradients import Kept, apply
+from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.table import Implementation, Operator
 
@@ -36,14 +37,14 @@ class _WaveMix:
     @staticmethod
     def forward(ctx, amplitude, phase, weight):
         *_, height, width = weight.shape
-        ctx.tensors, y_bhwc = (amplitude, phase, weight), paddle.empty(amplitude.shape)
+        ctx.tensors, y_bhwc = (amplitude, phase, weight), empty(amplitude.shape)
         ctx.sizes = (*amplitude.shape, height * width, 1 if width == 1 else 2)
         call("wave_mix", *map(dense, ctx.tensors), y_bhwc, *ctx.sizes)
         return y_bhwc
 
     @staticmethod
     def gradients(ctx, dy):
-        gradients = [paddle.empty(t.shape) for t in ctx.tensors]
+        gradients = [empty(t.shape) for t in ctx.tensors]
         call("wave_mix_gradient", *map(dense, ctx.tensors), dense(dy), *gradients, *ctx.sizes)
         return gradients
 

@@ -6,10 +6,9 @@ import ctypes
 import math
 from typing import Sequence
 
-from paddle import empty
-
 from passl_mixer.ops.axes import permute
 from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.shifts import roll
 from passl_mixer.ops.table import Implementation, Operator

@@ -211,6 +211,17 @@ def join_windows(draw):
     return [x], [*sides, side, [draw.size(0, length - 1) for length in sides]]
 
 
+def to_regions(draw):
+    return [_map(draw)], [draw.size(1, 4), draw.of((1, 2)), draw.size(0, 3)]
+
+
+def from_regions(draw):
+    x, size, axis = _map(draw), draw.size(1, 4), draw.of((1, 2))
+    x[3] *= size
+    length = x[axis] * size - draw.size(0, size - 1)
+    return [x], [size, axis, max(length, 1), draw.size(0, 3)]
+
+
 CALLS = {"linear": linear, "token_linear": token_linear, "activate": activate, "softmax": softmax, "layer_norm": norm,
          "group_norm1": norm, "batch_norm": batch_norm, "channel_sums": channel_sums, "conv2d": conv2d,
          "max_pool2d": max_pool2d, "spatial_mean": spatial_mean, "permute": permute, "flatten": flatten,
@@ -218,7 +229,8 @@ CALLS = {"linear": linear, "token_linear": token_linear, "activate": activate, "
          "move_groups": move_groups, "shift_quarters": shift_quarters, "branch_mean": branch_mean,
          "weigh_branches": weigh_branches, "affine": affine, "add_scaled": add_scaled, "multiply": pair,
          "unfold_wave": pair, "wave_mix": wave_mix, "scaled_softmax": scaled_softmax,
-         "split_windows": split_windows, "join_windows": join_windows}
+         "split_windows": split_windows, "join_windows": join_windows,
+         "to_regions": to_regions, "from_regions": from_regions}
 
 
 def flat(values) -> list:

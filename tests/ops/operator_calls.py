@@ -89,6 +89,11 @@ CASES = {
     "pad_axis": [Case([(2, 3, 4)], (1, 1, 0), tolerance=0), Case([MAP], (2, 2, 1), tolerance=0)],
     "take": [Case([MAP], (places, axis), tolerance=1e-6)
              for axis in (1, 2) for places in ([1], [1, 2, 3, 0], [3, 3, 0, 1, 0, 1, 2, 3])],
+    "to_regions": [Case([x], options, tolerance=1e-6) for x, options in (
+        ((2, 5, 6, 3), (2, 1, 1)), ((2, 6, 7, 4), (3, 2, 2)), ((1, 3, 2, 5), (4, 2, 0)), ((3, 40, 28, 8), (3, 1, 0)))],
+    "from_regions": [Case([x], options, tolerance=1e-6) for x, options in (
+        ((2, 3, 6, 6), (2, 1, 5, 1)), ((2, 6, 3, 12), (3, 2, 7, 2)), ((1, 3, 1, 20), (4, 2, 2, 0)),
+        ((3, 14, 28, 24), (3, 1, 40, 0)))],
     "roll": [Case([MAP], ([1, -2], [1, 2]), tolerance=0)],
     "cycle_shift": [Case([shape], (axis,), tolerance=0)
                     for shape in ((2, 5, 4, 7), (1, 1, 3, 9), (3, 2, 1, 2)) for axis in (1, 2)],

@@ -162,6 +162,11 @@ CASES = {
                       lambda x: _weighed_squares(_windows(x, 3, 2, 2, [1, 0])), [(1, 4, 2, 12)]),
     "join_windows": (lambda x: ops.join_windows(x, 4, 2, 2, [1, 0]),
                      lambda x: ops.TABLE["join_windows"].reference(x, 4, 2, 2, [1, 0]), [(1, 2, 2, 4, 3)]),
+    "to_regions": (lambda x: ops.to_regions(x, 3, 1, 1),
+                   lambda x: paddle.concat([x[:, 3:], x[:, :3], x[:, 3:], x[:, :1]], 1)[:, :6].reshape(
+                       [2, 2, 3, 5, 6]).transpose([0, 1, 3, 2, 4]).reshape([2, 2, 5, 18]), [(2, 4, 5, 6)]),
+    "from_regions": (lambda x: ops.from_regions(x, 2, 2, 3, 0), lambda x: x.reshape([2, 4, 4, 3])[:, :, :3],
+                     [(2, 4, 2, 6)]),
     "roll": (lambda x: ops.roll(x, [1, -2], [1, 2]), lambda x: paddle.roll(x, [1, -2], [1, 2]), [MAP]),
 }
 

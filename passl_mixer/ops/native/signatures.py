@@ -76,6 +76,10 @@ max_pool_gradient       dy[outer*out_h*out_w*chans] at:uint8[outer*out_h*out_w*c
                         sizes:int64[7]
 take                    x[outer*length*inner] index:int64[count] y[outer*count*inner] outer length count inner
 take_gradient           dy[outer*count*inner] index:int64[count] dx[outer*length*inner] outer length count inner
+gather_regions          x[outer*length*inner*chans] place:int64[groups*size] y[outer*groups*inner*size*chans]
+                        outer length inner groups size chans
+scatter_regions         y[outer*groups*inner*size*chans] place:int64[groups*size] x[outer*length*inner*chans]
+                        outer length inner groups size chans
 shift_quarters          x,y[shares*batch*height*width*chans] first:int64[shares] shares batch height width chans
 shift_quarters_gradient dy:list[shares][batch*height*width*chans] dx[shares*batch*height*width*chans]
                         first:int64[shares] shares batch height width chans

@@ -32,70 +32,6 @@ from passl_mixer.layers.stages import STEMS, ResidualBlock, check_stages, conv_s
 Norm = functools.partial(BatchNorm2D, data_format="NHWC")
 
 
-def turned(x_bhwc, axis: int, start: int, count: int, length: int):
-    """Positions of an axis from one on, going round at its end.
-
-    Args:
-        x_bhwc: [B, H, W, C].
-        axis: 1 for the height, 2 for the width.
-        start: the first position, in (-length, length).
-        count: number of positions.
-        length: positions after which it goes round; at most the length of the axis.
-    Returns:
-        [B, count, W, C] or [B, H, count, C].
-    """
-    if start == 0 and count == x_bhwc.shape[axis]:
-        return x_bhwc
-    return ops.take(x_bhwc, [(start + i) % length for i in range(count)], axis)
-
-
-def to_regions(x_bhwc, size: int, axis: int, shift: int = 0):
-    """Gather the positions of a region along one axis in its channels (inner-region rearrangement).
-
-    Args:
-        x_bhwc: [B, H, W, C].
-        size: positions of a region.
-        axis: 1 gathers along the height, 2 along the width.
-        shift: positions the axis is turned by before (cross-region rearrangement).
-    Returns:
-        [B, ceil(H / size), W, size * C] or [B, H, ceil(W / size), size * C]; channel ``p * C + c`` is channel c
-        of the region's position p. A last region that is not full goes on with the first positions.
-    Raises:
-        BadInput: the length of the axis is not known.
-    Source: Guo et al. 2021, arXiv:2108.13341, inner-region rearrangement.
-    """
-    length = x_bhwc.shape[axis]
-    if not isinstance(length, int) or length < 1:
-        raise BadInput("Hire-MLP lays regions over an image side of unknown length; export it with a fixed "
-                       "image size")
-    x_bhwc = turned(x_bhwc, axis, -shift, -(-length // size) * size, length)
-    height, width, chans = x_bhwc.shape[1:]
-    if axis == 2:
-        return x_bhwc.reshape([-1, height, width // size, size * chans])
-    x_bgswc = x_bhwc.reshape([-1, height // size, size, width, chans])
-    return ops.permute(x_bgswc, [0, 1, 3, 2, 4]).reshape([-1, height // size, width, size * chans])
-
-
-def from_regions(x_bhwc, size: int, axis: int, length: int, shift: int = 0):
-    """Undo ``to_regions``.
-
-    Args:
-        x_bhwc: what ``to_regions`` gave.
-        size, axis, shift: as there.
-        length: of the axis before ``to_regions``.
-    Returns:
-        [B, H, W, C], of which the axis has ``length`` positions.
-    """
-    height, width, chans = x_bhwc.shape[1:]
-    chans //= size
-    if axis == 2:
-        x_bhwc = x_bhwc.reshape([-1, height, width * size, chans])
-    else:
-        x_bgwsc = x_bhwc.reshape([-1, height, width, size, chans])
-        x_bhwc = ops.permute(x_bgwsc, [0, 1, 3, 2, 4]).reshape([-1, height * size, width, chans])
-    return turned(x_bhwc, axis, shift, length, length)
-
-
 class RegionMlp(nn.Layer):
     """Mix the positions of each region along one axis, after a circular shift that is undone at the end.
 
@@ -116,8 +52,8 @@ class RegionMlp(nn.Layer):
 
     def forward(self, x_bhwc):
         """Maps [B, H, W, C] to the same shape."""
-        regions = self.fc2(self.norm(self.fc1(to_regions(x_bhwc, self.size, self.axis, self.shift))))
-        return from_regions(regions, self.size, self.axis, x_bhwc.shape[self.axis], self.shift)
+        regions = self.fc2(self.norm(self.fc1(ops.to_regions(x_bhwc, self.size, self.axis, self.shift))))
+        return ops.from_regions(regions, self.size, self.axis, x_bhwc.shape[self.axis], self.shift)
 
 
 class HireMixer(nn.Layer):

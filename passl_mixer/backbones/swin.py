@@ -40,26 +40,6 @@ def pad_to_multiple(x, side: int, data_format: str = "NHWC"):
     return ops.pad_axis(ops.pad_axis(x, height, 0, bottom), height + 1, 0, right)
 
 
-def to_windows(x_bhwc, side: int):
-    """Cut [B, H, W, C], H and W multiples of ``side``, into windows [B, (H / side) * (W / side), side^2, C]."""
-    _, height, width, channels = x_bhwc.shape
-    rows, columns = height // side, width // side
-    cut = ops.permute(x_bhwc.reshape([-1, rows, side, columns, side, channels]), [0, 1, 3, 2, 4, 5])
-    return cut.reshape([-1, rows * columns, side * side, channels])
-
-
-def from_windows(x_bwnc, height: int, width: int, side: int):
-    """Put the windows of ``to_windows`` back together.
-
-    Args:
-        x_bwnc: [B, (height / side) * (width / side), side^2, C].
-        height, width, side: of the map, [B, height, width, C], and of a window, in positions.
-    """
-    rows, columns, channels = height // side, width // side, x_bwnc.shape[-1]
-    cut = ops.permute(x_bwnc.reshape([-1, rows, columns, side, side, channels]), [0, 1, 3, 2, 4, 5])
-    return cut.reshape([-1, height, width, channels])
-
-
 def _axis_regions(length: int, side: int, shift: int) -> numpy.ndarray:
     padded = length + -length % side
     source = (numpy.arange(padded) + shift) % padded  # where the rolled axis reads
@@ -142,14 +122,13 @@ class WindowAttention(nn.Layer):
         size = x_bhwc.shape[1:3]
         shifts = [self.shift if length > self.side else 0 for length in size]
         mask = ops.constant(shifted_mask, tuple(size), self.side, tuple(shifts))
-        x_bhwc = pad_to_multiple(x_bhwc, self.side)
-        height, width = x_bhwc.shape[1:3]
-        if any(shifts):
-            x_bhwc = ops.roll(x_bhwc, [-shift for shift in shifts], [1, 2])
-        y_bwnc = self.attention(to_windows(x_bhwc, self.side), self._bias(mask))
-        y_bhwc = from_windows(y_bwnc, height, width, self.side)
-        if any(shifts):
-            y_bhwc = ops.roll(y_bhwc, shifts, [1, 2])
+        layers = self.attention
+        qkv_bhwc = layers.qkv(pad_to_multiple(x_bhwc, self.side))       # of a position alone, so before windows are cut
+        q, k, v = ops.split_windows(qkv_bhwc, 3, self.num_heads, self.side, shifts)
+        heads = layers.attend(q, k, v, self._bias(mask))
+        y_bhwc = layers.proj(ops.join_windows(heads, *qkv_bhwc.shape[1:3], self.side, shifts))
+        if y_bhwc.shape[1:3] == size:
+            return y_bhwc
         return y_bhwc[:, :size[0], :size[1]]
 
 

@@ -20,6 +20,7 @@ Deviation: ``stem_stride`` 2 is ours, for small images.
 Shapes: B images, H x W positions, C channels; the suffix of a tensor's name is its layout.
 """
 import functools
+import math
 from typing import Sequence
 
 from paddle import nn
@@ -28,8 +29,9 @@ from passl_mixer import ops
 from passl_mixer.errors import BadInput, nearest
 from passl_mixer.layers.basic import DropPath, linear_rates
 from passl_mixer.layers.batch_norm import BatchNorm2D
-from passl_mixer.layers.convolution import torch_conv, torch_pointwise
+from passl_mixer.layers.convolution import Conv2D, torch_conv, torch_pointwise
 from passl_mixer.layers.group_norm import GroupNorm1
+from passl_mixer.layers.initialisers import attr, torch_uniform
 from passl_mixer.layers.stages import STEMS, check_stages, conv_stage_outputs, weigh_branches
 
 PHASES = ("fc", "depthwise")
@@ -71,6 +73,28 @@ class Phase(nn.Layer):
         return self.norm(self.map(x_bhwc, data_format="NHWC") if self.depthwise else self.map(x_bhwc))
 
 
+class PairMix(Conv2D):
+    """The grouped convolution of waves, described at the top of this file, together with their unfolding.
+
+    Args:
+        width: channels of the amplitudes, and out.
+        kernel: (height, width) of the window, one of them 1.
+    """
+
+    def __init__(self, width: int, kernel: Sequence[int]):
+        super().__init__(2 * width, width, kernel, padding=[side // 2 for side in kernel], groups=width,
+                         weight_attr=attr(torch_uniform(2 * math.prod(kernel))), bias_attr=False)
+
+    def forward(self, amplitude_bhwc, phase_bhwc):
+        """The mixed waves, [B, H, W, C].
+
+        Args:
+            amplitude_bhwc: [B, H, W, C].
+            phase_bhwc: of the same shape, in radians.
+        """
+        return ops.wave_mix(amplitude_bhwc, phase_bhwc, self.weight)
+
+
 class WaveMix(nn.Layer):
     """Phase-aware token mixing along one axis of [B, H, W, C].
 
@@ -85,13 +109,11 @@ class WaveMix(nn.Layer):
         super().__init__()
         self.amplitude = torch_pointwise(width, width, bias=False)
         self.phase = Phase(width, kind=phase)
-        kernel = (WINDOW, 1) if axis == 1 else (1, WINDOW)
-        self.mix = torch_conv(2 * width, width, kernel, padding=[side // 2 for side in kernel], groups=width,
-                              bias=False)
+        self.mix = PairMix(width, (WINDOW, 1) if axis == 1 else (1, WINDOW))
 
     def forward(self, x_bhwc):
         """Maps [B, H, W, C] to the same shape."""
-        return self.mix(ops.unfold_wave(self.amplitude(x_bhwc), self.phase(x_bhwc)), data_format="NHWC")
+        return self.mix(self.amplitude(x_bhwc), self.phase(x_bhwc))
 
 
 class WaveMixer(nn.Layer):

@@ -23,10 +23,8 @@ class Attend(nn.Layer):
             v: values, of the same shape.
             bias: added to the scores, broadcast to [..., h, N, N]; None for none.
         """
-        scores = ops.matmul(q * (1.0 / math.sqrt(q.shape[-1])), k, True)
-        if bias is not None:
-            scores = scores + bias.astype(scores.dtype)  # autocast lowers the product
-        return ops.matmul(ops.softmax(scores, -1).astype(v.dtype), v)
+        scores = ops.matmul(q, k, True)
+        return ops.matmul(ops.scaled_softmax(scores, bias, 1.0 / math.sqrt(q.shape[-1])).astype(v.dtype), v)
 
 
 class SelfAttention(nn.Layer):

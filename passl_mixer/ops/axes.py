@@ -10,6 +10,7 @@ import paddle
 import paddle.nn.functional as F
 
 from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.table import Implementation, Operator
 
@@ -36,7 +37,7 @@ def _permuted(x, axes):
     x = dense(x)
     steps = [*itertools.accumulate(x.shape[:0:-1], lambda step, size: step * size, initial=1)][::-1]
     sizes = [x.shape[axis] for axis in axes]
-    y = paddle.empty(sizes, x.dtype)
+    y = empty(sizes, x.dtype)
     arrays = ((ctypes.c_int64 * len(axes))(*numbers) for numbers in (sizes, [steps[axis] for axis in axes]))
     call("permute", x, y, *arrays, len(axes))
     return y
@@ -110,7 +111,7 @@ def _rows(shape) -> tuple:
 class _Halves:
     @staticmethod
     def forward(ctx, x):
-        parts = [paddle.empty([*x.shape[:-1], x.shape[-1] // 2]) for _ in range(2)]
+        parts = [empty([*x.shape[:-1], x.shape[-1] // 2]) for _ in range(2)]
         call("split_halves", dense(x), *parts, *_rows(x.shape))
         return tuple(parts)
 
@@ -124,7 +125,7 @@ class _Halves:
 class _Join:
     @staticmethod
     def forward(ctx, *parts):
-        y = paddle.empty([*parts[0].shape[:-1], 2 * parts[0].shape[-1]])
+        y = empty([*parts[0].shape[:-1], 2 * parts[0].shape[-1]])
         call("join_halves", *map(dense, parts), y, *_rows(y.shape))
         return y
 

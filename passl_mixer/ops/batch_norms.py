@@ -14,6 +14,7 @@ from passl_mixer.ops.activations import activate
 from passl_mixer.ops.axes import flatten, permute
 from passl_mixer.ops.elementwise import affine
 from passl_mixer.ops.gradients import apply, norm_gradients
+from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.table import Implementation, Operator
 
@@ -99,7 +100,7 @@ def _places(x, data_format: str) -> tuple:
 
 
 def _normalised(x, mean, scale, bias, residual, sizes):
-    y = paddle.empty(x.shape)
+    y = empty(x.shape)
     call("batch_normalise", x, mean, scale, bias, residual, y, *sizes)
     return y
 
@@ -111,7 +112,7 @@ class _BatchNorm:
     def forward(ctx, x, weight, bias, residual, mean, variance, momentum, epsilon, sizes):
         ctx.x, ctx.weight, ctx.bias, ctx.residual, ctx.sizes, ctx.epsilon = x, weight, bias, residual, sizes, epsilon
         residual = None if residual is None else dense(residual)
-        ctx.mean, ctx.rstd, ctx.scale = (paddle.empty(weight.shape) for _ in range(3))
+        ctx.mean, ctx.rstd, ctx.scale = (empty(weight.shape) for _ in range(3))
         call("batch_moments", dense(x), dense(weight), ctx.mean, ctx.rstd, ctx.scale, mean, variance, momentum,
              epsilon, *sizes)
         return _normalised(dense(x), ctx.mean, ctx.scale, dense(bias), residual, sizes)
@@ -119,9 +120,9 @@ class _BatchNorm:
     @staticmethod
     def gradients(ctx, dy):
         x, residual = dense(ctx.x), None if ctx.residual is None else dense(ctx.residual)
-        dx, dresidual = (paddle.empty(x.shape) if needed else None
+        dx, dresidual = (empty(x.shape) if needed else None
                          for needed in (ctx.needs_grad[0], ctx.needs_grad[3]))
-        dweight, dbias = paddle.empty(ctx.weight.shape), paddle.empty(ctx.weight.shape)
+        dweight, dbias = empty(ctx.weight.shape), empty(ctx.weight.shape)
         call("batch_norm_gradient", x, ctx.mean, ctx.rstd, ctx.scale, dense(ctx.bias), residual, dense(dy), dx,
              dresidual, dweight, dbias, *ctx.sizes)
         return dx, dweight, dbias, dresidual

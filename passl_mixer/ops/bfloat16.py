@@ -14,6 +14,7 @@ import paddle
 from passl_mixer.errors import BadInput
 from passl_mixer.ops.activations import activate
 from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call, dense
 
 ACTS = {None: 0, "gelu": 1, "gelu_tanh": 2}         # as bf16_product takes them
@@ -23,7 +24,7 @@ def narrow(x):
     """X [...] rounded to bfloat16, of its shape."""
     if x.dtype == paddle.bfloat16:
         return dense(x)
-    y = paddle.empty(x.shape, "bfloat16")
+    y = empty(x.shape, paddle.bfloat16)
     call("narrow", dense(x), y, math.prod(x.shape))
     return y
 
@@ -37,13 +38,13 @@ def narrow_gradient(dy, units: int):
     Returns:
         ``(dy in bfloat16, dbias)``.
     """
-    y, dbias = paddle.empty(dy.shape, "bfloat16"), paddle.empty([units or dy.shape[-1]])
+    y, dbias = empty(dy.shape, paddle.bfloat16), empty([units or dy.shape[-1]])
     call("narrow_gradient", dense(dy), y, dbias, math.prod(dy.shape[:-1]), dy.shape[-1], units)
     return y, dbias
 
 
 def product(a, b, *, bias=None, transposed_a: bool = False, transposed_b: bool = False, bias_of_rows: bool = False,
-            act: Optional[str] = None, dtype: str = "float32"):
+            act: Optional[str] = None, dtype=paddle.float32):
     """``act(a @ b + bias)`` of matrices or batches of them, all bfloat16 but the float32 bias.
 
     Args:
@@ -61,9 +62,10 @@ def product(a, b, *, bias=None, transposed_a: bool = False, transposed_b: bool =
     batch_a, batch_b = (1 if x.ndim == 2 else x.shape[0] for x in (a, b))
     m, k = a.shape[-2:][::-1] if transposed_a else a.shape[-2:]
     n = b.shape[-2] if transposed_b else b.shape[-1]
-    y = paddle.empty([m, n] if a.ndim == b.ndim == 2 else [max(batch_a, batch_b), m, n], dtype)
-    call("bf16_product" if dtype == "float32" else "bf16_product_narrow", a, b, None if bias is None else dense(bias),
-         y, batch_a, batch_b, m, n, k, int(transposed_a), int(transposed_b), int(bias_of_rows), ACTS[act])
+    y = empty([m, n] if a.ndim == b.ndim == 2 else [max(batch_a, batch_b), m, n], dtype)
+    name = "bf16_product" if dtype == paddle.float32 else "bf16_product_narrow"
+    call(name, a, b, None if bias is None else dense(bias), y, batch_a, batch_b, m, n, k,
+         int(transposed_a), int(transposed_b), int(bias_of_rows), ACTS[act])
     return y
 
 

@@ -7,6 +7,7 @@ as long as a product with 1 / (H * W).
 import paddle
 
 from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.pooling import map_mean
 from passl_mixer.ops.table import Implementation, Operator
@@ -35,7 +36,7 @@ class _BranchMean:
     @staticmethod
     def forward(ctx, *branches):
         ctx.shape = batch, height, width, channels = branches[0].shape
-        mean_bc = paddle.empty([batch, channels])
+        mean_bc = empty([batch, channels])
         call("branch_mean", *map(dense, branches), mean_bc, batch, height * width, channels)
         return mean_bc
 
@@ -45,7 +46,7 @@ class _BranchMean:
         dy = dense(dy)
 
         def spread():
-            dx = paddle.empty(ctx.shape)
+            dx = empty(ctx.shape)
             call("branch_mean_gradient", dy, dx, batch, height * width, channels)
             return dx
 
@@ -108,13 +109,13 @@ class _WeighBranches:
     def forward(ctx, *branches_and_shares):
         ctx.tensors = branches_and_shares
         batch, height, width, channels = ctx.tensors[0].shape
-        y_bhwc = paddle.empty(ctx.tensors[0].shape)
+        y_bhwc = empty(ctx.tensors[0].shape)
         call("weigh_branches", *map(dense, ctx.tensors), y_bhwc, batch, height * width, channels)
         return y_bhwc
 
     @staticmethod
     def gradients(ctx, dy):
-        gradients = [paddle.empty(t.shape) for t in ctx.tensors]
+        gradients = [empty(t.shape) for t in ctx.tensors]
         batch, height, width, channels = dy.shape
         call("weigh_branches_gradient", *map(dense, ctx.tensors), dense(dy), *gradients, batch, height * width,
              channels)

@@ -13,6 +13,7 @@ from passl_mixer.ops import native
 from passl_mixer.ops.axes import permute
 from passl_mixer.ops.convolution_kernels import FIRST, LAST, Depthwise, InBfloat16, PairMix, conv_gradients
 from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.products import linear
 from passl_mixer.ops.table import Implementation, Operator
@@ -90,7 +91,7 @@ class _Conv2D:
     def forward(ctx, x, weight, bias, stride, padding):
         ctx.x, ctx.weight, ctx.stride, ctx.padding = x, weight, stride, padding
         sides = [(side + 2 * padding - kernel) // stride + 1 for side, kernel in zip(x.shape[2:], weight.shape[2:])]
-        y = paddle.empty([x.shape[0], weight.shape[0], *sides])
+        y = empty([x.shape[0], weight.shape[0], *sides])
         call("convolution", dense(x), dense(weight), None if bias is None else dense(bias), y,
              _sizes(x, weight, stride, padding))
         return y
@@ -98,8 +99,8 @@ class _Conv2D:
     @staticmethod
     def gradients(ctx, dy):
         x, weight = ctx.x, ctx.weight
-        gradients = [paddle.empty(x.shape) if ctx.needs_grad[0] else None, paddle.empty(weight.shape),
-                     paddle.empty([weight.shape[0]]) if ctx.needs_grad[2] else None]
+        gradients = [empty(x.shape) if ctx.needs_grad[0] else None, empty(weight.shape),
+                     empty([weight.shape[0]]) if ctx.needs_grad[2] else None]
         call("convolution_gradient", dense(x), dense(weight), dense(dy), *gradients,
              _sizes(x, weight, ctx.stride, ctx.padding))
         return gradients

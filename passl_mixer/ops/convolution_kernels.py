@@ -2,10 +2,10 @@
 
 Also the gradients of every convolution by differentiable operators.
 """
-import paddle
 import paddle.nn.functional as F
 
 from passl_mixer.ops.bfloat16 import narrow, narrow_gradient, no_second_derivatives
+from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call, dense
 
 LAST, FIRST = [0, 2, 3, 1], [0, 3, 1, 2]        # axes of [B, H, W, C] in [B, C, H, W], and the way back
@@ -54,7 +54,7 @@ class Depthwise:
             weight: [C, 1, k, k].
             bias: [C], or None.
         """
-        ctx.x, ctx.weight, y_bhwc = x_bhwc, weight, paddle.empty(x_bhwc.shape)
+        ctx.x, ctx.weight, y_bhwc = x_bhwc, weight, empty(x_bhwc.shape)
         call("depthwise", dense(x_bhwc), dense(weight), None if bias is None else dense(bias), y_bhwc, *x_bhwc.shape,
              weight.shape[-1], 0)
         return y_bhwc
@@ -62,12 +62,12 @@ class Depthwise:
     @staticmethod
     def gradients(ctx, dy):
         x_bhwc, weight, dy = ctx.x, dense(ctx.weight), dense(dy)
-        dweight, dbias = paddle.empty(weight.shape), paddle.empty([weight.shape[0]]) if ctx.needs_grad[2] else None
+        dweight, dbias = empty(weight.shape), empty([weight.shape[0]]) if ctx.needs_grad[2] else None
         if any(ctx.needs_grad[1:]):
             call("depthwise_weights_gradient", dense(x_bhwc), dy, dweight, dbias, *x_bhwc.shape, weight.shape[-1])
 
         def input_gradient():
-            dx_bhwc = paddle.empty(x_bhwc.shape)
+            dx_bhwc = empty(x_bhwc.shape)
             call("depthwise", dy, weight, None, dx_bhwc, *x_bhwc.shape, weight.shape[-1], 1)
             return dx_bhwc
 
@@ -96,7 +96,7 @@ class PairMix:
         channels, _, height, width = weight.shape
         ctx.x, ctx.weight = x_bhwc, weight
         ctx.sizes = (*x_bhwc.shape[:3], channels, height * width, 1 if width == 1 else 2)
-        y_bhwc = paddle.empty([*x_bhwc.shape[:3], channels])
+        y_bhwc = empty([*x_bhwc.shape[:3], channels])
         call("pair_mix", dense(x_bhwc), dense(weight), y_bhwc, *ctx.sizes)
         return y_bhwc
 
@@ -105,12 +105,12 @@ class PairMix:
         dy = dense(dy)
 
         def input_gradient():
-            dx_bhwc = paddle.empty(ctx.x.shape)
+            dx_bhwc = empty(ctx.x.shape)
             call("pair_mix_gradient", dy, dense(ctx.weight), dx_bhwc, *ctx.sizes)
             return dx_bhwc
 
         def weight_gradient():
-            dweight = paddle.empty(ctx.weight.shape)
+            dweight = empty(ctx.weight.shape)
             call("pair_mix_weight_gradient", dense(ctx.x), dy, dweight, *ctx.sizes)
             return dweight
 
@@ -147,7 +147,7 @@ class InBfloat16:
                  for side, zeros, kernel in zip(x_bhwc.shape[1:3], padding, weight.shape[2:])]
         batch, height, width, channels = x_bhwc.shape
         ctx.sizes = [batch, channels, height, width, weight.shape[0], *weight.shape[2:], stride, *padding]
-        y_bhwc = paddle.empty([batch, *sides, weight.shape[0]])
+        y_bhwc = empty([batch, *sides, weight.shape[0]])
         call("bf16_convolution", ctx.x, ctx.weight, None if bias is None else dense(bias), y_bhwc, ctx.sizes)
         return y_bhwc
 
@@ -156,12 +156,12 @@ class InBfloat16:
         dy, dbias = narrow_gradient(dy, 0)
 
         def of_input():
-            dx_bhwc = paddle.empty(ctx.x.shape)
+            dx_bhwc = empty(ctx.x.shape)
             call("bf16_convolution_input_gradient", dy, ctx.weight, dx_bhwc, ctx.sizes)
             return dx_bhwc
 
         def of_weight():
-            dweight = paddle.empty(ctx.weight.shape)
+            dweight = empty(ctx.weight.shape)
             call("bf16_convolution_weight_gradient", ctx.x, dy, dweight, ctx.sizes)
             return dweight
 

@@ -7,6 +7,7 @@ import math
 import paddle
 
 from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.table import Implementation, Operator
 
@@ -52,7 +53,7 @@ def _rows(x) -> tuple:
 class _Affine:
     @staticmethod
     def forward(ctx, x, scale, shift, residual):
-        ctx.x, ctx.scale, y = x, scale, paddle.empty(x.shape)
+        ctx.x, ctx.scale, y = x, scale, empty(x.shape)
         shift, residual = (None if t is None else dense(t) for t in (shift, residual))
         call("affine", dense(x), dense(scale), shift, residual, y, *_rows(x))
         return y
@@ -61,7 +62,7 @@ class _Affine:
     def gradients(ctx, dy):
         x, scale = ctx.x, ctx.scale
         # the residual's is a copy: Paddle adds into the gradients it is given
-        gradients = [paddle.empty(like.shape) if needed else None
+        gradients = [empty(like.shape) if needed else None
                      for like, needed in zip((x, scale, scale, x), ctx.needs_grad)]
         call("affine_gradient", dense(x), dense(scale), dense(dy), *gradients, *_rows(x))
         return gradients
@@ -91,13 +92,13 @@ def multiply(a, b):
 class _Product:
     @staticmethod
     def forward(ctx, a, b):
-        ctx.a, ctx.b, y = a, b, paddle.empty(a.shape)
+        ctx.a, ctx.b, y = a, b, empty(a.shape)
         call("product", dense(a), dense(b), y, math.prod(a.shape))
         return y
 
     @staticmethod
     def gradients(ctx, dy):
-        gradients = [paddle.empty(dy.shape) for _ in range(2)]
+        gradients = [empty(dy.shape) for _ in range(2)]
         call("product_gradient", dense(ctx.a), dense(ctx.b), dense(dy), *gradients, math.prod(dy.shape))
         return gradients
 
@@ -137,14 +138,14 @@ class _UnfoldWave:
     def forward(ctx, amplitude, phase):
         ctx.amplitude, ctx.phase = amplitude, phase
         ctx.cosine, ctx.sine = paddle.cos(dense(phase)), paddle.sin(dense(phase))
-        wave = paddle.empty([*amplitude.shape[:-1], 2 * amplitude.shape[-1]])
+        wave = empty([*amplitude.shape[:-1], 2 * amplitude.shape[-1]])
         call("unfold_wave", dense(amplitude), ctx.cosine, ctx.sine, wave, *_rows(amplitude))
         ctx.wave = wave.detach()
         return wave
 
     @staticmethod
     def gradients(ctx, dy):
-        gradients = [paddle.empty(ctx.cosine.shape) for _ in range(2)]
+        gradients = [empty(ctx.cosine.shape) for _ in range(2)]
         call("unfold_wave_gradient", ctx.cosine, ctx.sine, ctx.wave, dense(dy), *gradients, *_rows(ctx.cosine))
         return gradients
 

@@ -21,6 +21,12 @@ from paddle.autograd import PyLayer
 from passl_mixer.errors import BadInput
 
 
+@functools.cache
+def _zero():
+    """One number for all calls: nothing but zeros is added to it."""
+    return paddle.zeros([1], "float32")
+
+
 class Kept:
     """Attributes that the forward pass of an operator notes for its gradients.
 
@@ -43,7 +49,7 @@ class Call:
     def __init__(self, operator, kept: Kept):
         self.operator, self.kept = operator, kept
         self.dy, self.gradients, self.left, self.letter = None, None, 0, None
-        self.zero = paddle.zeros([1], "float32")        # what stands for inputs, and signals that gradients are there
+        self.zero = _zero()             # what stands for inputs, and signals that gradients are there
 
     def lay_down(self, dy) -> None:
         """Begin a backward pass; what one before left, whose inputs were pruned, goes."""

@@ -10,6 +10,7 @@ import paddle
 from passl_mixer.ops.activations import GELUS
 from passl_mixer.ops.bfloat16 import narrow, narrow_gradient, no_second_derivatives, product, rows_of, sum_of_images
 from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call
 from passl_mixer.ops.products import linear, token_linear
 from passl_mixer.ops.table import Implementation, Operator
@@ -71,14 +72,14 @@ def _accepts_token_mlp(x_bsc, weight1, bias1, weight2, bias2, act) -> bool:
 
 
 def _gelu(z, act: str):
-    h = paddle.empty(z.shape, "bfloat16")
+    h = empty(z.shape, paddle.bfloat16)
     call(f"narrow_gelu_{GELUS[act]}", z, h, math.prod(z.shape))
     return h
 
 
 def _gelu_gradient(z, dh, act: str, units: int):
     """The gradient before a GELU, in the memory of ``dh``, and its sums, which are a bias gradient."""
-    dbias = paddle.empty([units or z.shape[-1]])
+    dbias = empty([units or z.shape[-1]])
     call(f"narrow_gelu_{GELUS[act]}_gradient", z, dh, dh, dbias, math.prod(z.shape[:-1]), z.shape[-1], units)
     return dh, dbias
 
@@ -93,9 +94,9 @@ class _Mlp:
         rows, first, second = narrow(rows_of(x)), narrow(weight1), narrow(weight2)
         shape = [*x.shape[:-1], weight2.shape[1]]
         if not any(ctx.needs_grad):
-            h = product(rows, first, bias=bias1, act=act, dtype="bfloat16")
+            h = product(rows, first, bias=bias1, act=act, dtype=paddle.bfloat16)
             return product(h, second, bias=bias2).reshape(shape)
-        z = product(rows, first, bias=bias1, dtype="bfloat16")
+        z = product(rows, first, bias=bias1, dtype=paddle.bfloat16)
         h = _gelu(z, act)
         ctx.x, ctx.z, ctx.h, ctx.first, ctx.second, ctx.act, ctx.shape = rows, z, h, first, second, act, x.shape
         return product(h, second, bias=bias2).reshape(shape)
@@ -103,7 +104,7 @@ class _Mlp:
     @staticmethod
     def gradients(ctx, dy):
         dy, dbias2 = narrow_gradient(rows_of(dy), 0)
-        dh = product(dy, ctx.second, transposed_b=True, dtype="bfloat16")
+        dh = product(dy, ctx.second, transposed_b=True, dtype=paddle.bfloat16)
         dz, dbias1 = _gelu_gradient(ctx.z, dh, ctx.act, 0)
         return (lambda: product(dz, ctx.first, transposed_b=True).reshape(ctx.shape),
                 lambda: product(ctx.x, dz, transposed_a=True), dbias1,
@@ -119,9 +120,9 @@ class _TokenMlp:
     def forward(ctx, x_bsc, weight1, bias1, weight2, bias2, act):
         x, first, second = narrow(x_bsc), narrow(weight1), narrow(weight2)
         if not any(ctx.needs_grad):
-            h = product(first, x, bias=bias1, bias_of_rows=True, act=act, dtype="bfloat16")
+            h = product(first, x, bias=bias1, bias_of_rows=True, act=act, dtype=paddle.bfloat16)
             return product(second, h, bias=bias2, bias_of_rows=True)
-        z = product(first, x, bias=bias1, bias_of_rows=True, dtype="bfloat16")
+        z = product(first, x, bias=bias1, bias_of_rows=True, dtype=paddle.bfloat16)
         h = _gelu(z, act)
         ctx.x, ctx.z, ctx.h, ctx.first, ctx.second, ctx.act = x, z, h, first, second, act
         return product(second, h, bias=bias2, bias_of_rows=True)
@@ -129,7 +130,7 @@ class _TokenMlp:
     @staticmethod
     def gradients(ctx, dy):
         dy, dbias2 = narrow_gradient(dy, dy.shape[1])
-        dh = product(ctx.second, dy, transposed_a=True, dtype="bfloat16")
+        dh = product(ctx.second, dy, transposed_a=True, dtype=paddle.bfloat16)
         dz, dbias1 = _gelu_gradient(ctx.z, dh, ctx.act, dh.shape[1])
         return (lambda: product(ctx.first, dz, transposed_a=True),
                 lambda: sum_of_images(product(dz, ctx.x, transposed_b=True)), dbias1,

@@ -9,6 +9,7 @@ import paddle
 import paddle.nn.functional as F
 
 from passl_mixer.ops.gradients import apply, norm_gradients
+from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.table import Implementation, Operator
 from passl_mixer.ops.twice import differentiable_twice
@@ -43,7 +44,7 @@ class _LayerNorm:
     @staticmethod
     def forward(ctx, x, weight, bias, epsilon):
         ctx.x, ctx.weight, ctx.epsilon = x, weight, epsilon
-        y, ctx.mean, ctx.rstd = paddle.empty(x.shape), paddle.empty(x.shape[:-1]), paddle.empty(x.shape[:-1])
+        y, ctx.mean, ctx.rstd = empty(x.shape), empty(x.shape[:-1]), empty(x.shape[:-1])
         call("layer_norm", dense(x), dense(weight), dense(bias), y, ctx.mean, ctx.rstd, math.prod(x.shape[:-1]),
              x.shape[-1], epsilon)
         return y
@@ -51,7 +52,7 @@ class _LayerNorm:
     @staticmethod
     def gradients(ctx, dy):
         x, weight = ctx.x, ctx.weight
-        dx, dweight, dbias = paddle.empty(x.shape), paddle.empty(weight.shape), paddle.empty(weight.shape)
+        dx, dweight, dbias = empty(x.shape), empty(weight.shape), empty(weight.shape)
         call("layer_norm_gradient", dense(x), dense(weight), ctx.mean, ctx.rstd, dense(dy), dx, dweight, dbias,
              math.prod(x.shape[:-1]), x.shape[-1])
         return dx, dweight, dbias
@@ -129,15 +130,15 @@ class _GroupNorm1:
     @staticmethod
     def forward(ctx, x, weight, bias, epsilon):
         ctx.x, ctx.weight, ctx.epsilon = x, weight, epsilon
-        y, ctx.mean, ctx.rstd = paddle.empty(x.shape), paddle.empty(x.shape[:1]), paddle.empty(x.shape[:1])
+        y, ctx.mean, ctx.rstd = empty(x.shape), empty(x.shape[:1]), empty(x.shape[:1])
         call("image_norm", dense(x), dense(weight), dense(bias), y, ctx.mean, ctx.rstd, *_images(x), epsilon)
         return y
 
     @staticmethod
     def gradients(ctx, dy):
         x, weight = ctx.x, ctx.weight
-        dx = paddle.empty(x.shape) if ctx.needs_grad[0] else None
-        dweight, dbias = paddle.empty(weight.shape), paddle.empty(weight.shape)
+        dx = empty(x.shape) if ctx.needs_grad[0] else None
+        dweight, dbias = empty(weight.shape), empty(weight.shape)
         call("image_norm_gradient", dense(x), dense(weight), ctx.mean, ctx.rstd, dense(dy), dx, dweight, dbias,
              *_images(x))
         return dx, dweight, dbias

@@ -9,6 +9,7 @@ import paddle.nn.functional as F
 
 from passl_mixer.ops.axes import flatten
 from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.table import Implementation, Operator
 
@@ -37,7 +38,7 @@ def _max_pool2d(x, kernel, stride, padding, data_format):
 class _MaxPool:
     @staticmethod
     def forward(ctx, x, shape, sizes):
-        y, ctx.places, ctx.shape, ctx.sizes = paddle.empty(shape), paddle.empty(shape, "uint8"), x.shape, sizes
+        y, ctx.places, ctx.shape, ctx.sizes = empty(shape), empty(shape, "uint8"), x.shape, sizes
         call("max_pool", dense(x), y, ctx.places, sizes)
         return y
 
@@ -53,7 +54,7 @@ class _Unpool:
 
     @staticmethod
     def forward(ctx, dy, places, shape, sizes):
-        ctx.places, ctx.sizes, dx = places, sizes, paddle.empty(shape)
+        ctx.places, ctx.sizes, dx = places, sizes, empty(shape)
         call("max_pool_gradient", dense(dy), places, dx, sizes)
         return dx
 

@@ -13,6 +13,7 @@ import paddle.nn.functional as F
 from passl_mixer.ops import bfloat16
 from passl_mixer.ops.activations import GELUS, activate, gelu_slope
 from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.table import Implementation, Operator
 from passl_mixer.ops.twice import differentiable_twice
@@ -181,7 +182,7 @@ class _Linear:
     def gradients(ctx, dy):
         def bias_gradient():
             units = ctx.product.units(ctx.weight)
-            dbias = paddle.empty([units or dy.shape[-1]])
+            dbias = empty([units or dy.shape[-1]])
             call("bias_gradient", dense(dy), dbias, *_sizes(dy, units))
             return dbias
 
@@ -196,7 +197,7 @@ class _LinearGelu:
     @staticmethod
     def forward(ctx, x, weight, bias, product, act):
         z = product.forward(x, weight)
-        y = paddle.empty(z.shape) if any(ctx.needs_grad) else z
+        y = empty(z.shape) if any(ctx.needs_grad) else z
         call(f"bias_gelu_{GELUS[act]}", z, dense(bias), y, *_sizes(z, product.units(weight)))
         ctx.x, ctx.weight, ctx.bias, ctx.z, ctx.product, ctx.act = x, weight, bias, z, product, act
         return y
@@ -204,7 +205,7 @@ class _LinearGelu:
     @staticmethod
     def gradients(ctx, dy):
         units = ctx.product.units(ctx.weight)
-        dz, dbias = paddle.empty(ctx.z.shape), paddle.empty([units or ctx.weight.shape[1]])
+        dz, dbias = empty(ctx.z.shape), empty([units or ctx.weight.shape[1]])
         call(f"bias_gelu_{GELUS[ctx.act]}_gradient", ctx.z, dense(dy), dz, dbias, *_sizes(ctx.z, units))
         return *ctx.product.gradients(ctx.x, ctx.weight, dz), dbias
 

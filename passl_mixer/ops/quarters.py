@@ -5,6 +5,7 @@ from typing import Sequence
 import paddle
 
 from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.table import Implementation, Operator
 
@@ -68,7 +69,7 @@ class _ShiftQuarters:
         shares = len(first_axes)
         batch, height, width, channels = x.shape
         ctx.first_axes, sizes = first_axes, (shares, batch, height, width, channels // shares)
-        y = paddle.empty(sizes)
+        y = empty(sizes)
         call("shift_quarters", dense(x), y, _integers(first_axes), *sizes)
         return tuple(y.unbind(axis=0)) if shares > 1 else y[0]
 
@@ -85,7 +86,7 @@ class _ShiftBack:
         *parts, ctx.first_axes = parts_and_axes
         parts = [dense(part) for part in parts]
         *rest, channels = parts[0].shape
-        dx = paddle.empty([*rest, len(parts) * channels])
+        dx = empty([*rest, len(parts) * channels])
         addresses = (ctypes.c_void_p * len(parts))(*(part.data_ptr() for part in parts))
         call("shift_quarters_gradient", addresses, dx, _integers(ctx.first_axes), len(parts), *rest, channels)
         return dx

@@ -10,6 +10,7 @@ import paddle
 
 from passl_mixer.ops.axes import pad_axis
 from passl_mixer.ops.gradients import apply
+from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.table import Implementation, Operator
 
@@ -50,7 +51,7 @@ def _cycle_shift(x_bhwc, axis: int):
 class _CycleShift:
     @staticmethod
     def forward(ctx, x_bhwc, axis, sign):
-        ctx.axis, ctx.sign, y_bhwc = axis, sign, paddle.empty(x_bhwc.shape)
+        ctx.axis, ctx.sign, y_bhwc = axis, sign, empty(x_bhwc.shape)
         call("cycle_shift", dense(x_bhwc), y_bhwc, *x_bhwc.shape, axis, sign)
         return y_bhwc
 
@@ -95,7 +96,7 @@ class _Take:
     @staticmethod
     def forward(ctx, x, places, axis):
         ctx.places, ctx.axis, ctx.shape = places, axis, x.shape
-        y = paddle.empty([*x.shape[:axis], len(places), *x.shape[axis + 1:]])
+        y = empty([*x.shape[:axis], len(places), *x.shape[axis + 1:]])
         call("take", dense(x), _integers(places), y, *_sizes(x.shape, axis, len(places)))
         return y
 
@@ -109,7 +110,7 @@ class _Take:
 class _PutBack:
     @staticmethod
     def forward(ctx, dy, places, axis, shape):
-        ctx.places, ctx.axis, dx = places, axis, paddle.empty(shape)
+        ctx.places, ctx.axis, dx = places, axis, empty(shape)
         call("take_gradient", dense(dy), _integers(places), dx, *_sizes(shape, axis, len(places)))
         return dx
 
@@ -157,7 +158,7 @@ def _move_groups(x_bhwc, axis: int, offsets):
 class _MoveGroups:
     @staticmethod
     def forward(ctx, x, axis, offsets):
-        ctx.axis, ctx.offsets, y = axis, offsets, paddle.empty(x.shape)
+        ctx.axis, ctx.offsets, y = axis, offsets, empty(x.shape)
         call("move_groups", dense(x), y, _integers(offsets), -(-x.shape[-1] // len(offsets)), *x.shape, axis)
         return y
 

@@ -7,7 +7,8 @@ from helpers.definitions import batch_norm, linear
 from helpers.marks import slow_but
 from helpers.three_branches import joined, layer_sum, map_size, randomised
 
-from passl_mixer.backbones.hire_mlp import HireMixer, RegionMlp, from_regions, to_regions
+from passl_mixer.backbones.hire_mlp import HireMixer, RegionMlp
+from passl_mixer.ops import from_regions, to_regions
 
 
 def region_mlp_along_height(layer, x, size, shift):

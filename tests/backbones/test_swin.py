@@ -6,16 +6,9 @@ import paddle
 import pytest
 from helpers.backbones import small
 
-from passl_mixer.backbones.swin import (
-    MASKED,
-    PatchMerging,
-    WindowAttention,
-    from_windows,
-    to_windows,
-    window_mask,
-    window_regions,
-)
+from passl_mixer.backbones.swin import MASKED, PatchMerging, WindowAttention, window_mask, window_regions
 from passl_mixer.errors import BadInput
+from passl_mixer.ops.windows import from_windows, to_windows
 from passl_mixer.surgery.macs import count_macs
 
 # Height, width, side of a window, shift: multiples or not, one window or several along an axis.

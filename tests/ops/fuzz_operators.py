@@ -202,6 +202,41 @@ def pair(draw):
     return [x, list(x)], []
 
 
+def wave_mix(draw):
+    x, side = _map(draw), draw.of((1, 2, 3, 7))
+    return [x, list(x), [x[3], 2, *([side, 1] if draw.chance() else [1, side])]], []
+
+
+def scaled_softmax(draw):
+    x = draw.shape(draw.size(1, 5))
+    return [x, list(x[draw.size(0, len(x) - 1):]) if draw.chance(0.7) else None], [draw.of((0.2, 1.0))]
+
+
+def split_windows(draw):
+    side, rows, columns, parts, heads = (draw.size(1, 3) for _ in range(5))
+    sides = [rows * side, columns * side]
+    x = [draw.size(0, 3), *sides, parts * heads * draw.size()]
+    return [x], [parts, heads, side, [draw.size(0, length - 1) for length in sides]]
+
+
+def join_windows(draw):
+    side, rows, columns = (draw.size(1, 3) for _ in range(3))
+    sides = [rows * side, columns * side]
+    x = [draw.size(0, 3), rows * columns, draw.size(1, 3), side * side, draw.size()]
+    return [x], [*sides, side, [draw.size(0, length - 1) for length in sides]]
+
+
+def to_regions(draw):
+    return [_map(draw)], [draw.size(1, 4), draw.of((1, 2)), draw.size(0, 3)]
+
+
+def from_regions(draw):
+    x, size, axis = _map(draw), draw.size(1, 4), draw.of((1, 2))
+    x[3] *= size
+    length = x[axis] * size - draw.size(0, size - 1)
+    return [x], [size, axis, max(length, 1), draw.size(0, 3)]
+
+
 CALLS = {"linear": linear, "token_linear": token_linear, "mlp": mlp, "token_mlp": token_mlp,
          "matmul": matmul, "activate": activate, "softmax": softmax, "layer_norm": norm,
          "group_norm1": norm, "batch_norm": batch_norm, "channel_sums": channel_sums, "conv2d": conv2d,
@@ -209,7 +244,9 @@ CALLS = {"linear": linear, "token_linear": token_linear, "mlp": mlp, "token_mlp"
          "halves": halves, "pad_axis": pad_axis, "take": take, "roll": roll, "cycle_shift": cycle_shift,
          "move_groups": move_groups, "shift_quarters": shift_quarters, "branch_mean": branch_mean,
          "weigh_branches": weigh_branches, "affine": affine, "add_scaled": add_scaled, "multiply": pair,
-         "unfold_wave": pair}
+         "unfold_wave": pair, "wave_mix": wave_mix, "scaled_softmax": scaled_softmax,
+         "split_windows": split_windows, "join_windows": join_windows,
+         "to_regions": to_regions, "from_regions": from_regions}
 
 
 def flat(values) -> list:

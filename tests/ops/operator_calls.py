@@ -69,6 +69,13 @@ CASES = {
     "matmul": [Case([(2, 3, 4, 5), (2, 3, 6, 5)], (True,), **NORM), Case([(3, 4, 5), (3, 5, 2)], (False,), **NORM)],
     "activate": [Case([(3, 41)], (act,), **NORM) for act in ("gelu", "gelu_tanh", "relu", "quick_gelu")],
     "softmax": [Case([(2, 3, 5)], (1,)), Case([FLAT], (-1,))],
+    "scaled_softmax": [Case([x, bias], (scale,), tolerance=1e-5) for x, bias, scale in (
+        ((2, 3, 5, 5), (3, 5, 5), 0.3), ((2, 4, 3, 49, 49), (4, 3, 49, 49), 0.2), ((70, 2, 3, 16), (2, 3, 16), 1.0),
+        ((2, 6, 17), None, 0.5), ((3, 40), (40,), 0.1), ((2, 3, 5, 5), (3, 1, 5), 0.3))],
+    "split_windows": [Case([x], options, tolerance=0) for x, options in (
+        ((2, 4, 6, 24), (3, 2, 2, [0, 0])), ((1, 6, 3, 8), (2, 1, 3, [1, 2])), ((2, 14, 28, 16), (1, 4, 7, [3, 0])))],
+    "join_windows": [Case([x], options, tolerance=0) for x, options in (
+        ((2, 6, 3, 4, 5), (4, 6, 2, [1, 0])), ((2, 8, 1, 49, 4), (14, 28, 7, [3, 3])))],
     "layer_norm": [Case([(3, 5, 7), (7,), (7,)], (1e-6,), **NORM), Case([(4, 129), (129,), (129,)], (1e-5,), **NORM)],
     "group_norm1": [Case([shape, shape[-1:], shape[-1:]], (1e-5,), **NORM) for shape in (MAP, (3, 20, 7))],
     "batch_norm": [*BATCH_NORMS, _batch_norm((6, 5), True, "NCHW"), _batch_norm((6, 5), False, "NHWC")],
@@ -87,6 +94,11 @@ CASES = {
     "pad_axis": [Case([(2, 3, 4)], (1, 1, 0), tolerance=0), Case([MAP], (2, 2, 1), tolerance=0)],
     "take": [Case([MAP], (places, axis), tolerance=1e-6)
              for axis in (1, 2) for places in ([1], [1, 2, 3, 0], [3, 3, 0, 1, 0, 1, 2, 3])],
+    "to_regions": [Case([x], options, tolerance=1e-6) for x, options in (
+        ((2, 5, 6, 3), (2, 1, 1)), ((2, 6, 7, 4), (3, 2, 2)), ((1, 3, 2, 5), (4, 2, 0)), ((3, 40, 28, 8), (3, 1, 0)))],
+    "from_regions": [Case([x], options, tolerance=1e-6) for x, options in (
+        ((2, 3, 6, 6), (2, 1, 5, 1)), ((2, 6, 3, 12), (3, 2, 7, 2)), ((1, 3, 1, 20), (4, 2, 2, 0)),
+        ((3, 14, 28, 24), (3, 1, 40, 0)))],
     "roll": [Case([MAP], ([1, -2], [1, 2]), tolerance=0)],
     "cycle_shift": [Case([shape], (axis,), tolerance=0)
                     for shape in ((2, 5, 4, 7), (1, 1, 3, 9), (3, 2, 1, 2)) for axis in (1, 2)],
@@ -101,6 +113,9 @@ CASES = {
     "add_scaled": [Case([MAP, MAP, (6,)]), Case([FLAT, FLAT, (7,)])],
     "multiply": [Case([shape, shape], tolerance=1e-6) for shape in (MAP, FLAT)],
     "unfold_wave": [Case([MAP, MAP]), Case([(1, 7), (1, 7)])],
+    "wave_mix": [Case([shape, shape, (shape[3], 2, *kernel)], tolerance=1e-5) for shape, kernel in (
+        (MAP, (7, 1)), (MAP, (1, 7)), ((3, 9, 11, 5), (3, 1)), ((1, 1, 8, 17), (1, 5)), ((2, 56, 13, 33), (7, 1)),
+        ((2, 7, 40, 48), (1, 7)), ((2, 3, 4, 6), (1, 1)))],
 }
 
 

@@ -18,6 +18,7 @@ pytestmark = needs_native
 KINDS = {"const float*": "float32", "float*": "float32", "const int32_t*": "bits32", "int32_t*": "bits32",
          "const uint8_t*": "uint8", "uint8_t*": "uint8", "const uint16_t*": "bf16",
          "uint16_t*": "bf16", "const int64_t*": "int64", "const float*const*": "list",
+         "float*const*": "list",
          "int64_t": "int", "float": "float"}
 TABLE = signatures.signatures()
 

@@ -81,6 +81,18 @@ def _unfolded(amplitude, phase):
     return paddle.concat([amplitude * paddle.cos(phase), amplitude * paddle.sin(phase)], -1)
 
 
+def _windows(x_bhwc, parts, heads, side, shifts):
+    batch, height, width, channels = x_bhwc.shape
+    x = paddle.roll(x_bhwc, [-shift for shift in shifts], [1, 2])
+    x = x.reshape([batch, height // side, side, width // side, side, parts, heads, channels // parts // heads])
+    x = x.transpose([5, 0, 1, 3, 6, 2, 4, 7])
+    return x.reshape([parts, batch, -1, heads, side * side, channels // parts // heads]).unbind(0)
+
+
+def _weighed_squares(tensors):
+    return paddle.add_n([(k + 1) * t * t for k, t in enumerate(tensors)])
+
+
 def _pool(x):
     return ops.max_pool2d(x, 3, stride=2, padding=1)
 
@@ -120,6 +132,8 @@ CASES = {
     "unfold_wave": (ops.unfold_wave, _unfolded, [MAP, MAP]),
     "pair_mix": (lambda x, w: ops.conv2d(x, w, padding=[0, 1], groups=3, data_format="NHWC"),
                  lambda x, w: _convolution(x, w, padding=[0, 1], groups=3), [MAP, (3, 2, 1, 3)]),
+    "wave_mix": (ops.wave_mix, lambda a, p, w: _convolution(_unfolded(a, p), w, padding=[1, 0], groups=6),
+                 [MAP, MAP, (6, 2, 3, 1)]),
     "permute": (lambda x: ops.permute(x, [2, 0, 3, 1]), lambda x: x.transpose([2, 0, 3, 1]), [MAP]),
     "take": (lambda x: ops.take(x, [1, 3, 3, 0, 1], 1),
              lambda x: x.index_select(paddle.to_tensor([1, 3, 3, 0, 1]), 1), [MAP]),
@@ -142,6 +156,17 @@ CASES = {
     "add_scaled": (ops.add_scaled, lambda r, x, s: r + x * s, [MAP, MAP, CHANNEL]),
     "softmax": (lambda x: ops.softmax(x, 1), lambda x: F.softmax(x, 1), [(2, 3, 4)]),
     "gelu by Paddle": (lambda x: ops.TABLE["activate"].reference(x, "gelu_tanh"), lambda x: F.gelu(x, True), [(3, 40)]),
+    "scaled_softmax": (lambda x, b: ops.scaled_softmax(x, b, 0.3), lambda x, b: F.softmax(0.3 * x + b),
+                       [(2, 3, 4), (3, 4)]),
+    "split_windows": (lambda x: _weighed_squares(ops.split_windows(x, 3, 2, 2, [1, 0])),
+                      lambda x: _weighed_squares(_windows(x, 3, 2, 2, [1, 0])), [(1, 4, 2, 12)]),
+    "join_windows": (lambda x: ops.join_windows(x, 4, 2, 2, [1, 0]),
+                     lambda x: ops.TABLE["join_windows"].reference(x, 4, 2, 2, [1, 0]), [(1, 2, 2, 4, 3)]),
+    "to_regions": (lambda x: ops.to_regions(x, 3, 1, 1),
+                   lambda x: paddle.concat([x[:, 3:], x[:, :3], x[:, 3:], x[:, :1]], 1)[:, :6].reshape(
+                       [2, 2, 3, 5, 6]).transpose([0, 1, 3, 2, 4]).reshape([2, 2, 5, 18]), [(2, 4, 5, 6)]),
+    "from_regions": (lambda x: ops.from_regions(x, 2, 2, 3, 0), lambda x: x.reshape([2, 4, 4, 3])[:, :, :3],
+                     [(2, 4, 2, 6)]),
     "roll": (lambda x: ops.roll(x, [1, -2], [1, 2]), lambda x: paddle.roll(x, [1, -2], [1, 2]), [MAP]),
 }
 

@@ -5,28 +5,13 @@
  * taps meets every column alike; rows outside the map are left out. STRIP neighbouring columns are computed at once, in
  * registers. (Left and right of the map an infinite number meets those zeros and gives NaN.) */
 #include "common.h"
+#include "vectors.h"
 
-#ifdef __clang__
-#define UNROLLED _Pragma("unroll")
-#else
-#define UNROLLED _Pragma("GCC unroll 32")
-#pragma GCC optimize("no-associative-math") /* regrouped sums would be products and sums instead of multiply-adds */
-#endif
-
-#ifdef __AVX512F__
-#define LANES 16
-#elif defined __AVX__
-#define LANES 8
-#else
-#define LANES 4
-#endif
 #define STRIP 8  /* columns at once */
 #define MOST 9   /* taps of a row in registers */
 #define CHUNK 64 /* channels of a unit: long enough runs of memory, rows short enough for the nearest caches */
 #define BUSY 4   /* units for each thread, below which images are cut into bands */
 #define VECTORS (CHUNK / LANES)
-
-typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 typedef struct {
     int64_t batch, height, width, chans, kernel, half, square; /* kernel / 2, kernel * kernel */

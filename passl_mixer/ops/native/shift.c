@@ -34,6 +34,53 @@ int take_gradient(const float *dy, const int64_t *index, float *dx, int64_t oute
     return DONE;
 }
 
+/* Regions of an axis, their positions side by side: y [outer, groups, inner, size, chans] has in position p of region g
+ * the position place[g * size + p] of x [outer, length, inner, chans]; zeros where that is -1. */
+int gather_regions(const float *x, const int64_t *place, float *y, int64_t outer, int64_t length, int64_t inner,
+                   int64_t groups, int64_t size, int64_t chans) {
+    for (int64_t i = 0; i < groups * size; i++)
+        if (place[i] < -1 || place[i] >= length) return BAD_SIZES;
+#pragma omp parallel for collapse(3) schedule(static) if (outer * groups * inner * size * chans > SMALL)
+    for (int64_t o = 0; o < outer; o++)
+        for (int64_t g = 0; g < groups; g++)
+            for (int64_t i = 0; i < inner; i++)
+                for (int64_t p = 0; p < size; p++) {
+                    int64_t from = place[g * size + p];
+                    float *to = y + (((o * groups + g) * inner + i) * size + p) * chans;
+                    if (from < 0) memset(to, 0, (size_t)chans * sizeof(float));
+                    else memcpy(to, x + ((o * length + from) * inner + i) * chans, (size_t)chans * sizeof(float));
+                }
+    return DONE;
+}
+
+/* The gradient: every position of x gets the sum of what was gathered from it in y. */
+int scatter_regions(const float *y, const int64_t *place, float *x, int64_t outer, int64_t length, int64_t inner,
+                    int64_t groups, int64_t size, int64_t chans) {
+    uint8_t *written = zeros(outer * length, 1);
+    if (!written) return NO_MEMORY;
+    for (int64_t i = 0; i < groups * size; i++)
+        if (place[i] < -1 || place[i] >= length) return free(written), BAD_SIZES;
+#pragma omp parallel for schedule(static) if (outer * groups * inner * size * chans > SMALL)
+    for (int64_t o = 0; o < outer; o++) {
+        for (int64_t s = 0; s < groups * size; s++) {
+            if (place[s] < 0) continue;
+            uint8_t *again = written + o * length + place[s];
+            for (int64_t i = 0; i < inner; i++) {
+                const float *from = y + (((o * groups + s / size) * inner + i) * size + s % size) * chans;
+                float *to = x + ((o * length + place[s]) * inner + i) * chans;
+                if (*again) for (int64_t c = 0; c < chans; c++) to[c] += from[c];
+                else memcpy(to, from, (size_t)chans * sizeof(float));
+            }
+            *again = 1;
+        }
+        for (int64_t h = 0; h < length; h++)
+            if (!written[o * length + h])
+                memset(x + (o * length + h) * inner * chans, 0, (size_t)(inner * chans) * sizeof(float));
+    }
+    free(written);
+    return DONE;
+}
+
 /* The axis that quarter q moves along, where the first two move along `first`: 1 or 2, 0 for none. */
 static inline int64_t axis_of(int64_t first, int64_t q) { return !first || q < 2 ? first : 3 - first; }
 

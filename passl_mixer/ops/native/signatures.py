@@ -82,6 +82,12 @@ narrow_gelu_erf         z,y:bf16[n] n
 narrow_gelu_tanh        z,y:bf16[n] n
 narrow_gelu_erf_gradient    z,dy,dz:bf16[rows*cols] dbias[biases] rows cols units
 narrow_gelu_tanh_gradient   z,dy,dz:bf16[rows*cols] dbias[biases] rows cols units
+split_windows           x[parts*batch*height*width*heads*depth] y:list[parts][batch*height*width*heads*depth]
+                        parts batch height width heads depth side_h=1.. side_w=1.. up left
+join_windows            y:list[parts][batch*height*width*heads*depth] x[parts*batch*height*width*heads*depth]
+                        parts batch height width heads depth side_h=1.. side_w=1.. up left
+scaled_softmax          x[outer*rows*cols] bias[rows*cols]? y[outer*rows*cols] outer rows cols scale:float
+scaled_softmax_gradient y,dy,dx[outer*rows*cols] dbias[rows*cols]? outer rows cols scale:float
 permute                 x,y:bits32[elements] sizes,steps:int64[axes] axes=0..8
 max_pool                x[outer*height*width*chans] y[outer*out_h*out_w*chans] at:uint8[outer*out_h*out_w*chans]
                         sizes:int64[7]
@@ -89,6 +95,10 @@ max_pool_gradient       dy[outer*out_h*out_w*chans] at:uint8[outer*out_h*out_w*c
                         sizes:int64[7]
 take                    x[outer*length*inner] index:int64[count] y[outer*count*inner] outer length count inner
 take_gradient           dy[outer*count*inner] index:int64[count] dx[outer*length*inner] outer length count inner
+gather_regions          x[outer*length*inner*chans] place:int64[groups*size] y[outer*groups*inner*size*chans]
+                        outer length inner groups size chans
+scatter_regions         y[outer*groups*inner*size*chans] place:int64[groups*size] x[outer*length*inner*chans]
+                        outer length inner groups size chans
 shift_quarters          x,y[shares*batch*height*width*chans] first:int64[shares] shares batch height width chans
 shift_quarters_gradient dy:list[shares][batch*height*width*chans] dx[shares*batch*height*width*chans]
                         first:int64[shares] shares batch height width chans
@@ -97,6 +107,11 @@ move_groups             x,y[batch*height*width*chans] offset:int64[groups..] siz
 keep_largest            x[rows*cols] values[rows*k] index:bits32[rows*k] rows cols k=1.. first
 unfold_wave             a,cosine,sine[rows*chans] wave[2*rows*chans] rows chans
 unfold_wave_gradient    cosine,sine[rows*chans] wave,dwave[2*rows*chans] da,dphase[rows*chans] rows chans
+wave_mix                a,phase[batch*height*width*chans] weight[2*chans*kernel] y[batch*height*width*chans]
+                        batch height width chans kernel=1.. along=1..2
+wave_mix_gradient       a,phase[batch*height*width*chans] weight[2*chans*kernel]
+                        dy,da,dphase[batch*height*width*chans] dweight[2*chans*kernel]
+                        batch height width chans kernel=1.. along=1..2
 pair_mix                x[2*batch*height*width*chans] weight[2*chans*kernel] y[batch*height*width*chans]
                         batch height width chans kernel along=1..2
 pair_mix_gradient       dy[batch*height*width*chans] weight[2*chans*kernel] dx[2*batch*height*width*chans]

@@ -15,7 +15,7 @@ from paddle import nn
 
 from passl_mixer import ops
 from passl_mixer.errors import BadInput
-from passl_mixer.layers.basic import DropPath, linear_rates, maps_nhwc
+from passl_mixer.layers.basic import DropPath, linear_rates, maps_nhwc, two_layers
 from passl_mixer.layers.checks import check_images, check_positive
 from passl_mixer.layers.convolution import torch_conv, torch_pointwise
 from passl_mixer.layers.group_norm import GroupNorm1
@@ -85,7 +85,7 @@ class AxialShiftBlock(nn.Layer):
     def forward(self, x_bhwc):
         """Maps [B, H, W, C] to the same shape."""
         x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
-        return x_bhwc + self.drop_path(self.fc2(self.fc1(self.norm2(x_bhwc), "gelu")))
+        return x_bhwc + self.drop_path(two_layers(self, self.norm2(x_bhwc), "gelu"))
 
 
 class PatchMerging(nn.Layer):

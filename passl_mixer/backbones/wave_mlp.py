@@ -27,7 +27,7 @@ from paddle import nn
 
 from passl_mixer import ops
 from passl_mixer.errors import BadInput, nearest
-from passl_mixer.layers.basic import DropPath, linear_rates
+from passl_mixer.layers.basic import DropPath, linear_rates, two_layers
 from passl_mixer.layers.batch_norm import BatchNorm2D
 from passl_mixer.layers.convolution import Conv2D, torch_conv, torch_pointwise
 from passl_mixer.layers.group_norm import GroupNorm1
@@ -156,7 +156,7 @@ class WaveBlock(nn.Layer):
     def forward(self, x_bhwc):
         """Maps [B, H, W, C] to the same shape."""
         x_bhwc = x_bhwc + self.drop_path(self.mixer(self.norm1(x_bhwc)))
-        return x_bhwc + self.drop_path(self.fc2(self.fc1(self.norm2(x_bhwc), "gelu")))
+        return x_bhwc + self.drop_path(two_layers(self, self.norm2(x_bhwc), "gelu"))
 
 
 class WaveMLP(nn.Layer):

@@ -81,6 +81,17 @@ class ChannelNorm(LayerNorm):
         return ops.permute(LayerNorm.forward(self, ops.permute(x_bchw, [0, 2, 3, 1])), [0, 3, 1, 2])
 
 
+def two_layers(layer, x, act: str):
+    """The MLP of a layer's ``fc1`` and ``fc2``, as one operator.
+
+    Args:
+        layer: has linear maps ``fc1`` and ``fc2`` with biases; ``surgery/macs.py`` knows its class.
+        x: [..., C].
+        act: activation between them.
+    """
+    return ops.mlp(x, layer.fc1.weight, layer.fc1.bias, layer.fc2.weight, layer.fc2.bias, act)
+
+
 class Mlp(nn.Layer):
     """Linear, activation, linear over the last axis: the channel-mixing MLP of every family.
 
@@ -100,7 +111,7 @@ class Mlp(nn.Layer):
     def forward(self, x):
         """X [B, ..., C] to the same shape; maps go through both linear maps as rows, which programs are quicker at."""
         rows = ops.flatten(x, 1, 2) if x.ndim == 4 else x
-        y = ops.mlp(rows, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias, self.act)
+        y = two_layers(self, rows, self.act)
         return y.reshape([-1, *x.shape[1:]]) if x.ndim == 4 else y
 
 

@@ -12,8 +12,10 @@ import paddle
 from paddle import nn
 
 from passl_mixer.backbones import build_backbone
+from passl_mixer.backbones.as_mlp import AxialShiftBlock
 from passl_mixer.backbones.cycle_mlp import CycleFC
 from passl_mixer.backbones.mlp_mixer import TokenMlp
+from passl_mixer.backbones.wave_mlp import WaveBlock
 from passl_mixer.layers.attention import Attend
 from passl_mixer.layers.basic import Mlp, TokenLinear
 from passl_mixer.layers.checks import image_pair
@@ -21,6 +23,7 @@ from passl_mixer.ops.shapes import blank_images, shapes_only
 
 # Image size of the published variants; also used for a free-form backbone that takes any size.
 PUBLISHED_SIZE, SMALL_SIZE = 224, 32
+WITH_MLP = (Mlp, TokenMlp, WaveBlock, AxialShiftBlock)       # whose ``fc1`` and ``fc2`` are not called one by one
 NUM_CLASSES = 1000
 
 
@@ -36,7 +39,7 @@ def _layer_macs(layer: nn.Layer, output_shape: Sequence[int]) -> int:
         return outputs * math.prod(layer.weight.shape[1:])
     if isinstance(layer, TokenLinear):
         return outputs * layer.weight.shape[1]
-    if isinstance(layer, (Mlp, TokenMlp)):  # one operator for its two linear maps
+    if isinstance(layer, WITH_MLP):  # one operator for its two linear maps
         return outputs // layer.fc2.bias.shape[0] * sum(math.prod(fc.weight.shape) for fc in (layer.fc1, layer.fc2))
     if isinstance(layer, Attend):  # [..., heads, tokens, channels of a head]: every token meets every other twice
         return outputs * 2 * output_shape[-2]
@@ -61,7 +64,7 @@ def count_macs(backbone: nn.Layer, img_size: Union[int, Sequence[int], None] = N
         counted.append(_layer_macs(layer, output.shape))
 
     handles = [layer.register_forward_post_hook(record) for layer in backbone.sublayers()
-               if isinstance(layer, (nn.Conv2D, nn.Linear, TokenLinear, Mlp, TokenMlp, CycleFC, Attend))]
+               if isinstance(layer, (nn.Conv2D, nn.Linear, TokenLinear, CycleFC, Attend, *WITH_MLP))]
     modes = [(layer, layer.training) for layer in backbone.sublayers(include_self=True)]
     backbone.eval()
     try:

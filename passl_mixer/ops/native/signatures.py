@@ -6,7 +6,7 @@ A line is a function, its name first; lines that start with a space continue it.
     x,y[rows*cols]          two of these
     bias[cols]?             the same, or None
     x:bits32[count]         a tensor of any 32-bit dtype
-    at:uint8[count]         a uint8 tensor
+    at:uint8[count]         a uint8 tensor, or a NumPy array
     index:int64[count]      integers, a list or a ctypes array, of this length; ``[count..]``: or longer
     dy:list[shares][count]  ``shares`` float32 tensors of so many elements each; or a ctypes array of their addresses
     rows                    an integer, 0 or more
@@ -70,6 +70,7 @@ max_pool_gradient       dy[outer*out_h*out_w*chans] at:uint8[outer*out_h*out_w*c
                         sizes:int64[7]
 take                    x[outer*length*inner] index:int64[count] y[outer*count*inner] outer length count inner
 take_gradient           dy[outer*count*inner] index:int64[count] dx[outer*length*inner] outer length count inner
+resize_pixels           x:uint8[3*rows*cols] y:uint8[3*size*size] rows cols size cubic=0..1 rows_first=0..1
 shift_quarters          x,y[shares*batch*height*width*chans] first:int64[shares] shares batch height width chans
 shift_quarters_gradient dy:list[shares][batch*height*width*chans] dx[shares*batch*height*width*chans]
                         first:int64[shares] shares batch height width chans

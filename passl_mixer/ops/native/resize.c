@@ -8,9 +8,16 @@
 #define HALF (1 << (BITS - 1))
 #define LONGEST (1 << 20) /* side, pixels */
 
-typedef int32_t Sixteen __attribute__((vector_size(64)));
-typedef uint16_t SixteenShorts __attribute__((vector_size(32))); /* GCC widens twice quicker than once by four */
-typedef uint8_t SixteenBytes __attribute__((vector_size(16)));
+#ifdef __AVX512F__
+#define LANES 16
+#else
+#define LANES 8
+#endif
+#define BESIDE (LANES / 4) /* rows that the pass across takes at once */
+
+typedef int32_t Sums __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Shorts __attribute__((vector_size(2 * LANES)));
+typedef uint8_t Bytes __attribute__((vector_size(LANES)));
 
 /* The filter along one side: for output i, weights [i * width] of the inputs from start[i] on, count[i] of them. */
 typedef struct {
@@ -67,18 +74,17 @@ static inline uint8_t level(int32_t sum) {
     return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
 }
 
-static inline SixteenBytes sixteen_levels(Sixteen sums) {
+/* y = the levels of LANES sums. */
+static inline void store_levels(Sums sums, uint8_t *y) {
     sums >>= BITS;
     sums &= ~(sums < 0);
     sums |= sums > 255; /* of -1, the lowest byte is 255 */
-    return __builtin_convertvector(sums, SixteenBytes);
+    Bytes levels = __builtin_convertvector(__builtin_convertvector(sums, Shorts), Bytes);
+    memcpy(y, &levels, LANES);
 }
 
-static inline Sixteen widened(const uint8_t *bytes) {
-    SixteenBytes loaded;
-    memcpy(&loaded, bytes, 16);
-    return __builtin_convertvector(__builtin_convertvector(loaded, SixteenShorts), Sixteen);
-}
+/* LANES bytes as sums; GCC widens twice quicker than once by four. */
+#define WIDENED(BYTES) __builtin_convertvector(__builtin_convertvector(BYTES, Shorts), Sums)
 
 /* Rows: y [outputs, size] of x, rows of `size` bytes. */
 static void down(const Filter *f, const uint8_t *restrict x, uint8_t *restrict y, int64_t size) {
@@ -86,15 +92,16 @@ static void down(const Filter *f, const uint8_t *restrict x, uint8_t *restrict y
         const int32_t *weights = f->weights + i * f->width;
         const uint8_t *row = x + f->start[i] * size;
         int64_t at = 0, count = f->count[i];
-        for (; at + 64 <= size; at += 64) {
-            Sixteen sums[4] = {{0}};
+        for (; at + 4 * LANES <= size; at += 4 * LANES) {
+            Sums sums[4] = {{0}};
             for (int v = 0; v < 4; v++) sums[v] += HALF;
             for (int64_t t = 0; t < count; t++)
-                for (int v = 0; v < 4; v++) sums[v] += widened(row + t * size + at + 16 * v) * weights[t];
-            for (int v = 0; v < 4; v++) {
-                SixteenBytes levels = sixteen_levels(sums[v]);
-                memcpy(y + at + 16 * v, &levels, 16);
-            }
+                for (int v = 0; v < 4; v++) {
+                    Bytes bytes;
+                    memcpy(&bytes, row + t * size + at + LANES * v, LANES);
+                    sums[v] += WIDENED(bytes) * weights[t];
+                }
+            for (int v = 0; v < 4; v++) store_levels(sums[v], y + at + LANES * v);
         }
         for (; at < size; at++) {
             int32_t sum = HALF;
@@ -104,33 +111,36 @@ static void down(const Filter *f, const uint8_t *restrict x, uint8_t *restrict y
     }
 }
 
-/* Four rows of pixels of 3 bytes, beside each other: packed [inputs, 4, 4]; the fourth byte of a pixel is any. */
+/* BESIDE rows of pixels of 3 bytes beside each other: packed [inputs, BESIDE, 4]; the fourth byte of a pixel is any. */
 static void pack(const uint8_t *const *rows, uint8_t *restrict packed, int64_t inputs) {
     for (int64_t i = 0; i + 1 < inputs; i++)
-        for (int r = 0; r < 4; r++) memcpy(packed + 16 * i + 4 * r, rows[r] + 3 * i, 4);
-    for (int r = 0; r < 4; r++) memcpy(packed + 16 * (inputs - 1) + 4 * r, rows[r] + 3 * (inputs - 1), 3);
+        for (int r = 0; r < BESIDE; r++) memcpy(packed + LANES * i + 4 * r, rows[r] + 3 * i, 4);
+    for (int r = 0; r < BESIDE; r++) memcpy(packed + LANES * (inputs - 1) + 4 * r, rows[r] + 3 * (inputs - 1), 3);
 }
 
-/* Columns of pixels of 3 bytes: y [rows, outputs, 3] of x [rows, inputs, 3], four rows at a time; packed [inputs, 16]. */
+/* Columns of pixels of 3 bytes: y [rows, outputs, 3] of x [rows, inputs, 3]; packed [inputs, LANES]. */
 static void across(const Filter *f, const uint8_t *x, uint8_t *y, uint8_t *packed, int64_t rows, int64_t inputs) {
-    for (int64_t r = 0; r < rows; r += 4) {
-        const uint8_t *from[4];
-        for (int64_t g = 0; g < 4; g++) from[g] = x + 3 * inputs * min_of(r + g, rows - 1);
+    for (int64_t r = 0; r < rows; r += BESIDE) {
+        const uint8_t *from[BESIDE];
+        for (int64_t g = 0; g < BESIDE; g++) from[g] = x + 3 * inputs * min_of(r + g, rows - 1);
         pack(from, packed, inputs);
         uint8_t *to = y + 3 * f->outputs * r;
-        int64_t there = min_of(4, rows - r);
+        int64_t there = min_of(BESIDE, rows - r);
         for (int64_t i = 0; i < f->outputs; i++) {
             const int32_t *weights = f->weights + i * f->width;
-            const uint8_t *pixel = packed + 16 * f->start[i];
-            Sixteen sums = (Sixteen){0} + HALF;
-            for (int64_t t = 0; t < f->count[i]; t++) sums += widened(pixel + 16 * t) * weights[t];
-            SixteenBytes levels = sixteen_levels(sums);
-            uint8_t bytes[16];
-            memcpy(bytes, &levels, 16);
-            if (there == 4 && i + 1 < f->outputs) /* the fourth byte is written over by the next pixel */
-                for (int g = 0; g < 4; g++) memcpy(to + 3 * (g * f->outputs + i), bytes + 4 * g, 4);
+            const uint8_t *pixels = packed + LANES * f->start[i];
+            Sums sums = (Sums){0} + HALF;
+            for (int64_t t = 0; t < f->count[i]; t++) {
+                Bytes bytes;
+                memcpy(&bytes, pixels + LANES * t, LANES);
+                sums += WIDENED(bytes) * weights[t];
+            }
+            uint8_t levels[LANES];
+            store_levels(sums, levels);
+            if (there == BESIDE && i + 1 < f->outputs) /* the fourth byte is written over by the next pixel */
+                for (int g = 0; g < BESIDE; g++) memcpy(to + 3 * (g * f->outputs + i), levels + 4 * g, 4);
             else
-                for (int64_t g = 0; g < there; g++) memcpy(to + 3 * (g * f->outputs + i), bytes + 4 * g, 3);
+                for (int64_t g = 0; g < there; g++) memcpy(to + 3 * (g * f->outputs + i), levels + 4 * g, 3);
         }
     }
 }
@@ -141,7 +151,7 @@ int resize_pixels(const uint8_t *x, uint8_t *y, int64_t rows, int64_t cols, int6
     if (rows < 1 || cols < 1 || size < 1 || rows > LONGEST || cols > LONGEST || size > LONGEST) return BAD_SIZES;
     Filter vertical = {0}, horizontal = {0};
     int made = make_filter(&vertical, rows, size, cubic != 0) && make_filter(&horizontal, cols, size, cubic != 0);
-    uint8_t *packed = space(cols, 16), *between = space(size * (rows_first ? cols : rows), 3);
+    uint8_t *packed = space(cols, LANES), *between = space(size * (rows_first ? cols : rows), 3);
     int failed = made && packed && between ? DONE : NO_MEMORY;
     if (!failed && rows_first) {
         down(&vertical, x, between, 3 * cols);

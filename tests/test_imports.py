@@ -15,6 +15,7 @@ LATE = {
     "autocast.py": "as runtime.py",
     "cli.py": "a mistake in the command line or the data is said before Paddle loads",
     "data/dali.py": "NVIDIA DALI, which only a GPU machine has, is loaded when it is asked for",
+    "data/resampling.py": "data are read without Paddle; the native kernels come with it",
     "integrations/passl.py": "importing it loads no host; register() does",
     "runtime.py": "the CPU set-up comes before Paddle; versions are asked for once a run",
 }

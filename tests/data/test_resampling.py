@@ -1,15 +1,19 @@
 """Resizing against torchvision's pixels (tests/golden/pixels.npz, by tools/make_pixels.py) and against slow NumPy."""
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import PIL
 import pytest
+from helpers.marks import needs_native
 from PIL import Image
 
-from passl_mixer.data import build_views, rng, transforms
+from passl_mixer.data import build_views, resampling, rng, transforms
 from passl_mixer.data.resampling import ANTIALIASED, RESAMPLERS
 from passl_mixer.errors import BadInput
+from passl_mixer.ops import native
 
 with np.load(Path(__file__).parents[1] / "golden" / "pixels.npz", allow_pickle=False) as FILE:
     GOLDEN = {name: FILE[name] for name in FILE.files}
@@ -149,3 +153,40 @@ def test_inception_interpolates_as_asked():
                               "interpolation": name})
         expected = transforms.resized_crop(image, (0, 0, 24, 24), 20, name)
         np.testing.assert_array_equal(recipe(image, rng(0, 0, 0))[0], expected)
+
+
+@needs_native
+@pytest.mark.parametrize("interpolation", sorted(ANTIALIASED))
+def test_the_native_kernel_makes_pillows_pixels(interpolation):
+    """Larger and smaller, in both orders of the passes, sides of one pixel, and rows that no vector divides."""
+    draw, orders = rng(0, 0, 3), set()
+    sizes = [(1, 1, 1), (1, 300, 7), (300, 1, 7), (224, 224, 224), (300, 350, 224), (350, 240, 224), (2, 2, 300)]
+    sizes += [tuple(int(v) for v in draw.integers(1, 260, 3)) for _ in range(150)]
+    for height, width, size in sizes:
+        image = noise(height, width, seed=height)
+        expected = Image.fromarray(image).resize((size, size), PIL_FILTERS[interpolation])
+        np.testing.assert_array_equal(RESAMPLERS[interpolation](image, size), np.asarray(expected),
+                                      err_msg=f"{height} x {width} to {size}")
+        orders.add(resampling._rows_first(height, width, size))
+    assert orders == ({True, False} if int(PIL.__version__.split(".")[0]) >= 13 else {False})
+
+
+@needs_native
+def test_the_native_kernel_takes_parts_of_arrays_and_refuses_what_is_not_dense():
+    image = noise(40, 50)[3:33, 5:45, ::-1]
+    expected = Image.fromarray(np.ascontiguousarray(image)).resize((24, 24), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(RESAMPLERS["bilinear"](image, 24), np.asarray(expected))
+    made = np.empty((24, 24, 3), np.uint8)
+    for wrong, words in ((image, "an array with strides"), (image[:4], "expected 3600 elements"),
+                         (np.zeros((30, 40, 3), np.int8), "an array of int8")):
+        with pytest.raises((TypeError, ValueError), match=words):
+            native.call("resize_pixels", wrong, made, 30, 40, 24, 0, 0)
+
+
+def test_without_paddle_pillow_resizes():
+    script = ("import sys, numpy as np; from passl_mixer.data.resampling import RESAMPLERS; "
+              "x = np.arange(3 * 40 * 30, dtype=np.uint8).reshape(40, 30, 3); "
+              "y = RESAMPLERS['bicubic'](x, 17); assert 'paddle' not in sys.modules; print(y.tolist())")
+    made = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    image = np.arange(3 * 40 * 30, dtype=np.uint8).reshape(40, 30, 3)
+    np.testing.assert_array_equal(RESAMPLERS["bicubic"](image, 17), json.loads(made))

@@ -6,6 +6,7 @@ What is refused here is a defect of this package, not an input of its user: ``Ty
 import ctypes
 import math
 
+import numpy as np
 import paddle
 
 from passl_mixer.ops.native.signatures import DERIVED, QUESTIONS, signatures
@@ -85,6 +86,10 @@ class Function:
         for place, dtypes, count, p in self.tensors:
             x = arguments[place]
             if x is not None:
+                if p.kind == "uint8" and isinstance(x, np.ndarray):
+                    self._check_array(p.name, x, count, count.of(numbers))
+                    passed[place] = x.ctypes.data
+                    continue
                 self._check_tensor(p.name, x, dtypes, count, count.of(numbers))
                 passed[place] = x.data_ptr()
             elif not p.nullable:
@@ -108,6 +113,16 @@ class Function:
                              "native.dense(x)")
         if not x.place.is_cpu_place():
             raise ValueError(f"{self.name}: {name} is on {x.place}, expected a tensor of the CPU")
+
+    def _check_array(self, name: str, x, count: Count, expected: int) -> None:
+        if x.dtype != np.uint8:
+            raise TypeError(f"{self.name}: {name} is an array of {x.dtype}, expected uint8")
+        if x.size != expected:
+            raise ValueError(f"{self.name}: {name} is an array {list(x.shape)}, expected {expected} elements "
+                             f"({count.text})")
+        if not x.flags.c_contiguous:
+            raise ValueError(f"{self.name}: {name} is an array with strides; expected a dense one: "
+                             "numpy.ascontiguousarray(x)")
 
     def _integers(self, place: int, arguments):
         """An array for a parameter that is integers."""

@@ -8,6 +8,7 @@ A line is a function, its name first; lines that start with a space continue it.
     x:bits32[count]         a tensor of any 32-bit dtype
     at:uint8[count]         a uint8 tensor
     a:bf16[count]           a bfloat16 tensor
+    at:uint8[count]         a uint8 tensor, or a NumPy array
     index:int64[count]      integers, a list or a ctypes array, of this length; ``[count..]``: or longer
     dy:list[shares][count]  ``shares`` float32 tensors of so many elements each; or a ctypes array of their addresses
     rows                    an integer, 0 or more
@@ -99,6 +100,7 @@ gather_regions          x[outer*length*inner*chans] place:int64[groups*size] y[o
                         outer length inner groups size chans
 scatter_regions         y[outer*groups*inner*size*chans] place:int64[groups*size] x[outer*length*inner*chans]
                         outer length inner groups size chans
+resize_pixels           x:uint8[3*rows*cols] y:uint8[3*size*size] rows cols size cubic=0..1 rows_first=0..1
 shift_quarters          x,y[shares*batch*height*width*chans] first:int64[shares] shares batch height width chans
 shift_quarters_gradient dy:list[shares][batch*height*width*chans] dx[shares*batch*height*width*chans]
                         first:int64[shares] shares batch height width chans

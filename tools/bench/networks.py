@@ -193,4 +193,6 @@ def network_steps(setup: dict, device: str) -> tuple:
             steps[f"{key}.{name}"] = made() if name in ("peak", "exported", "exported_bf16") else made
             facts[f"{key}.{name}"] = {} if name == "peak" else {
                 **network.facts, "flop": network.flop * (BACKWARD if name == "train" else 1)}
+            if name == "exported_bf16":
+                facts[f"{key}.{name}"]["precision"] = "bfloat16"
     return steps, facts

@@ -8,6 +8,7 @@ PyTorch's compiled programs are in its cache from a trial before, as our native 
 import json
 import re
 import statistics
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Optional, Sequence
 
 from bench.four_ways import WAYS
 from bench.suites import Settings, ours
-from bench.turns import PEERS, ROOT, spread
+from bench.turns import PEERS, ROOT, environment, spread
 from bench.watch import watch
 from passl_mixer.errors import BadInput
 from passl_mixer.runtime import available_cores
@@ -77,7 +78,7 @@ def run(settings: Settings, race: Race):
     if not settings.peer_python:
         raise BadInput("a race needs PyTorch; expected --peer-python /path/to/python of an environment with torch, "
                        "timm, torchvision and lightly")
-    race = replace(race, thresholds=settings.race.thresholds or race.thresholds, overrides=_overrides(settings))
+    race = replace(race, thresholds=settings.race.thresholds or race.thresholds, overrides=_overrides(settings, race))
     with tempfile.TemporaryDirectory(prefix="passl_mixer_race_") as name:
         folder = Path(name)
         peer = _Peer(settings, race, folder)
@@ -93,8 +94,9 @@ def run(settings: Settings, race: Race):
             yield _record(race, threshold, mine, theirs, ways[0], peer.facts)
 
 
-def _overrides(settings: Settings) -> list:
-    given = {"data.dataset.root": settings.race.data and str(Path(settings.race.data).absolute()),
+def _overrides(settings: Settings, race: Race) -> list:
+    data = settings.race.data and race.item == "knn"
+    given = {"data.dataset.root": str(Path(settings.race.data).absolute()) if data else None,
              "schedule.epochs": settings.race.epochs, "evaluate.every_epochs": settings.race.every_epochs}
     return [f"{key}={value}" for key, value in given.items() if value] + ["evaluate.at_end=[]"]
 
@@ -143,8 +145,8 @@ def our_curve(settings: Settings, race: Race, folder: Path, seed: int) -> list:
 def _our_labels(settings: Settings, folder: Path) -> dict:
     """``{epoch: accuracy with one label per class}`` of the checkpoints where kNN was evaluated."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    files = {str(line["epoch"] + 1): str(folder / f"step_{line['step']:07d}.safetensors") for line in lines
-             if "knn" in line}
+    steps = {str(line["epoch"] + 1): line["step"] for line in lines if "knn" in line}
+    files = {epoch: str(folder / "checkpoints" / f"step_{step:07d}.safetensors") for epoch, step in steps.items()}
     with ours(settings, {"kind": "labels", "config": str(folder / "config.yaml"), "checkpoints": files}) as child:
         return child.step()["accuracies"]
 
@@ -157,7 +159,7 @@ class _Peer:
         folder: where PyTorch keeps its compiled programs.
     Attributes:
         ways: those to run.
-        facts: workers, and the seconds of a step in the trial that chose them and compiled.
+        facts: workers, the seconds of a step in the trial that chose them and compiled, versions.
     """
 
     def __init__(self, settings: Settings, race: Race, folder: Path):
@@ -179,7 +181,8 @@ class _Peer:
         steps = {way: self._trial(way, self._workers) for way in self.ways}
         if asked == "trial":
             self.ways = [min(steps, key=steps.get)]
-        self.facts = {"workers": self._workers, "seconds_per_step_in_trial": steps}
+        self.facts = {"workers": self._workers, "seconds_per_step_in_trial": steps,
+                      "versions": _versions(settings.peer_python)}
 
     def _trial(self, way: str, workers: int) -> float:
         setup = {**self._setup, "way": way, "workers": workers, "seed": 0, "trial_steps": TRIAL_STEPS}
@@ -194,13 +197,20 @@ class _Peer:
         return points if knn else _relabelled(points, labels)
 
 
+def _versions(python: str) -> dict:
+    code = "import json, torch_networks; print(json.dumps(torch_networks.versions()))"
+    done = subprocess.run([python, "-W", "ignore", "-c", code], cwd=PEERS, env=environment(), text=True, check=True,
+                          capture_output=True)
+    return json.loads(done.stdout)
+
+
 def _record(race: Race, threshold: float, mine: list, theirs: dict, fastest: str, facts: dict) -> dict:
-    """The record of a threshold; without a ratio where a side missed it in every run or in one of the pairs."""
+    """The record of a threshold; without a ratio where a side missed it in one of its runs."""
     def side(curves: list) -> dict:
         times = [seconds_to(curve, threshold) for curve in curves]
         reached = [seconds for seconds in times if seconds is not None]
-        words = {"seconds": statistics.median(reached)} if reached else {"seconds": None}
-        return {**words, "runs": times, "curves": curves}
+        seconds = statistics.median(reached) if len(reached) == len(times) else None
+        return {"seconds": seconds, "runs": times, "curves": curves}
 
     made = {"suite": "race", "case": f"{race.name}, {race.item} {threshold:g}", "ours": side(mine),
             "peer": {"name": f"timm, torchvision v2, lightly on PyTorch, {fastest}", **facts, **side(theirs[fastest])},

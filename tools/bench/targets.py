@@ -70,8 +70,6 @@ RUNS = {
     "peak": _in("fp32", _for(suites.backbones, "mlp_mixer_b16")),
     "peak_families": _in("fp32", _for(suites.backbones, *FAMILIES[1:], steps=("train",))),
     "peak_bf16": _in("bf16", _for(suites.backbones, "mlp_mixer_b16")),
-    "race_quickstart": race.quickstart,
-    "race_cifar10": race.cifar10,
     "passl": against.passl,
     "deformable": lambda settings: systems.variants(settings, only="deformable"),
     "plain": lambda settings: systems.variants(settings, only="plain"),
@@ -82,6 +80,8 @@ RUNS = {
     "recompute": _for(systems.recompute, "mlp_mixer_b16"),
     "growth": _for(systems.growth, "mlp_mixer_b16"),
     "scaling": _for(systems.scaling, "mlp_mixer_b16"),
+    "race_quickstart": race.quickstart,
+    "race_cifar10": race.cifar10,
 }
 _B16, _JPEG = "mlp_mixer_b16, {}, batch {}, 224 px", "{}, 500x375 JPEG to 224 px, one thread"
 _PIL = "torchvision v2 on PIL"

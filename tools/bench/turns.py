@@ -5,6 +5,7 @@ minute: the sides take turns, and a ratio is that of two neighbouring steps. Pri
 """
 import json
 import os
+import select
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,7 @@ OURS, PEERS = ROOT / "tools" / "bench" / "ours.py", ROOT / "tools" / "peers"
 WARM_UP, LEAST_WARM_UP = 4, 2               # rounds before the measurement, at most and at least: see take_turns
 LONG = 5.0                                  # seconds of a step whose first round is warm-up enough
 SETTLED = 0.05                              # page faults of a step against those of the first one: memory is there
+ANSWER = 7200                               # seconds until a process must answer: PyTorch compiles for many minutes
 PAUSE = 0.25                                # seconds between two processes: OpenMP's idle threads spin for 0.2 s
 # What would reach a child from this process, where importing passl_mixer set the CPU up, or from the caller's shell.
 STRIPPED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_DEBUG_CPU_TYPE", "PASSL_MIXER_TUNE")
@@ -60,6 +62,9 @@ class Child:
 
     def receive(self) -> dict:
         """The next answer: an object, or a bare number of seconds."""
+        if not select.select([self.process.stdout], [], [], ANSWER)[0]:
+            self.process.kill()
+            raise ChildFailed(f"{self.script.name} did not answer within {ANSWER} s, its compiling included")
         line = self.process.stdout.readline()
         if not line:
             raise self._failure()

@@ -43,10 +43,11 @@ class Side:
 
     def _inference(self, way: str):
         run = torch_ways.program(self.network, way, frozen=True)
+        without_gradients = torch.no_grad if torch_ways.is_compiled(way) else torch.inference_mode
 
         def infer() -> None:
             self.network.eval()
-            with torch.no_grad(), torch_ways.autocast(way):
+            with without_gradients(), torch_ways.autocast(way):
                 run(self.images)
         return infer
 

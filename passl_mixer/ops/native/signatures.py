@@ -6,7 +6,6 @@ A line is a function, its name first; lines that start with a space continue it.
     x,y[rows*cols]          two of these
     bias[cols]?             the same, or None
     x:bits32[count]         a tensor of any 32-bit dtype
-    at:uint8[count]         a uint8 tensor
     a:bf16[count]           a bfloat16 tensor
     at:uint8[count]         a uint8 tensor, or a NumPy array
     index:int64[count]      integers, a list or a ctypes array, of this length; ``[count..]``: or longer

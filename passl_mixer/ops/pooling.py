@@ -38,7 +38,7 @@ def _max_pool2d(x, kernel, stride, padding, data_format):
 class _MaxPool:
     @staticmethod
     def forward(ctx, x, shape, sizes):
-        y, ctx.places, ctx.shape, ctx.sizes = empty(shape), empty(shape, "uint8"), x.shape, sizes
+        y, ctx.places, ctx.shape, ctx.sizes = empty(shape), empty(shape, paddle.uint8), x.shape, sizes
         call("max_pool", dense(x), y, ctx.places, sizes)
         return y
 

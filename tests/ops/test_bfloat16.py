@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -196,3 +197,27 @@ def test_products_from_several_threads():
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(sums, range(8)))
     assert native.has_bf16()
+
+
+def test_onednn_has_quick_primitives_for_every_network():
+    """oneDNN's references are a thousand times slower; its own log says which implementation it takes."""
+    script = ("import sys; sys.path.insert(0, sys.argv[1])\n"
+              "import paddle\n"
+              "from passl_mixer import build_backbone\n"
+              "from helpers.backbones import SMALL\n"
+              "for name, options in SMALL.items():\n"
+              "    network = build_backbone({'name': name, **options})\n"
+              "    size = network.img_size or 64\n"
+              "    for batch in (1, 2):\n"
+              "        images = paddle.rand([batch, 3, *([size, size] if isinstance(size, int) else size)])\n"
+              "        for train in (network.eval, network.train):\n"
+              "            train()\n"
+              "            with paddle.amp.auto_cast(dtype='bfloat16'):\n"
+              "                y = network(images)\n"
+              "        y.sum().backward()\n")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script, str(Path(__file__).resolve().parents[1])],
+                          capture_output=True, text=True, check=True, env={**os.environ, "DNNL_VERBOSE": "1"})
+    taken = {line for line in done.stdout.splitlines() if ",exec,cpu," in line}
+    assert any("matmul" in line for line in taken)
+    assert any("convolution" in line for line in taken)
+    assert [line for line in taken if ",ref" in line] == []

@@ -106,7 +106,7 @@ static void matrix(int axes, int64_t batch, int64_t rows, int64_t cols, int tran
 static int describe_product(Primitive *p, const int64_t *key) {
     int64_t batch_a = key[1], batch_b = key[2], m = key[3], n = key[4], k = key[5], bias = key[8];
     int64_t batch = max_of(batch_a, batch_b), sides[3], strides[3];
-    int axes = batch > 1 ? 3 : 2;
+    int axes = batch > 1 || bias == 2 ? 3 : 2; /* of matrices alone, a bias of rows leaves oneDNN its slow reference */
     Handle a, b, y, row = 0, shift = 0, attributes = 0, after = 0;
     matrix(axes, batch_a, m, k, key[6], sides, strides);
     a = onednn_describe(p, SRC, axes, sides, BF16, strides);

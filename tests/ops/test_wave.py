@@ -117,3 +117,23 @@ def test_views_with_strides_are_read_as_they_look():
     weight = paddle.to_tensor(RNG.standard_normal((3, 2, 7, 1)).astype("float32"))
     np.testing.assert_array_equal(pair_mix(x, weight).numpy(), pair_mix(copy, weight).numpy())
     np.testing.assert_array_equal(ops.unfold_wave(x, x).numpy(), ops.unfold_wave(copy, copy).numpy())
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_wave_mix_of_any_phase(axis):
+    """Around every quarter turn, beyond what the polynomials take, and infinite: cosine and sine as NumPy has them."""
+    quarters = np.arange(-40, 41) * (np.pi / 2)
+    far = [6.5e4, 65537.0, -1e7, 3e9]
+    phases = np.concatenate([quarters, quarters + 1e-3, quarters - 0.785, far]).astype("float32")
+    shape = (1, 1, len(phases), 1) if axis == 2 else (1, len(phases), 1, 1)
+    phase = np.repeat(phases.reshape(shape), 2, axis=3)
+    amplitude = np.ones_like(phase)
+    weight = np.zeros((2, 2, 1, 1), "float32")
+    weight[0, 0], weight[1, 1] = 1, 1           # the first channel is a cosine, the second a sine
+    y = ops.wave_mix(*map(paddle.to_tensor, (amplitude, phase, weight))).numpy().reshape(-1, 2)
+    exact = phases.astype("float64")
+    np.testing.assert_allclose(y, np.stack([np.cos(exact), np.sin(exact)], 1), rtol=0, atol=3e-7)
+    phase.reshape(-1, 2)[5], phase.reshape(-1, 2)[9] = np.inf, np.nan
+    bad = np.isnan(ops.wave_mix(*map(paddle.to_tensor, (amplitude, phase, weight))).numpy().reshape(-1, 2))
+    assert bad[[5, 9]].all()
+    assert bad.sum() == 4

@@ -6,8 +6,8 @@ python tools/benchmark.py --against timm --against passl:/path/to/PASSL --peer-p
 python tools/benchmark.py --targets --peer-python /path/to/python --against passl:/path/to/PASSL --json results.json
 python tools/benchmark.py --page results.json docs/performance.md
 
-The environment of ``--peer-python``: ``pip install torch torchvision timm lightly albumentations faiss-cpu``, or those of
-them that are needed. Peers run as they come from there, on as many threads as our side.
+The environment of ``--peer-python``: ``pip install torch torchvision timm lightly albumentations faiss-cpu``, or those
+of them that are needed. Peers run as they come from there, on as many threads as our side.
 
 Two sides take turns, one measured step each, so that a change of the machine's speed falls on both; a ratio is that of
 neighbouring steps. Standard output gets one JSON object a comparison: suite, case, ours, peer, metric, ratio (median,

@@ -2,7 +2,7 @@
 #include "onednn.h"
 
 Functions onednn;
-Handle onednn_engine, onednn_stream;
+Handle onednn_engine, onednn_stream, onednn_own_room;
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER; /* calls take turns: each of them uses every core */
 
 /* Take the addresses of the functions above, in their order; whether products in bfloat16 are quick here. */
@@ -10,7 +10,10 @@ int onednn_open(void *const *addresses, int64_t count) {
     if (count * sizeof(void *) != sizeof(onednn)) return 0;
     memcpy(&onednn, addresses, sizeof(onednn));
     if (!(onednn.get_effective_cpu_isa() & BF16_INSTRUCTIONS)) return 0;
-    return !onednn.engine_create(&onednn_engine, CPU, 0) && !onednn.stream_create(&onednn_stream, onednn_engine, DEFAULT_FLAGS);
+    return !onednn.primitive_attr_create(&onednn_own_room) &&
+           !onednn.primitive_attr_set_scratchpad_mode(onednn_own_room, USER_SCRATCHPAD) &&
+           !onednn.engine_create(&onednn_engine, CPU, 0) &&
+           !onednn.stream_create(&onednn_stream, onednn_engine, DEFAULT_FLAGS);
 }
 
 int has_bf16_products(void) { return onednn_stream != 0; }
@@ -21,14 +24,20 @@ int has_bf16_products(void) { return onednn_stream != 0; }
 
 static Primitive kept[KEPT];
 static int used;
+static void *room;
+static size_t room_bytes;
+
+static void release(Program *program) {
+    if (program->primitive) onednn.primitive_destroy(program->primitive);
+    if (program->desc) onednn.primitive_desc_destroy(program->desc);
+}
 
 static void forget(Primitive *p) {
     for (int i = 0; i < p->count; i++)
         if (i != p->own && p->layouts[i]) onednn.memory_desc_destroy(p->layouts[i]);
     if (p->plain) onednn.memory_desc_destroy(p->plain);
-    if (p->reorder) onednn.primitive_destroy(p->reorder);
-    if (p->primitive) onednn.primitive_destroy(p->primitive);
-    if (p->desc) onednn.primitive_desc_destroy(p->desc);
+    release(&p->reorder);
+    release(&p->main);
     free(p->packed);
     memset(p, 0, sizeof(*p));
 }
@@ -67,9 +76,17 @@ Handle onednn_describe(Primitive *p, int arg, int axes, const int64_t *sides, in
     return layout;
 }
 
+/* The primitive of a descriptor, which then belongs to the program. */
+int onednn_compile(Program *program, Handle desc) {
+    program->desc = desc;
+    program->room = onednn.primitive_desc_query_md(desc, QUERY_SCRATCHPAD, 0);
+    program->bytes = program->room ? onednn.memory_desc_get_size((Handle)program->room) : 0;
+    return onednn.primitive_create(&program->primitive, desc);
+}
+
 /* Note a primitive that was described, or forget what there is of it. */
 int onednn_keep(Primitive *p, const int64_t *key, int failed) {
-    if (failed || onednn.primitive_create(&p->primitive, p->desc)) {
+    if (failed) {
         forget(p);
         return REFUSED;
     }
@@ -78,16 +95,28 @@ int onednn_keep(Primitive *p, const int64_t *key, int failed) {
     return DONE;
 }
 
-/* Execute with one address for every argument, in the order of their descriptions. */
-int onednn_execute(Handle primitive, int count, const int *args, const Handle *layouts, void *const *data) {
-    Argument arguments[OPERANDS] = {{0, 0}};
-    int failed = 0;
-    for (int i = 0; i < count && !failed; i++) {
-        arguments[i].arg = args[i];
-        failed = onednn.memory_create(&arguments[i].memory, layouts[i], onednn_engine, data[i]);
+/* Room for the call that has its turn; null where there is none. */
+void *onednn_room(size_t bytes) {
+    if (bytes > room_bytes) {
+        free(room);
+        room = aligned_alloc(64, ceil_div(bytes, 64) * 64);
+        room_bytes = room ? bytes : 0;
     }
-    failed = failed || onednn.primitive_execute(primitive, onednn_stream, count, arguments);
-    for (int i = 0; i < count; i++)
+    return room;
+}
+
+/* Execute with one address for every argument, in the order of their descriptions, and room for the program. */
+int onednn_execute(const Program *program, int count, const int *args, const Handle *layouts, void *const *data,
+                   void *room) {
+    Argument arguments[OPERANDS + 1] = {{0, 0}};
+    int failed = 0, all = count + (program->bytes > 0);
+    for (int i = 0; i < all && !failed; i++) {
+        arguments[i].arg = i < count ? args[i] : SCRATCHPAD;
+        failed = onednn.memory_create(&arguments[i].memory, i < count ? layouts[i] : (Handle)program->room,
+                                      onednn_engine, i < count ? data[i] : room);
+    }
+    failed = failed || onednn.primitive_execute(program->primitive, onednn_stream, all, arguments);
+    for (int i = 0; i < all; i++)
         if (arguments[i].memory) onednn.memory_destroy(arguments[i].memory);
     return failed ? REFUSED : DONE;
 }
@@ -107,7 +136,7 @@ static int describe_product(Primitive *p, const int64_t *key) {
     int64_t batch_a = key[1], batch_b = key[2], m = key[3], n = key[4], k = key[5], bias = key[8];
     int64_t batch = max_of(batch_a, batch_b), sides[3], strides[3];
     int axes = batch > 1 || bias == 2 ? 3 : 2; /* of matrices alone, a bias of rows leaves oneDNN its slow reference */
-    Handle a, b, y, row = 0, shift = 0, attributes = 0, after = 0;
+    Handle a, b, y, desc, row = 0, shift = 0, attributes = 0, after = 0;
     matrix(axes, batch_a, m, k, key[6], sides, strides);
     a = onednn_describe(p, SRC, axes, sides, BF16, strides);
     matrix(axes, batch_b, k, n, key[7], sides, strides);
@@ -121,7 +150,9 @@ static int describe_product(Primitive *p, const int64_t *key) {
                  onednn.post_ops_create(&after) || (row && onednn.post_ops_append_binary(after, BINARY_ADD, row)) ||
                  (key[10] && onednn.post_ops_append_eltwise(after, key[10] == 1 ? GELU_ERF : GELU_TANH, 0, 0)) ||
                  onednn.primitive_attr_set_post_ops(attributes, after) ||
-                 onednn.matmul_primitive_desc_create(&p->desc, onednn_engine, a, b, shift, y, attributes);
+                 onednn.primitive_attr_set_scratchpad_mode(attributes, USER_SCRATCHPAD) ||
+                 onednn.matmul_primitive_desc_create(&desc, onednn_engine, a, b, shift, y, attributes) ||
+                 onednn_compile(&p->main, desc);
     if (after) onednn.post_ops_destroy(after);
     if (attributes) onednn.primitive_attr_destroy(attributes);
     p->own = -1;
@@ -139,7 +170,9 @@ static int product(const uint16_t *a, const uint16_t *b, const float *bias, void
     void *data[OPERANDS] = {(void *)a, (void *)b, y, (void *)bias};
     Primitive *p = onednn_begin(key);
     int code = p->key[0] ? DONE : describe_product(p, key);
-    if (code == DONE) code = onednn_execute(p->primitive, p->count, p->args, p->layouts, data);
+    void *own = code == DONE ? onednn_room(p->main.bytes) : 0;
+    if (code == DONE && p->main.bytes && !own) code = NO_MEMORY;
+    if (code == DONE) code = onednn_execute(&p->main, p->count, p->args, p->layouts, data, own);
     return onednn_end(code);
 }
 

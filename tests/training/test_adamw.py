@@ -64,3 +64,22 @@ def test_fused_adamw_refuses_a_kernel_that_computes_something_else(monkeypatch):
         assert isinstance(build_optimizer(CFG, named_parameters())._rules[0][0], paddle.optimizer.AdamW)
     finally:
         kernel_lr_dtype.cache_clear()
+
+
+def test_large_parameters_are_updated_by_every_thread_as_by_one():
+    """More numbers than one thread takes alone, and a last part that fills no vector."""
+    results = []
+    for make in (lambda named: build_optimizer(CFG, named)._rules[0][0], lambda named: paddles_adamw(named, CFG)):
+        layer = paddle.nn.Linear(211, 407)
+        rng = np.random.default_rng(0)
+        for p in layer.parameters():
+            p.set_value(rng.normal(size=p.shape).astype("float32"))
+        optimiser = make(list(layer.named_parameters()))
+        for lr in RATES:
+            for p in layer.parameters():
+                p.grad = paddle.to_tensor(rng.normal(size=p.shape).astype("float32"))
+            optimiser.set_lr(lr)
+            optimiser.step()
+        results.append([p.numpy() for p in layer.parameters()])
+    for ours, paddles in zip(*results):
+        np.testing.assert_array_equal(ours, paddles)

@@ -13,12 +13,13 @@ from paddle import nn
 from peers.protocol import Clock
 
 from bench.variants import replace_cycle_fc
-from passl_mixer import build_backbone, build_head, build_method, distributed, ops
+from passl_mixer import build_backbone, build_head, build_method, distributed
 from passl_mixer.autocast import autocast_dtype
 from passl_mixer.backbones.cycle_mlp import CycleFC
 from passl_mixer.images import to_images
 from passl_mixer.layers.basic import TokenLinear
 from passl_mixer.layers.recompute import set_recompute
+from passl_mixer.ops import bfloat16
 from passl_mixer.surgery.macs import count_macs, count_parameters
 from passl_mixer.training.optim import build_optimizer
 from passl_mixer.training.precision import Precision
@@ -165,7 +166,7 @@ class Network:
 def product_of(precision: Precision, device: str) -> tuple:
     """``(product of two matrices, dtype of the matrices)`` that the peak is measured with.
 
-    On a CPU the product in bfloat16 is that of the operator table under autocast, from float32 matrices.
+    On a CPU the product in bfloat16 is the one that the networks' are made of, its result in float32.
 
     Args:
         precision: of the networks beside it.
@@ -176,11 +177,7 @@ def product_of(precision: Precision, device: str) -> tuple:
     if precision.dtype is None:
         return paddle.matmul, "float32"
 
-    @paddle.no_grad()
-    def product(a, b):
-        with precision.autocast():
-            return ops.linear(a, b)
-    return product, "float32"
+    return bfloat16.product, "bfloat16"
 
 
 def network_steps(setup: dict, device: str) -> tuple:

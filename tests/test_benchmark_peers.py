@@ -91,7 +91,7 @@ def test_the_product_of_the_peak_is_a_product():
     a, b = np.random.default_rng(0).standard_normal([2, 64, 64]).astype("float32")
     made = product(networks.paddle.to_tensor(a).astype(dtype), networks.paddle.to_tensor(b).astype(dtype))
     expected, made = a @ b, made.astype("float32").numpy()
-    tolerance = 0.1 if network.precision.dtype == "bfloat16" else 1e-4
+    tolerance = 0.3 if network.precision.dtype == "bfloat16" else 1e-4        # Paddle 2.6 cuts to bfloat16, 3.3 rounds
     np.testing.assert_allclose(made, expected, atol=tolerance)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from passl_mixer.data.loader import rng
 from passl_mixer.errors import BadInput
@@ -19,6 +20,7 @@ ASSETS = Path(__file__).parent / "assets"
 FASHION_CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 SPLITS = ("train", "test")
+MINI_IMAGES, MORE_IMAGES = 5000, 15000        # in the two files of training images
 
 
 def check_split(split: str) -> None:
@@ -32,23 +34,37 @@ def check_split(split: str) -> None:
 
 
 class FashionMnistMini:
-    """5,000 training and 1,000 test images of Fashion-MNIST, 28x28, gray repeated to three channels.
+    """Up to 20,000 training and 1,000 test images of Fashion-MNIST, 28x28, gray repeated to three channels.
 
-    Both splits are drawn from the training part of Fashion-MNIST, so the official test set stays unseen.
+    Both splits are drawn from the training part of Fashion-MNIST, so the official test set stays unseen. The first
+    5,000 training images have 500 of each class; every ten after them have one of each.
 
     Args:
+        images: number of training images, the first of 20,000.
         split: "train" or "test".
+    Raises:
+        BadInput: another split, or a number of images out of range.
     """
 
-    def __init__(self, *, split: str = "train"):
+    def __init__(self, *, images: int = 5000, split: str = "train"):
         check_split(split)
+        if not 1 <= images <= MINI_IMAGES + MORE_IMAGES:
+            raise BadInput(f"dataset 'fashion_mnist_mini': images is {images}, expected 1 to "
+                           f"{MINI_IMAGES + MORE_IMAGES}")
         self.split, self.class_names = split, list(FASHION_CLASSES)
+        self._images = images
 
     def load(self) -> None:
-        """Read the packaged file."""
+        """Read the packaged files."""
         with np.load(ASSETS / "fashion_mnist_mini.npz", allow_pickle=False) as arrays:
             self._gray = arrays[f"{self.split}_images"]
             self.labels = arrays[f"{self.split}_labels"].astype(np.int64)
+        if self.split == "test":
+            return
+        if self._images > MINI_IMAGES:
+            gray, labels = _more_images()
+            self._gray, self.labels = np.concatenate([self._gray, gray]), np.concatenate([self.labels, labels])
+        self._gray, self.labels = self._gray[:self._images], self.labels[:self._images]
 
     def __len__(self) -> int:
         return len(self._gray)
@@ -56,6 +72,15 @@ class FashionMnistMini:
     def image(self, index: int) -> np.ndarray:
         """Image ``index``, uint8 [28, 28, 3]."""
         return cv2.cvtColor(self._gray[index], cv2.COLOR_GRAY2RGB)
+
+
+def _more_images() -> tuple:
+    """The images beyond the first 5,000, uint8 [15000, 28, 28], and their labels: one picture, a column per class."""
+    with Image.open(ASSETS / "fashion_mnist_more.png") as picture:
+        grid = np.asarray(picture)                                                  # [1500 * 28, 10 * 28]
+    classes = len(FASHION_CLASSES)
+    gray = grid.reshape(-1, 28, classes, 28).transpose(0, 2, 1, 3).reshape(-1, 28, 28)
+    return gray, np.arange(len(gray)) % classes
 
 
 class Synthetic:

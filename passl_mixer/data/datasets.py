@@ -1,4 +1,4 @@
-"""Datasets without a folder: the packaged sample of Fashion-MNIST and generated patterns.
+"""Datasets without a folder: the packaged samples of Fashion-MNIST and generated patterns.
 
 All datasets of this package have the same interface. The constructor is cheap and raises ``BadInput`` if the data
 cannot be there; ``load()`` reads it. After ``load()``: ``len()``, ``image(index)`` (uint8 [H, W, 3], RGB), ``labels``
@@ -20,7 +20,6 @@ ASSETS = Path(__file__).parent / "assets"
 FASHION_CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 SPLITS = ("train", "test")
-MINI_IMAGES, MORE_IMAGES = 5000, 15000        # in the two files of training images
 
 
 def check_split(split: str) -> None:
@@ -34,37 +33,21 @@ def check_split(split: str) -> None:
 
 
 class FashionMnistMini:
-    """Up to 20,000 training and 1,000 test images of Fashion-MNIST, 28x28, gray repeated to three channels.
+    """5,000 training and 1,000 test images of Fashion-MNIST, 28x28, gray repeated to three channels.
 
-    Both splits are drawn from the training part of Fashion-MNIST, so the official test set stays unseen. The first
-    5,000 training images have 500 of each class; every ten after them have one of each.
+    Both splits are drawn from the training part of Fashion-MNIST, so the official test set stays unseen.
 
     Args:
-        images: number of training images, the first of 20,000.
         split: "train" or "test".
-    Raises:
-        BadInput: another split, or a number of images out of range.
     """
 
-    def __init__(self, *, images: int = 5000, split: str = "train"):
+    def __init__(self, *, split: str = "train"):
         check_split(split)
-        if not 1 <= images <= MINI_IMAGES + MORE_IMAGES:
-            raise BadInput(f"dataset 'fashion_mnist_mini': images is {images}, expected 1 to "
-                           f"{MINI_IMAGES + MORE_IMAGES}")
         self.split, self.class_names = split, list(FASHION_CLASSES)
-        self._images = images
 
     def load(self) -> None:
-        """Read the packaged files."""
-        with np.load(ASSETS / "fashion_mnist_mini.npz", allow_pickle=False) as arrays:
-            self._gray = arrays[f"{self.split}_images"]
-            self.labels = arrays[f"{self.split}_labels"].astype(np.int64)
-        if self.split == "test":
-            return
-        if self._images > MINI_IMAGES:
-            gray, labels = _more_images()
-            self._gray, self.labels = np.concatenate([self._gray, gray]), np.concatenate([self.labels, labels])
-        self._gray, self.labels = self._gray[:self._images], self.labels[:self._images]
+        """Read the packaged file."""
+        self._gray, self.labels = _mini(self.split)
 
     def __len__(self) -> int:
         return len(self._gray)
@@ -74,13 +57,49 @@ class FashionMnistMini:
         return cv2.cvtColor(self._gray[index], cv2.COLOR_GRAY2RGB)
 
 
-def _more_images() -> tuple:
-    """The images beyond the first 5,000, uint8 [15000, 28, 28], and their labels: one picture, a column per class."""
-    with Image.open(ASSETS / "fashion_mnist_more.png") as picture:
-        grid = np.asarray(picture)                                                  # [1500 * 28, 10 * 28]
+class FashionMnistSmall:
+    """20,000 training and 5,000 test images of Fashion-MNIST, 28x28, gray repeated to three channels.
+
+    The first 5,000 training images are those of ``fashion_mnist_mini``. The test images are from the official test set,
+    as many of each class.
+
+    Args:
+        split: "train" or "test".
+    """
+
+    def __init__(self, *, split: str = "train"):
+        check_split(split)
+        self.split, self.class_names = split, list(FASHION_CLASSES)
+
+    def load(self) -> None:
+        """Read the packaged files."""
+        if self.split == "test":
+            self._gray, self.labels = _picture("fashion_mnist_test.png")
+            return
+        parts = zip(_mini("train"), _picture("fashion_mnist_more.png"))
+        self._gray, self.labels = (np.concatenate(pair) for pair in parts)
+
+    def __len__(self) -> int:
+        return len(self._gray)
+
+    def image(self, index: int) -> np.ndarray:
+        """Image ``index``, uint8 [28, 28, 3]."""
+        return cv2.cvtColor(self._gray[index], cv2.COLOR_GRAY2RGB)
+
+
+def _mini(split: str) -> tuple:
+    """Images, uint8 [N, 28, 28], and labels, int64 [N], of a split of ``fashion_mnist_mini``."""
+    with np.load(ASSETS / "fashion_mnist_mini.npz", allow_pickle=False) as arrays:
+        return arrays[f"{split}_images"], arrays[f"{split}_labels"].astype(np.int64)
+
+
+def _picture(name: str) -> tuple:
+    """Images, uint8 [N, 28, 28], and labels, int64 [N], of a gray picture with a column of images per class."""
+    with Image.open(ASSETS / name) as picture:
+        grid = np.asarray(picture)                                                      # [N / 10 * 28, 10 * 28]
     classes = len(FASHION_CLASSES)
     gray = grid.reshape(-1, 28, classes, 28).transpose(0, 2, 1, 3).reshape(-1, 28, 28)
-    return gray, np.arange(len(gray)) % classes
+    return gray, np.arange(len(gray), dtype=np.int64) % classes
 
 
 class Synthetic:
@@ -133,4 +152,5 @@ class Synthetic:
 
 
 DATASETS.add("fashion_mnist_mini", FashionMnistMini)
+DATASETS.add("fashion_mnist_small", FashionMnistSmall)
 DATASETS.add("synthetic", Synthetic)

@@ -77,6 +77,8 @@ _EVALUATE = {
     "every_epochs": Key(int, 0, FROM_0, "epochs from one kNN evaluation to the next; 0: never"),
     "at_end": Key(Sequence[str], [], ITEMS, "what to evaluate when the run ends"),
     "batch_size": Key(int, 256, ABOVE_0, "images per forward pass"),
+    "labelled_images": Key(Optional[int], None, ABOVE_0, "training images whose labels the evaluation uses, spaced "
+                           "evenly over the classes; null: all"),
     "knn": {"k": Key(int, 20, ABOVE_0, "neighbours that vote"),
             "temperature": Key(float, 0.1, ABOVE_0, "votes weigh exp(cosine / temperature)"),
             "bank_images": Key(Optional[int], None, ABOVE_0, "training images that vote; null: all")},

@@ -1,4 +1,4 @@
-"""Datasets without a folder: the packaged sample of Fashion-MNIST and generated patterns.
+"""Datasets without a folder: the packaged samples of Fashion-MNIST and generated patterns.
 
 All datasets of this package have the same interface. The constructor is cheap and raises ``BadInput`` if the data
 cannot be there; ``load()`` reads it. After ``load()``: ``len()``, ``image(index)`` (uint8 [H, W, 3], RGB), ``labels``
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from passl_mixer.data.loader import rng
 from passl_mixer.errors import BadInput
@@ -46,9 +47,7 @@ class FashionMnistMini:
 
     def load(self) -> None:
         """Read the packaged file."""
-        with np.load(ASSETS / "fashion_mnist_mini.npz", allow_pickle=False) as arrays:
-            self._gray = arrays[f"{self.split}_images"]
-            self.labels = arrays[f"{self.split}_labels"].astype(np.int64)
+        self._gray, self.labels = _mini(self.split)
 
     def __len__(self) -> int:
         return len(self._gray)
@@ -56,6 +55,51 @@ class FashionMnistMini:
     def image(self, index: int) -> np.ndarray:
         """Image ``index``, uint8 [28, 28, 3]."""
         return cv2.cvtColor(self._gray[index], cv2.COLOR_GRAY2RGB)
+
+
+class FashionMnistSmall:
+    """20,000 training and 5,000 test images of Fashion-MNIST, 28x28, gray repeated to three channels.
+
+    The first 5,000 training images are those of ``fashion_mnist_mini``. The test images are from the official test set,
+    as many of each class.
+
+    Args:
+        split: "train" or "test".
+    """
+
+    def __init__(self, *, split: str = "train"):
+        check_split(split)
+        self.split, self.class_names = split, list(FASHION_CLASSES)
+
+    def load(self) -> None:
+        """Read the packaged files."""
+        if self.split == "test":
+            self._gray, self.labels = _picture("fashion_mnist_test.png")
+            return
+        parts = zip(_mini("train"), _picture("fashion_mnist_more.png"))
+        self._gray, self.labels = (np.concatenate(pair) for pair in parts)
+
+    def __len__(self) -> int:
+        return len(self._gray)
+
+    def image(self, index: int) -> np.ndarray:
+        """Image ``index``, uint8 [28, 28, 3]."""
+        return cv2.cvtColor(self._gray[index], cv2.COLOR_GRAY2RGB)
+
+
+def _mini(split: str) -> tuple:
+    """Images, uint8 [N, 28, 28], and labels, int64 [N], of a split of ``fashion_mnist_mini``."""
+    with np.load(ASSETS / "fashion_mnist_mini.npz", allow_pickle=False) as arrays:
+        return arrays[f"{split}_images"], arrays[f"{split}_labels"].astype(np.int64)
+
+
+def _picture(name: str) -> tuple:
+    """Images, uint8 [N, 28, 28], and labels, int64 [N], of a gray picture with a column of images per class."""
+    with Image.open(ASSETS / name) as picture:
+        grid = np.asarray(picture)                                                      # [N / 10 * 28, 10 * 28]
+    classes = len(FASHION_CLASSES)
+    gray = grid.reshape(-1, 28, classes, 28).transpose(0, 2, 1, 3).reshape(-1, 28, 28)
+    return gray, np.arange(len(gray), dtype=np.int64) % classes
 
 
 class Synthetic:
@@ -108,4 +152,5 @@ class Synthetic:
 
 
 DATASETS.add("fashion_mnist_mini", FashionMnistMini)
+DATASETS.add("fashion_mnist_small", FashionMnistSmall)
 DATASETS.add("synthetic", Synthetic)

@@ -10,7 +10,7 @@ from passl_mixer.build import build_untrained, resolve
 from passl_mixer.checkpoint import load_arrays, load_encoder, read_checkpoint
 from passl_mixer.config import Config
 from passl_mixer.data import build_dataset, build_views
-from passl_mixer.evaluation.features import Subset, encoder_features, extract, raw_pixels
+from passl_mixer.evaluation.features import Subset, encoder_features, extract, labelled_part, raw_pixels
 from passl_mixer.evaluation.probes import few_label_accuracy, knn_accuracy, linear_probe
 from passl_mixer.log import table
 from passl_mixer.schema import check_items
@@ -29,7 +29,8 @@ def probe_accuracies(encode: Callable, train, test, views, settings, items, *, n
     Returns:
         ``{item: accuracy}``, 0 to 1.
     """
-    limit = settings.knn.bank_images if list(items) == ["knn"] else None
+    train, voters = labelled_part(train, settings.labelled_images), settings.knn.bank_images
+    limit = voters if list(items) == ["knn"] else None
     common = {"batch_size": settings.batch_size, "num_workers": num_workers}
     bank, bank_labels = extract(encode, train, views, limit=limit, **common)
     queries, labels = extract(encode, test, views, **common)
@@ -37,8 +38,8 @@ def probe_accuracies(encode: Callable, train, test, views, settings, items, *, n
     for item in items:
         if item == "knn":
             rows = np.arange(len(bank))
-            if limit is None and settings.knn.bank_images:
-                rows = Subset(train, min(settings.knn.bank_images, len(bank))).indices
+            if limit is None and voters:
+                rows = Subset(train, min(voters, len(bank))).indices
             result[item] = knn_accuracy(bank[rows], bank_labels[rows], queries, labels,
                                        k=settings.knn.k, temperature=settings.knn.temperature)
         elif item == "linear":

@@ -24,13 +24,7 @@ def extract(encode: Callable, dataset, views, *, batch_size: int, num_workers: i
     Raises:
         BadInput: the dataset has no labels.
     """
-    if dataset.labels is not None and dataset.labels.ndim != 1:
-        raise BadInput("evaluation needs classes, but the dataset has captions; name images with classes as "
-                       "data.eval_dataset, or use -o evaluate.every_epochs=0 -o evaluate.at_end=[]")
-    if dataset.labels is None:
-        raise BadInput("evaluation needs labels, but the dataset is a flat folder without classes; "
-                       "use -o evaluate.every_epochs=0 -o evaluate.at_end=[] to train without evaluation")
-    chosen = dataset if limit is None or limit >= len(dataset) else Subset(dataset, limit)
+    chosen = labelled_part(dataset, limit)
     loader = Loader(chosen, views, batch_size=batch_size, seed=0, num_workers=num_workers, shuffle=False,
                     drop_last=False)
     features, labels = [], []
@@ -39,6 +33,21 @@ def extract(encode: Callable, dataset, views, *, batch_size: int, num_workers: i
             features.append(encode(to_images(pictures, views.mean, views.std)).astype("float32").numpy())
             labels.append(batch_labels)
     return np.concatenate(features), np.concatenate(labels)
+
+
+def labelled_part(dataset, limit: Optional[int]):
+    """``limit`` images of a dataset, spaced evenly over it ordered by class; all of them for None or a larger number.
+
+    Raises:
+        BadInput: the dataset has no labels.
+    """
+    if dataset.labels is not None and dataset.labels.ndim != 1:
+        raise BadInput("evaluation needs classes, but the dataset has captions; name images with classes as "
+                       "data.eval_dataset, or use -o evaluate.every_epochs=0 -o evaluate.at_end=[]")
+    if dataset.labels is None:
+        raise BadInput("evaluation needs labels, but the dataset is a flat folder without classes; "
+                       "use -o evaluate.every_epochs=0 -o evaluate.at_end=[] to train without evaluation")
+    return dataset if limit is None or limit >= len(dataset) else Subset(dataset, limit)
 
 
 class Subset:

@@ -34,6 +34,32 @@ def test_fashion_mnist_mini_is_complete(split, count):
     assert (image[..., 0] == image[..., 2]).all()
 
 
+def test_fashion_mnist_small_contains_the_mini_one():
+    few, many, test = (build_dataset(*cfg) for cfg in (
+        ("fashion_mnist_mini", "train"), ("fashion_mnist_small", "train"), ("fashion_mnist_small", "test")))
+    x = pixels(many)[..., 0]
+    assert np.array_equal(x[:5000], pixels(few)[..., 0])
+    assert np.array_equal(many.labels[:5000], few.labels)
+    assert np.array_equal(np.bincount(many.labels), np.full(10, 2000))
+    assert np.array_equal(np.bincount(test.labels), np.full(10, 500))
+    held_out = pixels(build_dataset("fashion_mnist_mini", "test"))[..., 0]
+    distinct = {image.tobytes() for image in (*x, *held_out, *pixels(test)[..., 0])}
+    assert len(distinct) == 26000, "no image twice, and none to train on that is tested on"
+
+
+def test_labels_fit_the_images_of_fashion_mnist_small():
+    """The class means of the mini set agree with all other labels as often as with their own."""
+    train, test = build_dataset("fashion_mnist_small"), build_dataset("fashion_mnist_small", "test")
+    x = np.concatenate([pixels(train)[..., 0], pixels(test)[..., 0]]).reshape(25000, -1).astype(np.float32)
+    y = np.concatenate([train.labels, test.labels])
+    centroids = np.stack([x[:5000][y[:5000] == c].mean(axis=0) for c in range(10)])
+    agree = ((centroids ** 2).sum(axis=1) - 2 * x @ centroids.T).argmin(axis=1) == y
+    own, more, tested = agree[:5000].mean(), agree[5000:20000].mean(), agree[20000:].mean()
+    assert own > 0.65
+    assert abs(own - more) < 0.02
+    assert abs(own - tested) < 0.02
+
+
 def test_synthetic_is_deterministic_and_learnable():
     cfg = {"name": "synthetic", "num_images": 200, "num_test_images": 60, "img_size": 16, "num_classes": 4}
     train, again, test = build_dataset(cfg), build_dataset(cfg), build_dataset(cfg, "test")

@@ -71,6 +71,34 @@ def test_measure_takes_one_pass_for_all_items(tiny):
     assert alone["knn"] == found["knn"], "the bank is the same whether it is cut before or after the features"
 
 
+def test_no_labels_beyond_those_allowed_are_used(tiny):
+    config = tiny("evaluate.labelled_images=24", "evaluate.knn.bank_images=12")
+    train, test = (build_dataset(config.data.dataset, split) for split in ("train", "test"))
+    # in the order of the classes, every (N - 1) / 23rd image, and of these every 23 / 11th
+    by_class = sorted(range(len(train)), key=lambda i: (train.labels[i], i))
+    allowed = {by_class[int(np.rint(i * (len(train) - 1) / 23))] for i in range(24)}
+    used = []
+
+    class Watched:
+        labels, class_names = train.labels, train.class_names
+
+        def __len__(self):
+            return len(train)
+
+        def image(self, index):
+            used.append(index)
+            return train.image(index)
+
+    views = build_views({"name": "center_crop", "img_size": 16})
+    every = evaluate.probe_accuracies(raw_pixels, Watched(), test, views, config.evaluate, ["knn", "linear"])
+    assert sorted(used) == sorted(allowed)
+    used.clear()
+    alone = evaluate.probe_accuracies(raw_pixels, Watched(), test, views, config.evaluate, ["knn"])
+    assert len(used) == 12
+    assert set(used) < allowed
+    assert alone["knn"] == every["knn"]
+
+
 def test_no_labels_no_evaluation(tmp_path):
     import cv2
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))

@@ -17,7 +17,11 @@ RATES = {"mlp_mixer_nano": 5e-4, "conv_mlp_nano": 1e-4, "cycle_mlp_nano": 5e-4, 
          "resmlp_nano": 5e-4, "vip_nano": 1e-4, "s2_mlp_v2_nano": 1e-4, "swin_nano": 5e-4, "vit_nano": 5e-4,
          "gmlp_nano": 5e-4, "hire_mlp_nano": 1e-4, "wave_mlp_nano": 5e-5, "conv_mixer_nano": 1e-4}
 SMALL = ["data.batch_size=16", f"train.max_steps={STEPS}", "train.log_every_steps=1",
-         "evaluate.every_epochs=0", "evaluate.at_end=[]", "train.checkpoint_every_epochs=0", "data.num_workers=0"]
+         "evaluate.every_epochs=0", "evaluate.at_end=[]", "train.checkpoint_every_epochs=0", "data.num_workers=0",
+         # the rates above were found with these
+         "data.dataset.name=fashion_mnist_mini", "schedule.epochs=24", "schedule.warmup_epochs=1",
+         "data.train_views.jitter_strength=1.0",
+         "model.backbone={name: mlp_mixer_nano, patch_size: 7, embed_dim: 128, num_blocks: 4, mlp_ratio: [0.5, 4]}"]
 
 
 # The CPU set-up of this process names MKL's fast path in the environment.

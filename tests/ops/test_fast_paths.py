@@ -20,7 +20,7 @@ SMALL = ["data.batch_size=16", f"train.max_steps={STEPS}", "train.log_every_step
          "evaluate.every_epochs=0", "evaluate.at_end=[]", "train.checkpoint_every_epochs=0", "data.num_workers=0",
          # the rates above were found with these
          "data.dataset.name=fashion_mnist_mini", "schedule.epochs=24", "schedule.warmup_epochs=1",
-         "data.train_views.jitter_strength=1.0",
+         "data.train_views.jitter_strength=1.0", "train.precision=fp32",
          "model.backbone={name: mlp_mixer_nano, patch_size: 7, embed_dim: 128, num_blocks: 4, mlp_ratio: [0.5, 4]}"]
 
 

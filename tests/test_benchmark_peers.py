@@ -126,13 +126,13 @@ def test_a_race_is_won_by_who_arrives_first():
 
 
 def test_the_recipe_of_the_peer_is_ours():
-    setup = race_recipe.setup_of(resolve(get_config(QUICKSTART)), 123)
-    assert setup["network"] == {"mixer": {"embed_dim": 128, "num_blocks": 4, "patch_size": 7, "img_size": 28,
-                                          "num_classes": 0}}
-    assert setup["views"]["jitter"] == [0.8, 0.8, 0.8, 0.2]
-    assert (setup["lr"], setup["weight_decay"], setup["warmup_epochs"], setup["temperature"]) == (2e-3, 0.05, 1, 0.2)
+    setup = race_recipe.setup_of(resolve(get_config(QUICKSTART, race.MINI)), 123)
+    assert setup["network"] == {"mixer": {"embed_dim": 256, "num_blocks": 2, "patch_size": 7, "img_size": 28,
+                                          "mlp_ratio": [0.5, 2], "num_classes": 0}}
+    assert setup["views"]["jitter"] == [0.4, 0.4, 0.4, 0.1]
+    assert (setup["lr"], setup["weight_decay"], setup["warmup_epochs"], setup["temperature"]) == (2e-3, 0.05, 0.5, 0.2)
     assert (setup["parameters"], setup["betas"], setup["knn"]["k"]) == (123, [0.9, 0.999], 20)
-    other = race_recipe.setup_of(resolve(get_config(QUICKSTART, ["optim.base_batch_size=512"])), 0)
+    other = race_recipe.setup_of(resolve(get_config(QUICKSTART, [*race.MINI, "optim.base_batch_size=512"])), 0)
     assert other["lr"] == 1e-3
     for override, words in (("model.method={name: moco}", "model.method.name is 'moco'"),
                             ("optim={name: lars, lr: 1.0}", "optim.name is 'lars'"),
@@ -141,7 +141,7 @@ def test_the_recipe_of_the_peer_is_ours():
                             ("model.backbone.act=gelu_tanh", "leave both out"),
                             ("data.dataset={name: synthetic}", "data.dataset.name is 'synthetic'")):
         with pytest.raises(BadInput, match=words):
-            race_recipe.setup_of(resolve(get_config(QUICKSTART, [override])), 0)
+            race_recipe.setup_of(resolve(get_config(QUICKSTART, [*race.MINI, override])), 0)
 
 
 def test_the_protocols_of_the_peer_are_ours():

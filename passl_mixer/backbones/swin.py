@@ -113,7 +113,7 @@ class WindowAttention(nn.Layer):
 
     def _bias(self, mask):
         positions = self.side ** 2
-        bias_nnh = paddle.gather(self.bias_table, ops.constant(bias_rows, self.side))
+        bias_nnh = ops.gather_rows(self.bias_table, ops.constant(bias_rows, self.side))
         bias_hnn = bias_nnh.reshape([positions, positions, self.num_heads]).transpose([2, 0, 1])
         return bias_hnn if mask is None else bias_hnn + mask
 

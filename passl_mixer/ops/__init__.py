@@ -5,7 +5,18 @@ implementations. ``table.py`` says which of them a call takes; ``native/`` holds
 how an operator of our own takes part in Paddle's automatic differentiation.
 """
 from passl_mixer.ops.activations import ACTIVATE, SCALED_SOFTMAX, SOFTMAX, activate, scaled_softmax, softmax
-from passl_mixer.ops.axes import FLATTEN, HALVES, PAD_AXIS, PERMUTE, flatten, halves, pad_axis, permute
+from passl_mixer.ops.axes import (
+    FLATTEN,
+    GATHER_ROWS,
+    HALVES,
+    PAD_AXIS,
+    PERMUTE,
+    flatten,
+    gather_rows,
+    halves,
+    pad_axis,
+    permute,
+)
 from passl_mixer.ops.batch_norms import BATCH_NORM, CHANNEL_SUMS, around_channels, batch_norm, channel_sums
 from passl_mixer.ops.branches import BRANCH_MEAN, WEIGH_BRANCHES, branch_mean, weigh_branches
 from passl_mixer.ops.convolution import CONV2D, conv2d
@@ -34,10 +45,11 @@ TABLE = {operator.name: operator for operator in (
     LINEAR, TOKEN_LINEAR, MLP, TOKEN_MLP, MATMUL, ACTIVATE, SOFTMAX, SCALED_SOFTMAX, LAYER_NORM, GROUP_NORM1,
     BATCH_NORM, CHANNEL_SUMS, CONV2D, MAX_POOL2D, SPATIAL_MEAN, PERMUTE, FLATTEN, HALVES, PAD_AXIS, TAKE, ROLL,
     CYCLE_SHIFT, MOVE_GROUPS, SHIFT_QUARTERS, BRANCH_MEAN, WEIGH_BRANCHES, AFFINE, ADD_SCALED, MULTIPLY, UNFOLD_WAVE,
-    WAVE_MIX, SPLIT_WINDOWS, JOIN_WINDOWS, TO_REGIONS, FROM_REGIONS)}
+    WAVE_MIX, SPLIT_WINDOWS, JOIN_WINDOWS, TO_REGIONS, FROM_REGIONS, GATHER_ROWS)}
 
 __all__ = ["TABLE", "activate", "add_scaled", "affine", "around_channels", "batch_norm", "branch_mean",
            "channel_sums", "computes_in_bf16", "constant", "conv2d", "cycle_shift", "flatten", "from_regions",
+           "gather_rows",
            "group_norm1", "group_norm1_of_rows", "halves", "join_windows", "layer_norm", "linear", "matmul",
            "max_pool2d", "mlp", "move_groups", "multiply", "pad_axis", "permute", "prefers_nhwc", "readable_at_once",
            "roll", "scaled_softmax", "shift_quarters", "softmax", "spatial_mean", "split_windows", "take",

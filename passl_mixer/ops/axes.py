@@ -13,6 +13,7 @@ from passl_mixer.ops.gradients import apply
 from passl_mixer.ops.memory import empty
 from passl_mixer.ops.native import call, dense
 from passl_mixer.ops.table import Implementation, Operator
+from passl_mixer.ops.twice import differentiable_twice
 
 MOST_AXES = 8       # of the native kernel
 
@@ -173,3 +174,25 @@ def _joined_with_zeros(x, axis: int, before: int, after: int):
 
 
 PAD_AXIS = Operator("pad_axis", 1, _padded, program=_joined_with_zeros)
+
+
+def gather_rows(table, index):
+    """Rows of a table.
+
+    Args:
+        table: [R, C].
+        index: int64 [N], from 0 to R - 1; a row may be taken more than once or never.
+    Returns:
+        [N, C].
+    """
+    return GATHER_ROWS(table, index)
+
+
+def _gather_rows(table, index):
+    """Paddle 2.6 has no second derivative of its own."""
+    def gradients(table, dy):
+        return [paddle.matmul(F.one_hot(index, table.shape[0]).astype(dy.dtype), dy, transpose_x=True)]
+    return differentiable_twice(lambda rows: paddle.gather(rows, index), [table], gradients)
+
+
+GATHER_ROWS = Operator("gather_rows", 1, _gather_rows, gpu=paddle.gather, program=paddle.gather)

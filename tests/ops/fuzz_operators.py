@@ -136,6 +136,11 @@ def permute(draw):
     return [x], [draw.rng.permutation(len(x)).tolist()]
 
 
+def gather_rows(draw):
+    x = [draw.size(), draw.size()]
+    return [x], [paddle.to_tensor(draw.rng.integers(0, x[0], draw.size()))]
+
+
 def flatten(draw):
     x = draw.shape(draw.size(2, 4))
     start, stop = sorted(draw.rng.integers(0, len(x), 2).tolist())
@@ -241,6 +246,7 @@ CALLS = {"linear": linear, "token_linear": token_linear, "mlp": mlp, "token_mlp"
          "matmul": matmul, "activate": activate, "softmax": softmax, "layer_norm": norm,
          "group_norm1": norm, "batch_norm": batch_norm, "channel_sums": channel_sums, "conv2d": conv2d,
          "max_pool2d": max_pool2d, "spatial_mean": spatial_mean, "permute": permute, "flatten": flatten,
+         "gather_rows": gather_rows,
          "halves": halves, "pad_axis": pad_axis, "take": take, "roll": roll, "cycle_shift": cycle_shift,
          "move_groups": move_groups, "shift_quarters": shift_quarters, "branch_mean": branch_mean,
          "weigh_branches": weigh_branches, "affine": affine, "add_scaled": add_scaled, "multiply": pair,
@@ -317,7 +323,7 @@ def outcome(function, name: str, inputs, options, numbers):
             outcomes += [np.zeros(t.shape) if t.grad is None else t.grad.astype("float64").numpy()
                          for t in flat(leaves)]
         return outcomes + [t.astype("float64").numpy() for t in flat(leaves)]
-    except (ValueError, RuntimeError, TypeError, IndexError, NotImplementedError, OverflowError) as error:
+    except (ValueError, RuntimeError, TypeError, IndexError, NotImplementedError, OverflowError, OSError) as error:
         return f"error: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
 
 

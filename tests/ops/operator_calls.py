@@ -89,6 +89,7 @@ CASES = {
     "permute": [Case([MAP], ([2, 0, 3, 1],), tolerance=0), Case([(17, 33)], ([1, 0],), tolerance=0),
                 Case([(2, 1, 3, 2, 1, 2, 3, 2)], ([7, 0, 3, 1, 2, 6, 5, 4],), tolerance=0),
                 Case([(2, 1, 3, 2, 1, 2, 1, 2, 2)], ([8, 7, 0, 3, 1, 2, 6, 5, 4],), tolerance=0)],
+    "gather_rows": [Case([(9, 3)], (paddle.to_tensor([0, 3, 3, 8]),), tolerance=1e-6)],
     "flatten": [Case([MAP], (1, 2), tolerance=0), Case([MAP], (0, 2), tolerance=0)],
     "halves": [Case([shape], tolerance=0) for shape in ((1, 2), (3, 5, 14), (8, 196, 258))],
     "pad_axis": [Case([(2, 3, 4)], (1, 1, 0), tolerance=0), Case([MAP], (2, 2, 1), tolerance=0)],

@@ -3,23 +3,18 @@
 Nothing here imports Paddle at module level: the set-up of the CPU has to come first.
 """
 import contextlib
-import re
 import warnings
-from pathlib import Path
 from typing import Optional
 
 from passl_mixer.errors import BadInput
+from passl_mixer.runtime import cpu_info
 
 _WARNING = "amp_guard can only be enabled on CUDAPlace"
 
 
 def expect_autocast_on_cpus() -> None:
     """Silence Paddle's warning that autocast makes no effect on a CPU, where the processor is quick at bfloat16."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    if re.search(r"\b(avx512_bf16|amx_bf16)\b", flags):
+    if {"avx512_bf16", "amx_bf16"} & set(cpu_info("flags").split()):
         warnings.filterwarnings("ignore", message=_WARNING, category=UserWarning)
 
 

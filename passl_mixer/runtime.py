@@ -90,9 +90,9 @@ def tune_cpu() -> dict:
     if os.environ.get(TUNE_VARIABLE, "1") == "0":
         return report
     report["tuned"] = True
-    if sys.platform == "linux" and "AuthenticAMD" in _cpu_info("vendor_id"):
+    if sys.platform == "linux" and "AuthenticAMD" in cpu_info("vendor_id"):
         # MKL older than 2020.1, which Paddle bundles, reads this; without it, AMD gets code without AVX2
-        path = "7" if AVX_512 <= set(_cpu_info("flags").split()) else "5"
+        path = "7" if AVX_512 <= set(cpu_info("flags").split()) else "5"
         report["mkl_path"] = os.environ.setdefault("MKL_DEBUG_CPU_TYPE", path)
     if not _threads_chosen():
         report["threads"] = _set_threads(max(1, available_cores() // _local_processes()))
@@ -118,7 +118,7 @@ def _local_processes() -> int:
     return int(count) if count.isdigit() and int(count) > 0 else 1
 
 
-def _cpu_info(key: str) -> str:
+def cpu_info(key: str) -> str:
     """The first value of a key of /proc/cpuinfo; empty if there is none."""
     try:
         match = re.search(rf"^{key}\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)

@@ -44,8 +44,7 @@ class FusedAdamW:
         groups: dict = {}
         for p, decayed in self.parameters:
             if p.grad is not None:
-                if p.name not in self.slots:
-                    self.slots[p.name], self.ages[p.name] = self._new_slots(p), (None, 0)
+                self._slots_of(p)
                 groups.setdefault((decayed, self.ages[p.name]), []).append(p)
         for (decayed, (loaded, steps)), parameters in groups.items():
             slots = zip(*(self.slots[p.name] for p in parameters))
@@ -61,12 +60,16 @@ class FusedAdamW:
         for p, decayed in self.parameters:
             if p.grad is None:
                 continue
-            if p.name not in self.slots:
-                self.slots[p.name], self.ages[p.name] = self._new_slots(p), (None, 0)
             decay = float(self.options["weight_decay"]) if decayed else 0.0
-            native.call("adamw", p, native.dense(p.grad), *self.slots[p.name], math.prod(p.shape), float(self.lr),
+            native.call("adamw", p, native.dense(p.grad), *self._slots_of(p), math.prod(p.shape), float(self.lr),
                         decay, *options)
         return True
+
+    def _slots_of(self, p) -> list:
+        """The tensors of SLOTS of a parameter, made at its first step."""
+        if p.name not in self.slots:
+            self.slots[p.name], self.ages[p.name] = self._new_slots(p), (None, 0)
+        return self.slots[p.name]
 
     def _new_slots(self, p) -> list:
         powers = [paddle.to_tensor(np.full([1], self.options[beta], "float32"), place=paddle.CPUPlace())

@@ -149,12 +149,8 @@ class _TokenProduct:
 
     @staticmethod
     def gradients(x, weight, dy):
-        def weight_gradient():
-            per_image = paddle.matmul(dy, x, transpose_y=True).reshape([dy.shape[0], -1])       # [B, O * S]
-            # the sum over images is a product with ones: Paddle's runs on one thread
-            return paddle.matmul(paddle.ones([1, dy.shape[0]]), per_image).reshape(weight.shape)
-
-        return lambda: paddle.matmul(weight, dy, transpose_x=True), weight_gradient
+        return (lambda: paddle.matmul(weight, dy, transpose_x=True),
+                lambda: bfloat16.sum_of_images(paddle.matmul(dy, x, transpose_y=True)))
 
     @staticmethod
     def units(weight) -> int:
